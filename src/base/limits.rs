@@ -1,0 +1,61 @@
+//! Every limit of the engine, in one place, related to each other by compile-time assertions.
+//!
+//! Reaching a limit has an answer with a name; it never drops state in silence. The figures marked
+//! *Firebase* are the documented limits of the original service, so that data moves both ways.
+
+use super::Millis;
+
+/// Levels below the root at which a value may stand (*Firebase*).
+pub const DEPTH_MAX: usize = 32;
+/// Bytes of UTF-8 in one key (*Firebase*).
+pub const KEY_BYTES_MAX: usize = 768;
+/// Bytes of UTF-8 in one string value (*Firebase*: 10 MB).
+pub const TEXT_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// Bytes of one message of a socket client, all its segments together (*Firebase*: 16 MB).
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Segments that one message of a socket client may announce.
+pub const SEGMENTS_MAX: usize = 9_999;
+/// Bytes of one WebSocket frame's payload.
+pub const FRAME_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+/// UTF-16 code units in one segment of a chunked message to a Firebase client.
+pub const SEGMENT_UNITS_MAX: usize = 16_384;
+/// Bytes of one HTTP request head.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header lines of one HTTP request.
+pub const HEADERS_MAX: usize = 64;
+/// Bytes of one HTTP request body.
+pub const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of a namespace's name.
+pub const NAMESPACE_BYTES_MAX: usize = 128;
+/// Namespaces of one engine.
+pub const NAMESPACES_MAX: usize = 10_000;
+/// Paths in one multi-path update.
+pub const MERGE_PATHS_MAX: usize = 100_000;
+/// Listens of one session.
+pub const LISTENS_MAX: usize = 10_000;
+/// Last words of one session: each path of a merge counts.
+pub const LAST_WORDS_MAX: usize = 1_000;
+/// Bytes of last words of one session, as they came over the wire.
+pub const LAST_WORDS_BYTES_MAX: usize = 1024 * 1024;
+/// Requests of one session that may wait for answers from other shards before its input is
+/// left unread.
+pub const REQUESTS_IN_FLIGHT_MAX: u32 = 1_024;
+/// Bytes that may wait to be sent to one client before it is disconnected as too slow.
+pub const SEND_BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Connections of one engine: slots are `u32`, and the wheel reserves none.
+pub const CONNECTIONS_MAX: u32 = 1 << 24;
+/// Time from accept to a complete request head.
+pub const HANDSHAKE_MAX: Millis = Millis(10_000);
+/// The resolution of every deadline.
+pub const TICK: Millis = Millis(16);
+/// The shortest heartbeat and the shortest session timeout that may be configured.
+pub const HEARTBEAT_MIN: Millis = Millis(1_000);
+/// Shards of one server.
+pub const SHARDS_MAX: usize = 64;
+
+const _: () = assert!(KEY_BYTES_MAX * DEPTH_MAX < MESSAGE_BYTES_MAX, "the deepest path must fit in a message");
+const _: () = assert!(TEXT_BYTES_MAX < MESSAGE_BYTES_MAX, "the longest string must fit in a message");
+const _: () = assert!(SEGMENTS_MAX * SEGMENT_UNITS_MAX >= MESSAGE_BYTES_MAX, "a full message must be segmentable");
+const _: () = assert!(SHARDS_MAX <= u8::MAX as usize, "a shard's number is one byte");
+const _: () = assert!(MESSAGE_BYTES_MAX < SEND_BACKLOG_BYTES_MAX, "one full message must not disconnect its reader");
+const _: () = assert!(HEARTBEAT_MIN.0 > TICK.0, "a heartbeat must be longer than a tick");

@@ -1,0 +1,132 @@
+//! The contract with the driver: one list of what can happen, one list of what may be done.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use super::message::Message;
+use crate::base::{ConnId, ShardId};
+
+/// Something that happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Input<'a> {
+    /// A TCP connection was accepted. The driver chose `conn`.
+    Opened {
+        /// Its name from now until [`Input::Closed`].
+        conn: ConnId,
+        /// The other side.
+        peer: SocketAddr,
+    },
+    /// Bytes arrived. They are the engine's to overwrite.
+    Bytes {
+        /// From whom.
+        conn: ConnId,
+        /// What.
+        bytes: &'a mut [u8],
+    },
+    /// The connection is gone: the peer closed or broke it, or an [`Effect::Close`] is done. The name
+    /// may be used again after this. Comes exactly once for each [`Input::Opened`].
+    Closed {
+        /// Which.
+        conn: ConnId,
+        /// How.
+        how: Hangup,
+    },
+    /// After a turn, this much is still waiting to be sent. Comes whenever that has changed; zero when
+    /// all is sent.
+    Backlog {
+        /// To whom.
+        conn: ConnId,
+        /// How much.
+        bytes: usize,
+    },
+    /// A message from another shard. From one shard they come in the order in which they were sent.
+    Forwarded {
+        /// From which.
+        from: ShardId,
+        /// What.
+        message: Message,
+    },
+    /// Time has passed, or there is work left.
+    Tick,
+    /// The server is about to stop: end every session, let what they leave be written, close.
+    Drain,
+}
+
+/// How a connection went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    /// The peer finished sending.
+    Finished,
+    /// The peer, or the network, broke it.
+    Broken,
+    /// We closed it.
+    Ours,
+}
+
+/// Something to be done. In order: what stands first is done first.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Effect {
+    /// Send these bytes of [`Output::bytes`].
+    Send {
+        /// To whom.
+        conn: ConnId,
+        /// Which.
+        bytes: Range<usize>,
+    },
+    /// Close the connection once everything for it is sent, or cannot be. [`Input::Closed`] follows.
+    Close {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Stop (or go on) reading from the connection: its client asks faster than it can be served.
+    Read {
+        /// Which.
+        conn: ConnId,
+        /// Whether to go on.
+        is_wanted: bool,
+    },
+    /// Give a message to another shard.
+    Forward {
+        /// To which.
+        to: ShardId,
+        /// What.
+        message: Message,
+    },
+    /// Tell the operator.
+    Notice(Notice),
+    /// Everything of this shard is drained: the driver may stop.
+    Drained,
+}
+
+/// What an engine wants done. The driver lends it, performs it, [clears](Output::clear) it and lends
+/// it again.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// What [`Effect::Send`] points into.
+    pub bytes: Vec<u8>,
+    /// What to do, in order.
+    pub effects: Vec<Effect>,
+}
+
+impl Output {
+    /// Empties it, keeping its room.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.effects.clear();
+    }
+}
+
+/// Something that an operator may want to know. Never holds a credential or a client's data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// A client broke the protocol and was sent away.
+    Violation {
+        /// Its connection.
+        conn: ConnId,
+        /// What it did.
+        what: &'static str,
+    },
+}

@@ -1,0 +1,92 @@
+use super::*;
+
+fn render(item: Item<'_>) -> String {
+    match item {
+        Item::Null => "null".into(),
+        Item::Bool(value) => value.to_string(),
+        Item::Int(value) => format!("i{value}"),
+        Item::Double(value) => format!("d{value}"),
+        Item::Text(text) => format!("'{text}'"),
+        Item::Array(values) => format!("[{}]", values.map(render).collect::<Vec<_>>().join(",")),
+        Item::Object(members) => {
+            let members: Vec<_> = members.map(|(name, value)| format!("{name}={}", render(value))).collect();
+            format!("{{{}}}", members.join(","))
+        }
+    }
+}
+
+#[track_caller]
+fn check(text: &str, expected: Option<&str>) {
+    let mut reader = Reader::default();
+    // Twice: the second reading shows what the first left in the buffers.
+    for _ in 0..2 {
+        let mut bytes = text.as_bytes().to_vec();
+        let got = reader.read(&mut bytes, render);
+        assert_eq!(got.ok().as_deref(), expected, "{text}");
+    }
+}
+
+#[test]
+fn values_are_read() {
+    check("null", Some("null"));
+    check("true", Some("true"));
+    check(" 12 ", Some("i12"));
+    check("-0", Some("i0"));
+    check("1.0", Some("d1"));
+    check("1e3", Some("d1000"));
+    check("9223372036854775807", Some("i9223372036854775807"));
+    check("9223372036854775808", Some("d9223372036854776000"));
+    check("123456789012345678901234567890", Some("d123456789012345680000000000000"));
+    check(r#""a\u00e9\n\"""#, Some("'aé\n\"'"));
+    check(r#"{"a":[1,{"b":null}],"c":{},"d":[]}"#, Some("{a=[i1,{b=null}],c={},d=[]}"));
+}
+
+#[test]
+fn what_is_not_json_is_refused() {
+    for text in ["", " ", "{", "[1,]", "{\"a\" 1}", "nul", "1e999", "\"\\ud800\"", "\"\u{1}\"", "1 2", "'a'"] {
+        check(text, None);
+    }
+    let mut bytes = b"\"\xff\"".to_vec();
+    assert!(Reader::default().read(&mut bytes, |_| ()).is_err(), "UTF-8 is checked");
+}
+
+#[test]
+fn a_member_is_found_by_name_and_the_last_one_counts() {
+    let mut bytes = br#"{"a":1,"b":2,"a":3}"#.to_vec();
+    let found = Reader::default().read(&mut bytes, |item| item.get("a").and_then(Item::as_int));
+    assert_eq!(found, Ok(Some(3)));
+}
+
+#[track_caller]
+fn check_text(value: &str, expected: &str) {
+    let mut out = Vec::new();
+    text(&mut out, value);
+    assert_eq!(String::from_utf8(out.clone()).unwrap(), expected);
+    assert_eq!(Reader::default().read(&mut out, |item| item.as_text().map(str::to_owned)), Ok(Some(value.to_owned())));
+}
+
+#[test]
+fn texts_are_escaped_and_come_back() {
+    check_text("", r#""""#);
+    check_text("plain é 🐵", "\"plain é 🐵\"");
+    check_text("a\"b\\c\nd\re\tf\u{0}g\u{1f}", r#""a\"b\\c\nd\re\tf\u0000g\u001f""#);
+}
+
+#[test]
+fn numbers_print_as_javascript_prints_them() {
+    for (value, expected) in [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (1.0, "1"),
+        (0.1, "0.1"),
+        (1e21, "1e+21"),
+        (1e20, "100000000000000000000"),
+        (5e-324, "5e-324"),
+        (f64::MAX, "1.7976931348623157e+308"),
+        (-123.5, "-123.5"),
+    ] {
+        let mut out = Vec::new();
+        number(&mut out, value);
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}

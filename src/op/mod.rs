@@ -1,0 +1,216 @@
+//! The shared vocabulary: what sessions ask for, what shards answer, whatever the wire.
+//!
+//! Protocols translate into these words and out of them; the engine knows no others.
+
+mod identity;
+mod query;
+
+pub use identity::Identity;
+pub use query::{Bound, BoundKey, BoundText, Direction, Index, Limit, Query};
+
+use std::sync::Arc;
+
+use crate::data::{Draft, Invalid, InvalidPath, Location, Node, Path, PriorityDraft};
+
+/// The name of a namespace: one database.
+pub type Namespace = Arc<str>;
+
+/// A client's number for one of its queries; absent for the listen to a whole location.
+pub type Tag = Option<u64>;
+
+/// One thing to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Replace what stands at a path.
+    Set {
+        /// Where.
+        path: Path,
+        /// With what.
+        value: Draft,
+    },
+    /// Replace the priority of what stands at a path.
+    SetPriority {
+        /// Where.
+        path: Path,
+        /// With what.
+        priority: PriorityDraft,
+    },
+    /// Replace several places below a path, all or none. No place is above another.
+    Merge {
+        /// Above all places.
+        path: Path,
+        /// Places relative to `path`, and what each gets.
+        changes: Vec<(Location, Draft)>,
+    },
+}
+
+impl Write {
+    /// The path that the write is about.
+    #[must_use]
+    pub const fn path(&self) -> &Path {
+        match self {
+            Self::Set { path, .. } | Self::SetPriority { path, .. } | Self::Merge { path, .. } => path,
+        }
+    }
+}
+
+/// What a session asks of the shard that owns the data.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Change data. With `if_hash`, only if the node at the write's path has that hash.
+    Write {
+        /// What to change.
+        write: Write,
+        /// The hash that the client believes in.
+        if_hash: Option<String>,
+    },
+    /// Read once.
+    Get {
+        /// Where.
+        path: Path,
+        /// What of it.
+        query: Query,
+    },
+    /// Read, and go on telling.
+    Listen {
+        /// Where.
+        path: Path,
+        /// What of it.
+        query: Query,
+        /// The client's number for it.
+        tag: Tag,
+        /// The hash of what the client still has; `None`: it did not say.
+        hash: Option<String>,
+    },
+    /// Stop telling.
+    Unlisten {
+        /// Where.
+        path: Path,
+        /// The client's number for it.
+        tag: Tag,
+    },
+    /// Ask whether this write would be allowed now: a last word is about to be registered.
+    MayWrite {
+        /// The last word.
+        write: Write,
+    },
+    /// Nothing: answered in turn, after all that was asked before.
+    Nothing,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Done.
+    Done,
+    /// Done; the value that was read.
+    Value(Node),
+    /// Listening from here on. The value was sent before, unless the client had it.
+    Listening {
+        /// The query orders by something that the rules do not index.
+        is_unindexed: bool,
+    },
+    /// Refused; nothing has changed.
+    Refused(Refusal),
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The rules say no.
+    Denied,
+    /// The data is not what the client believes it to be.
+    Stale,
+    /// The data cannot be stored.
+    Data(Invalid),
+    /// The path is none.
+    Path(InvalidPath),
+    /// A place of a merge is above another.
+    Overlap,
+    /// The request lacks something, or something in it has the wrong type; the text names it.
+    Malformed(&'static str),
+    /// A limit is reached; the text names it.
+    Limit(&'static str),
+    /// Nobody knows this action.
+    UnknownAction,
+    /// The credential is wrong; the text says how.
+    Credential(BadCredential),
+    /// The server is going away.
+    Unavailable,
+}
+
+/// What is wrong with a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadCredential {
+    /// It is not one, or its signature is wrong, or nobody here trusts its issuer.
+    Invalid,
+    /// Its time is over.
+    Expired,
+    /// It is good, but not for this.
+    Forbidden,
+}
+
+/// What happened to data that somebody listens to. Paths are absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// What stands at `path` is now this.
+    Set {
+        /// Where.
+        path: Path,
+        /// What, in full.
+        node: Node,
+    },
+    /// What stands at these places below `path` is now this; the rest is as it was.
+    Merge {
+        /// Above all places.
+        path: Path,
+        /// Places relative to `path`, and what stands there now.
+        changes: Vec<(Path, Node)>,
+    },
+    /// The listen is over: the rules no longer allow it.
+    Revoked {
+        /// Where it listened.
+        path: Path,
+        /// To what of it.
+        query: Query,
+    },
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// The client said goodbye.
+    Closed,
+    /// The transport broke.
+    Dropped,
+    /// Nothing was heard until the deadline.
+    TimedOut,
+    /// The same client came back under a new session and named this one.
+    Superseded,
+    /// We ended it: it broke the protocol, reached a limit, or an operator asked.
+    Killed,
+    /// The server went away.
+    ServerStopped,
+}
+
+impl End {
+    /// Whether the session ended in silence, so that its last words are *late*: they count as spoken
+    /// when it was last heard.
+    #[must_use]
+    pub const fn is_silent(self) -> bool {
+        matches!(self, Self::TimedOut)
+    }
+
+    /// The word for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Dropped => "dropped",
+            Self::TimedOut => "timed_out",
+            Self::Superseded => "superseded",
+            Self::Killed => "killed",
+            Self::ServerStopped => "server_stopped",
+        }
+    }
+}
