@@ -87,6 +87,20 @@ impl Draft {
         priority(item)
     }
 
+    /// The same, where it is to be a priority; `None` if it cannot be one.
+    #[must_use]
+    pub fn as_priority(&self) -> Option<PriorityDraft> {
+        if let [hole] = &self.holes[..] {
+            return hole.path.is_root().then_some(PriorityDraft::Server(hole.value));
+        }
+        match &self.node {
+            Node::Empty => Some(PriorityDraft::Fixed(None)),
+            Node::Leaf(Leaf::Number(number)) => Some(PriorityDraft::Fixed(Some(Priority::Number(*number)))),
+            Node::Leaf(Leaf::Text(text)) => Some(PriorityDraft::Fixed(Some(Priority::Text(text.clone())))),
+            Node::Leaf(Leaf::Bool(_)) | Node::Ranked(_) | Node::Branch(_) => None,
+        }
+    }
+
     /// Whether this stores nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

@@ -52,6 +52,16 @@ impl Write {
             Self::Set { path, .. } | Self::SetPriority { path, .. } | Self::Merge { path, .. } => path,
         }
     }
+
+    /// Calls `visit` with every place that the write replaces.
+    pub fn for_each_path(&self, mut visit: impl FnMut(&Path)) {
+        match self {
+            Self::Set { path, .. } | Self::SetPriority { path, .. } => visit(path),
+            Self::Merge { path, changes } => {
+                changes.iter().for_each(|(place, _)| visit(&path.join(&place.path)));
+            }
+        }
+    }
 }
 
 /// What a session asks of the shard that owns the data.
@@ -89,10 +99,13 @@ pub enum Request {
         /// The client's number for it.
         tag: Tag,
     },
-    /// Ask whether this write would be allowed now: a last word is about to be registered.
+    /// Ask whether this write would be allowed now: a last word is about to be registered. Its paths
+    /// are then held (see `presence::Stamps`) until they are released.
     MayWrite {
         /// The last word.
         write: Write,
+        /// How much of the session's room it takes, in bytes.
+        bytes: usize,
     },
     /// Nothing: answered in turn, after all that was asked before.
     Nothing,
@@ -105,6 +118,13 @@ pub enum Outcome {
     Done,
     /// Done; the value that was read.
     Value(Node),
+    /// The last word that was asked about is allowed.
+    Allowed {
+        /// The last word.
+        write: Write,
+        /// How much of the session's room it takes, in bytes.
+        bytes: usize,
+    },
     /// Listening from here on. The value was sent before, unless the client had it.
     Listening {
         /// The query orders by something that the rules do not index.

@@ -1,0 +1,71 @@
+//! What clients hear: texts and events, framed for their transports.
+//!
+//! The surprising idea: an event is encoded once and its bytes are sent to everybody who hears it
+//! from here; only the listener's own tag is patched in.
+
+use super::home::Channel;
+use super::{Effect, Engine, Output};
+use crate::base::{ConnId, SessionRef};
+use crate::op::End;
+use crate::shard::{Listener, Told};
+use crate::wire::{firebase, ws};
+
+impl Engine {
+    /// Sends one message to a session's client: `write` appends its text.
+    pub(super) fn say(&mut self, session: SessionRef, output: &mut Output, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(state) = self.sessions.get(session) else { return };
+        let conn = match state.channel {
+            Channel::Socket(conn) => conn,
+        };
+        let mut text = std::mem::take(&mut self.scratch);
+        write(&mut text);
+        self.send_bytes(conn, output, |bytes| firebase::write_message(bytes, &text));
+        text.clear();
+        self.scratch = text;
+    }
+
+    /// Sends bytes as they are: `write` appends them.
+    pub(super) fn send_bytes(&mut self, conn: ConnId, output: &mut Output, write: impl FnOnce(&mut Vec<u8>)) {
+        let from = output.bytes.len();
+        write(&mut output.bytes);
+        output.effects.push(Effect::Send { conn, bytes: from..output.bytes.len() });
+    }
+
+    /// Tells the sessions that live here what has happened.
+    pub(super) fn tell(&mut self, told: Told, output: &mut Output) {
+        let Told { event, listeners } = told;
+        let text = firebase::EventText::new(&event);
+        let mut untagged = None;
+        for Listener { session, tag } in listeners {
+            let Some(state) = self.sessions.get(session) else { continue };
+            let Channel::Socket(conn) = state.channel;
+            let bytes = match (tag, &untagged) {
+                (None, Some(range)) => std::ops::Range::clone(range),
+                _ => {
+                    let from = output.bytes.len();
+                    text.write(&mut output.bytes, tag);
+                    let range = from..output.bytes.len();
+                    if tag.is_none() {
+                        untagged = Some(range.clone());
+                    }
+                    range
+                }
+            };
+            output.effects.push(Effect::Send { conn, bytes });
+        }
+    }
+
+    /// Closes the connection of a session that is over.
+    pub(super) fn send_away(&mut self, conn: ConnId, end: End, output: &mut Output) {
+        let code = match end {
+            End::Closed => ws::close_code::NORMAL,
+            End::Dropped => return self.close(conn, output),
+            End::TimedOut | End::Superseded | End::ServerStopped => ws::close_code::GOING_AWAY,
+            End::Killed => ws::close_code::POLICY,
+        };
+        if self.is_socket(conn) {
+            self.send_bytes(conn, output, |bytes| ws::write_close(bytes, code, end.as_str()));
+        }
+        self.close(conn, output);
+    }
+}
