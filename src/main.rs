@@ -1,1 +1,3 @@
+//! The command `stillhere`.
+
 fn main() {}

@@ -1,0 +1,7 @@
+//! Checks of the whole: what no single room can see about itself. One binary, so that it links once.
+
+#![expect(clippy::disallowed_methods, reason = "tests read files and start processes")]
+
+mod layers;
+mod source;
+mod tidy;
