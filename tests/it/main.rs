@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests read files and start processes")]
 
+mod dependencies;
 mod layers;
 mod source;
 mod tidy;
