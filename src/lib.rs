@@ -2,9 +2,18 @@
 //!
 //! The rooms and who may know whom are drawn in `docs/ARCHITECTURE.md`.
 
+pub mod auth;
 pub mod base;
 pub mod data;
 pub mod engine;
 pub mod json;
 pub mod op;
+pub mod rules;
+pub mod session;
+pub mod shard;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+pub mod tree;
+pub mod presence;
 pub mod wheel;
+pub mod wire;

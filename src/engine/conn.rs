@@ -3,8 +3,11 @@
 use super::home::Channel;
 use super::{Effect, Engine, Hangup, Notice, Output};
 use crate::base::limits::{HANDSHAKE_MAX, SEND_BACKLOG_BYTES_MAX};
-use crate::base::{ConnId, Instant, Now, SessionRef};
+use crate::base::{ConnId, Instant, Now, SessionId, SessionRef};
+use crate::json;
 use crate::op::{End, Namespace, Refusal};
+use crate::wire::firebase::frames::{self, Assembled, TooManySegments};
+use crate::wire::firebase::{Assembler, Connect, Handshake, Incoming};
 use crate::wire::{Input as Bytes, firebase, http, ws};
 
 /// One connection.
@@ -41,10 +44,52 @@ pub(super) struct Http {
 #[derive(Debug)]
 pub(super) struct Socket {
     reader: ws::Reader,
-    assembler: firebase::Assembler,
+    assembler: Assembler,
     session: SessionRef,
     /// What arrived while the session waits.
     held: Vec<u8>,
+}
+
+/// What a request is for. Owns what it needs: the head goes with the bytes it came in.
+enum Route {
+    Socket(Join),
+    BadUpgrade(http::BadUpgrade),
+    Refuse { status: u16, error: &'static str },
+}
+
+/// A handshake of the Firebase protocol (wire specification, section 1.1).
+struct Join {
+    upgrade: http::Upgrade,
+    /// What the client calls us: it will use what the handshake says instead, so it is told the same.
+    host: String,
+    namespace: String,
+    last_session: Option<SessionId>,
+}
+
+impl Route {
+    fn of(head: &http::Head<'_>) -> Self {
+        if head.path != "/.ws" && head.path != "/.ws/" {
+            let error = "append .json to your request URI to use the REST API.";
+            return Self::Refuse { status: 404, error };
+        }
+        let upgrade = match http::Upgrade::read(head) {
+            Ok(upgrade) => upgrade,
+            Err(bad) => return Self::BadUpgrade(bad),
+        };
+        let Ok(connect) = Connect::read(head) else {
+            return Self::Refuse { status: 400, error: "Namespace not specified or malformed: add ?ns=NAME" };
+        };
+        // A long-polling client offers to go on by WebSocket. Refused, it stays as it is.
+        if connect.attach.is_some() {
+            return Self::Refuse { status: 400, error: "this session stays with long polling" };
+        }
+        Self::Socket(Join {
+            upgrade,
+            host: head.host().to_owned(),
+            namespace: connect.namespace.into_owned(),
+            last_session: connect.last_session,
+        })
+    }
 }
 
 /// Whether a connection goes on.
@@ -101,21 +146,77 @@ impl Engine {
         bytes: &mut Bytes<'_>,
         output: &mut Output,
     ) -> Next {
-        match http.reader.next(bytes) {
+        let route = match http.reader.next(bytes) {
             Ok(None) => {
                 *self.link(conn) = Link::Http(http);
-                Next::GoOn
+                return Next::GoOn;
             }
-            Ok(Some(head)) => {
-                let upgrade = Upgrade::of(&head, &self.config.settings_names());
-                self.serve(now, conn, upgrade, output)
-            }
-            Err(bad) => {
-                self.send_bytes(conn, output, |out| bad.write_response(out));
+            Ok(Some(head)) => Route::of(&head),
+            Err(bad) => Route::Refuse { status: bad.status(), error: bad.as_str() },
+        };
+        match route {
+            Route::Socket(join) => self.join(now, conn, &join, output),
+            Route::BadUpgrade(bad) => {
+                self.send_bytes(conn, output, |out| bad.write(out));
                 self.close(conn, output);
                 Next::Stop
             }
+            Route::Refuse { status, error } => {
+                self.refuse(conn, status, error, output);
+                Next::Stop
+            }
         }
+    }
+
+    /// Answers a request with an error and closes the connection.
+    fn refuse(&mut self, conn: ConnId, status: u16, error: &str, output: &mut Output) {
+        let mut body = Vec::new();
+        body.extend_from_slice(b"{\"error\":");
+        json::text(&mut body, error);
+        body.push(b'}');
+        let headers = [("Content-Type", "application/json; charset=utf-8"), ("Connection", "close")];
+        self.send_bytes(conn, output, |out| http::write_response(out, status, &headers, &body));
+        self.close(conn, output);
+    }
+
+    /// A client of the Firebase protocol opens its WebSocket.
+    fn join(&mut self, now: Now, conn: ConnId, join: &Join, output: &mut Output) -> Next {
+        let Join { upgrade, host, namespace, last_session } = join;
+        if self.drain.is_on {
+            self.refuse(conn, 503, "the server is stopping", output);
+            return Next::Stop;
+        }
+        let is_known = !self.config.is_restricted || self.config.namespaces.contains_key(namespace);
+        if !is_known {
+            // The one message after which clients do not try again.
+            self.send_bytes(conn, output, |out| upgrade.write(out));
+            self.send_bytes(conn, output, |out| {
+                let start = out.len();
+                firebase::shutdown(out, "Unknown database");
+                frames::seal(out, start);
+            });
+            self.send_bytes(conn, output, |out| ws::write_close(out, ws::close_code::POLICY, "unknown database"));
+            self.close(conn, output);
+            return Next::Stop;
+        }
+        let namespace: Namespace = namespace.as_str().into();
+        let Ok((session, id)) = self.open_session(now, Channel::Socket(conn), namespace) else {
+            self.refuse(conn, 503, "too many sessions", output);
+            return Next::Stop;
+        };
+        let socket =
+            Socket { reader: ws::Reader::for_server(), assembler: Assembler::default(), session, held: Vec::new() };
+        *self.link(conn) = Link::Socket(Box::new(socket));
+        self.send_bytes(conn, output, |out| {
+            upgrade.write(out);
+            let start = out.len();
+            firebase::handshake(out, &Handshake { time: now.wall, host, session: id });
+            frames::seal(out, start);
+        });
+        if let Some(old) = last_session {
+            self.replace_session(now, session, *old, output);
+        }
+        Next::GoOn
     }
 
     fn read_socket(
@@ -142,17 +243,24 @@ impl Engine {
                 }
             };
             match frame {
-                ws::Frame::Text(text) => match socket.assembler.next(text) {
-                    Ok(None) => {}
-                    Ok(Some(message)) => {
-                        let incoming = firebase::decode(message, &mut self.reader);
-                        self.act(now, session, incoming, output);
-                    }
-                    Err(violation) => {
-                        let (code, what) = (violation.close_code(), violation.as_str());
-                        return self.break_off(now, conn, session, code, what, output);
-                    }
-                },
+                ws::Frame::Text(text) => {
+                    let (bytes, incoming) = match socket.assembler.push(text) {
+                        Ok(Assembled::Nothing) => continue,
+                        Ok(Assembled::Frame(message)) => (message.len(), firebase::decode(message, &mut self.reader)),
+                        Ok(Assembled::Joined(mut message)) => {
+                            (message.len(), firebase::decode(&mut message, &mut self.reader))
+                        }
+                        Ok(Assembled::TooLong { request: Some(number) }) => {
+                            (0, Incoming::Refused { number, refusal: Refusal::Limit("the message is too long") })
+                        }
+                        Ok(Assembled::TooLong { request: None }) => (0, Incoming::Broken("a message that is too long")),
+                        Err(TooManySegments) => {
+                            let violation = ws::Violation::TooBig;
+                            return self.break_off(now, conn, session, violation.close_code(), violation.as_str(), output);
+                        }
+                    };
+                    self.act(now, session, incoming, bytes, output);
+                }
                 ws::Frame::Ping(payload) => {
                     let mut copy = [0; ws::CONTROL_BYTES_MAX];
                     let payload = { copy[..payload.len()].copy_from_slice(payload); &copy[..payload.len()] };
@@ -249,8 +357,7 @@ impl Engine {
         if let Link::Http(http) = self.link(conn)
             && now.instant >= http.deadline
         {
-            self.send_bytes(conn, output, |out| http::write_timeout(out));
-            self.close(conn, output);
+            self.refuse(conn, 408, "no request came in time", output);
         }
     }
 }

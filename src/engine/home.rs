@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use rand_core::RngCore as _;
 
-use super::poll::Poll;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
-use crate::base::{ConnId, Instant, Now, SessionId, SessionRef, ShardId};
-use crate::data::Path;
-use crate::op::{End, Identity, Namespace, Outcome, Refusal, Request, Write};
-use crate::presence::Ledger;
-use crate::session::Full;
-use crate::wire::firebase::{self, Action, Credential, Incoming};
+use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
+use crate::data::{Location, Path};
+use crate::op::{BadCredential, End, Identity, Namespace, Outcome, Refusal, Request, Write};
+use crate::presence::{Full, Ledger};
+use crate::session;
+use crate::wire::firebase::{self, Action, Control, Incoming};
 use crate::wire::ws;
+
+const TOO_MANY_LAST_WORDS: Refusal = Refusal::Limit("too many onDisconnect operations");
 
 /// A client that we believe in.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Session {
     pub(super) channel: Channel,
     pub(super) namespace: Namespace,
     pub(super) identity: Arc<Identity>,
+    /// When the identity runs out.
+    expires: Option<Instant>,
     settings: Arc<Settings>,
     /// Its last words.
     ledger: Ledger,
@@ -49,8 +52,6 @@ pub(super) struct Session {
 pub(super) enum Channel {
     /// A WebSocket.
     Socket(ConnId),
-    /// Long polling.
-    Poll(Box<Poll>),
 }
 
 impl Session {
@@ -69,9 +70,8 @@ impl Session {
     /// When it has to be looked at next: to ask for a sign of life, or to end it.
     fn next_duty(&self) -> Instant {
         let ping = self.heard.max(self.pinged) + self.settings.heartbeat;
-        let expiry = self.identity.expires_s;
-        let _ = expiry;
-        ping.min(self.deadline())
+        let duty = ping.min(self.deadline());
+        self.expires.map_or(duty, |expires| duty.min(expires))
     }
 }
 
@@ -82,13 +82,14 @@ impl Engine {
         now: Now,
         channel: Channel,
         namespace: Namespace,
-    ) -> Result<(SessionRef, SessionId), Full> {
+    ) -> Result<(SessionRef, SessionId), session::Full> {
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
         let mut session = Session {
             channel,
             namespace,
             identity: Arc::new(Identity::NOBODY),
+            expires: None,
             settings,
             ledger: Ledger::default(),
             heard: now.instant,
@@ -110,8 +111,10 @@ impl Engine {
 
     /// A client says which session it replaces. That one's last words take effect before anything
     /// that this one asks for.
-    pub(super) fn replace_session(&mut self, now: Now, new: SessionRef, old: &str, output: &mut Output) {
-        let Some(old) = SessionId::parse(old).filter(|old| old.home.0 < self.config.shards) else { return };
+    pub(super) fn replace_session(&mut self, now: Now, new: SessionRef, old: SessionId, output: &mut Output) {
+        if old.home.0 >= self.config.shards {
+            return;
+        }
         let Some(session) = self.sessions.get_mut(new) else { return };
         let namespace = session.namespace.clone();
         if old.home == self.config.shard {
@@ -130,12 +133,12 @@ impl Engine {
     pub(super) fn supersede(
         &mut self,
         now: Now,
-        old: &SessionId,
+        old: SessionId,
         new: SessionRef,
         namespace: &Namespace,
         output: &mut Output,
     ) {
-        match self.find(old, namespace) {
+        match self.find(&old, namespace) {
             Some(old) => self.end(now, old, End::Superseded, Some(new), output),
             None => self.send(new.home, Message::Settled { session: new }, output),
         }
@@ -152,107 +155,111 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         assert!(state.is_waiting, "a session is settled once");
         state.is_waiting = false;
-        if let Channel::Socket(conn) = state.channel {
-            self.unpause_if_calm(session, output);
-            self.received_while_waiting(now, conn, output);
-        } else {
-            self.polled_while_waiting(now, session, output);
-        }
+        let Channel::Socket(conn) = state.channel;
+        self.unpause_if_calm(session, output);
+        self.received_while_waiting(now, conn, output);
     }
 
-    /// One message of a client.
-    pub(super) fn act(&mut self, now: Now, session: SessionRef, incoming: Incoming, output: &mut Output) {
+    /// One message of a client, of so many bytes.
+    pub(super) fn act(&mut self, now: Now, session: SessionRef, incoming: Incoming, bytes: usize, output: &mut Output) {
         match incoming {
-            Incoming::Ping => self.say(session, output, |text| firebase::pong(text)),
-            Incoming::Control => {}
-            Incoming::Malformed { request: Some(number), refusal } => {
+            Incoming::Control(Control::Ping) => self.say(session, output, firebase::pong),
+            Incoming::Control(_) | Incoming::Unknown => {}
+            Incoming::Refused { number, refusal } => {
                 self.answer_here(session, output, |text| firebase::refused(text, number, &refusal));
             }
-            Incoming::Malformed { request: None, refusal } => {
-                self.violation(now, session, "a message that is no request", &refusal, output);
-            }
-            Incoming::Data { request: number, action } => self.request(now, session, number, action, output),
+            Incoming::Broken(what) => self.violation(now, session, what, output),
+            Incoming::Request { number, action } => self.request(now, session, number, action, bytes, output),
         }
     }
 
-    fn request(&mut self, now: Now, session: SessionRef, number: i64, action: Action, output: &mut Output) {
+    fn request(
+        &mut self,
+        now: Now,
+        session: SessionRef,
+        number: i64,
+        action: Action,
+        bytes: usize,
+        output: &mut Output,
+    ) {
         match action {
             Action::Ask(request) => self.forward(session, number, request, output),
-            Action::OnDisconnect { write, bytes } => self.leave_last_word(session, number, write, bytes, output),
+            Action::OnDisconnect(write) => self.forward(session, number, Request::MayWrite { write, bytes }, output),
             Action::CancelOnDisconnect(path) => self.cancel_last_words(session, number, &path, output),
-            Action::Auth(credential) => self.sign_in(now, session, number, &credential, output),
+            Action::Auth { cred, noauth, authvar } => {
+                let identity = self.config.verifier.verify(&cred, now.wall.0 / 1_000);
+                let identity = identity.and_then(|identity| acting_as(identity, noauth, authvar));
+                self.sign_in(now, session, number, identity, output);
+            }
             Action::Unauth => {
-                self.identify(session, Identity::NOBODY, output);
+                self.identify(now, session, Identity::NOBODY, output);
                 self.answer_here(session, output, |text| firebase::unauthenticated(text, number));
             }
             Action::Stats | Action::AppCheck | Action::UnAppCheck => {
                 self.answer_here(session, output, |text| firebase::done(text, number));
             }
-            Action::Echo(json) => self.answer_here(session, output, |text| firebase::echo(text, number, &json)),
-            Action::Unknown => {
-                let refusal = Refusal::UnknownAction;
-                self.answer_here(session, output, |text| firebase::refused(text, number, &refusal));
-            }
-        }
-    }
-
-    fn leave_last_word(&mut self, session: SessionRef, number: i64, write: Write, bytes: usize, output: &mut Output) {
-        let Some(state) = self.sessions.get(session) else { return };
-        if state.ledger.has_room_for(&write, bytes) {
-            self.forward(session, number, Request::MayWrite { write, bytes }, output);
-        } else {
-            let refusal = Refusal::Limit("too many onDisconnect operations");
-            self.answer_here(session, output, |text| firebase::refused(text, number, &refusal));
+            Action::Echo(json) => self.answer_here(session, output, |text| firebase::echoed(text, number, &json)),
         }
     }
 
     /// The owner allows a last word: now it is left.
     fn last_word_allowed(&mut self, session: SessionRef, number: i64, write: Write, bytes: usize, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
-        let mut paths = Vec::new();
-        write.for_each_path(|path| paths.push(path.clone()));
         let namespace = state.namespace.clone();
+        let places = write.places();
         match state.ledger.register(write, bytes) {
             Ok(replaced) => {
                 self.release(namespace, replaced, output);
                 self.say(session, output, |text| firebase::done(text, number));
             }
             // Others were on their way when this one was found to fit.
-            Err(_) => {
-                self.release(namespace, paths, output);
-                let refusal = Refusal::Limit("too many onDisconnect operations");
-                self.say(session, output, |text| firebase::refused(text, number, &refusal));
+            Err(Full::Words | Full::Bytes) => {
+                self.release(namespace, places, output);
+                self.say(session, output, |text| firebase::refused(text, number, &TOO_MANY_LAST_WORDS));
             }
         }
     }
 
     fn cancel_last_words(&mut self, session: SessionRef, number: i64, path: &Path, output: &mut Output) {
-        let Some(state) = self.sessions.get_mut(session) else { return };
+        let Some(state) = self.sessions.get(session) else { return };
         // Ones that are still being asked about were left before: they must be there to be cancelled.
         if state.in_flight() > 0 {
             self.forward(session, number, Request::Cancel { path: path.clone() }, output);
-            return;
+        } else {
+            self.cancel_now(session, number, path, output);
         }
+    }
+
+    fn cancel_now(&mut self, session: SessionRef, number: i64, path: &Path, output: &mut Output) {
+        let Some(state) = self.sessions.get_mut(session) else { return };
         let namespace = state.namespace.clone();
         let cancelled = state.ledger.cancel(path);
         self.release(namespace, cancelled, output);
         self.say(session, output, |text| firebase::done(text, number));
     }
 
-    fn release(&mut self, namespace: Namespace, paths: Vec<Path>, output: &mut Output) {
-        if !paths.is_empty() {
+    /// Tells the owner that last words for these places are no longer left.
+    fn release(&mut self, namespace: Namespace, places: Vec<Location>, output: &mut Output) {
+        if !places.is_empty() {
             let owner = self.owner(&namespace);
-            self.send(owner, Message::Release { namespace, paths }, output);
+            self.send(owner, Message::Release { namespace, places }, output);
         }
     }
 
-    fn sign_in(&mut self, now: Now, session: SessionRef, number: i64, credential: &Credential, output: &mut Output) {
-        let verified = self.config.verifier.verify(&credential.token, now.wall.0 / 1_000);
-        let identity = verified.and_then(|identity| credential.apply(identity));
+    fn sign_in(
+        &mut self,
+        now: Now,
+        session: SessionRef,
+        number: i64,
+        identity: Result<Identity, BadCredential>,
+        output: &mut Output,
+    ) {
         match identity {
             Ok(identity) => {
-                self.answer_here(session, output, |text| firebase::authenticated(text, number, &identity));
-                self.identify(session, identity, output);
+                self.answer_here(session, output, |text| {
+                    firebase::authenticated(text, number, &identity.auth, identity.expires_s);
+                });
+                self.identify(now, session, identity, output);
             }
             Err(bad) => {
                 let refusal = Refusal::Credential(bad);
@@ -262,12 +269,28 @@ impl Engine {
     }
 
     /// From here on the session is somebody else.
-    pub(super) fn identify(&mut self, session: SessionRef, identity: Identity, output: &mut Output) {
+    fn identify(&mut self, now: Now, session: SessionRef, identity: Identity, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
+        state.expires = identity.expires_s.map(|expires_s| {
+            let ahead_ms = expires_s.saturating_mul(1_000).saturating_sub(now.wall.0);
+            now.instant + Millis(ahead_ms)
+        });
+        if state.next_duty() < state.next_look {
+            state.next_look = state.next_duty();
+            self.session_wheel.arm(session.slot, state.next_look);
+        }
         if *state.identity != identity {
             state.identity = Arc::new(identity);
             self.introduce(session, output);
         }
+    }
+
+    /// The session's credential has run out: it goes on as nobody.
+    fn expire(&mut self, now: Now, session: SessionRef, output: &mut Output) {
+        self.say(session, output, |text| {
+            firebase::credential_revoked(text, BadCredential::Expired);
+        });
+        self.identify(now, session, Identity::NOBODY, output);
     }
 
     /// Tells the owner who a session is, so that it takes away the listens that are no longer allowed.
@@ -292,26 +315,15 @@ impl Engine {
     pub(super) fn answered(&mut self, session: SessionRef, number: i64, outcome: Outcome, output: &mut Output) {
         if self.sessions.get(session).is_none() {
             // The session ended meanwhile. A last word that was allowed too late was never left.
-            if let Outcome::Allowed { write, .. } = outcome {
-                self.release_orphan(session, &write, output);
+            if let Outcome::Allowed { namespace, write, .. } = outcome {
+                self.release(namespace, write.places(), output);
             }
             return;
         }
         match outcome {
-            Outcome::Done => self.say(session, output, |text| firebase::done(text, number)),
-            Outcome::Value(node) => self.say(session, output, |text| firebase::value(text, number, &node)),
-            Outcome::Listening { is_unindexed } => {
-                self.say(session, output, |text| firebase::listening(text, number, is_unindexed));
-            }
-            Outcome::Allowed { write, bytes } => self.last_word_allowed(session, number, write, bytes, output),
-            Outcome::Cancel { path } => {
-                let Some(state) = self.sessions.get_mut(session) else { return };
-                let namespace = state.namespace.clone();
-                let cancelled = state.ledger.cancel(&path);
-                self.release(namespace, cancelled, output);
-                self.say(session, output, |text| firebase::done(text, number));
-            }
-            Outcome::Refused(refusal) => self.say(session, output, |text| firebase::refused(text, number, &refusal)),
+            Outcome::Allowed { write, bytes, .. } => self.last_word_allowed(session, number, write, bytes, output),
+            Outcome::Cancel { path } => self.cancel_now(session, number, &path, output),
+            outcome => self.say(session, output, |text| firebase::outcome(text, number, &outcome)),
         }
         self.count_answer(session, output);
     }
@@ -351,9 +363,8 @@ impl Engine {
 
     fn pause(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
-        if !state.is_paused
-            && let Channel::Socket(conn) = state.channel
-        {
+        let Channel::Socket(conn) = state.channel;
+        if !state.is_paused {
             state.is_paused = true;
             output.effects.push(Effect::Read { conn, is_wanted: false });
         }
@@ -362,10 +373,8 @@ impl Engine {
     fn unpause_if_calm(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         let is_calm = !state.is_waiting && state.in_flight() < REQUESTS_IN_FLIGHT_MAX / 2;
-        if state.is_paused
-            && is_calm
-            && let Channel::Socket(conn) = state.channel
-        {
+        let Channel::Socket(conn) = state.channel;
+        if state.is_paused && is_calm {
             state.is_paused = false;
             output.effects.push(Effect::Read { conn, is_wanted: true });
         }
@@ -390,13 +399,18 @@ impl Engine {
             self.end(now, session, End::TimedOut, None, output);
             return;
         }
+        if state.expires.is_some_and(|expires| now.instant >= expires) {
+            self.expire(now, session, output);
+        }
+        let Some(state) = self.sessions.get_mut(session) else { return };
         let is_ping_due = now.instant >= state.heard.max(state.pinged) + state.settings.heartbeat;
         if is_ping_due {
             state.pinged = now.instant;
         }
         state.next_look = state.next_duty().max(now.instant + TICK);
         let look = state.next_look;
-        if is_ping_due && let Channel::Socket(conn) = state.channel {
+        if is_ping_due {
+            let Channel::Socket(conn) = state.channel;
             self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
         }
         self.session_wheel.arm(slot, look);
@@ -426,7 +440,6 @@ impl Engine {
         }));
         match channel {
             Channel::Socket(conn) => self.send_away(conn, end, output),
-            Channel::Poll(poll) => self.end_poll(*poll, output),
         }
         let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
         let owner = self.owner(&namespace);
@@ -442,9 +455,18 @@ impl Engine {
             self.end(now, session, End::ServerStopped, None, output);
         }
     }
+}
 
-    /// A last word was allowed for a session that is over.
-    fn release_orphan(&mut self, session: SessionRef, write: &Write, output: &mut Output) {
-        let _ = (session, write, output);
+/// Who an administrator wants to be taken for. Nobody else may choose.
+fn acting_as(
+    identity: Identity,
+    is_nobody: bool,
+    auth: Option<serde_json::Value>,
+) -> Result<Identity, BadCredential> {
+    match (identity.is_admin, is_nobody, auth) {
+        (_, false, None) => Ok(identity),
+        (true, true, _) => Ok(Identity { expires_s: identity.expires_s, ..Identity::NOBODY }),
+        (true, false, Some(auth)) => Ok(Identity { is_admin: false, auth, expires_s: identity.expires_s }),
+        (false, _, _) => Err(BadCredential::Forbidden),
     }
 }

@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::base::{Instant, SessionId, SessionRef};
-use crate::data::Path;
+use crate::base::{Instant, SessionId, SessionRef, ShardId};
+use crate::data::Location;
 use crate::op::{End, Identity, Namespace, Outcome, Request, Write};
-use crate::rules::Ruleset;
 use crate::shard::Told;
 
 /// A message from one engine to another.
@@ -37,12 +36,12 @@ pub enum Message {
     },
     /// Home to owner: a session is over.
     Over(Box<Over>),
-    /// Home to owner: nobody leaves last words for these paths any more (one hold each).
+    /// Home to owner: last words for these places are no longer left (one hold each).
     Release {
         /// Where.
         namespace: Namespace,
         /// Which.
-        paths: Vec<Path>,
+        places: Vec<Location>,
     },
     /// A new session's home to an old session's: the same client is back.
     Supersede {
@@ -58,10 +57,10 @@ pub enum Message {
         /// The session that waited.
         session: SessionRef,
     },
-    /// To every engine: other rules apply from here on.
-    Rules {
-        /// Which.
-        rules: Arc<Ruleset>,
+    /// Owner to every home: other rules apply here from now on; say again who your sessions are.
+    Introduce {
+        /// Who asks.
+        owner: ShardId,
     },
     /// While draining: the sender will send nothing more.
     Silence,

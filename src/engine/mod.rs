@@ -14,7 +14,6 @@ mod home;
 mod io;
 mod message;
 mod owner;
-mod poll;
 mod say;
 
 use std::collections::VecDeque;
@@ -33,6 +32,7 @@ use crate::op::Namespace;
 use crate::session::Table;
 use crate::shard::Shard;
 use crate::wheel::Wheel;
+use crate::wire::firebase::EventText;
 use conn::Conn;
 use home::Session;
 
@@ -66,6 +66,8 @@ pub struct Engine {
     reader: json::Reader,
     /// For the text of one message; empty between two.
     scratch: Vec<u8>,
+    /// For the text of one event.
+    event_text: EventText,
 }
 
 /// How far the engine is with stopping.
@@ -97,6 +99,7 @@ impl Engine {
             drain: Drain::default(),
             reader: json::Reader::default(),
             scratch: Vec::new(),
+            event_text: EventText::default(),
             hashing,
             rng,
             config,
@@ -114,7 +117,7 @@ impl Engine {
             Input::Backlog { conn, bytes } => self.backlog(now, conn, bytes, output),
             Input::Forwarded { from: _, message } => self.deliver(now, message, output),
             Input::Tick => self.tick(now, output),
-            Input::Rules(rules) => self.deliver(now, Message::Rules { rules }, output),
+            Input::Rules(rules) => self.set_rules(rules, output),
             Input::Drain => {
                 self.drain.is_on = true;
                 self.drain(now, output);
@@ -155,11 +158,11 @@ impl Engine {
 
     fn tick(&mut self, now: Now, output: &mut Output) {
         let mut due = Vec::new();
-        self.conn_wheel.advance(now.instant, DUE_MAX, |id| due.push(id));
+        self.conn_wheel.due(now.instant, DUE_MAX, &mut due);
         for id in due.drain(..) {
             self.look_at_conn(now, ConnId(id), output);
         }
-        self.session_wheel.advance(now.instant, DUE_MAX, |id| due.push(id));
+        self.session_wheel.due(now.instant, DUE_MAX, &mut due);
         for slot in due {
             self.look_at_session(now, slot, output);
         }
@@ -194,14 +197,14 @@ impl Engine {
                 self.identified(now, session, &namespace, &identity, output);
             }
             Message::Over(over) => self.speak_last_words(now, *over, output),
-            Message::Release { namespace, paths } => {
+            Message::Release { namespace, places } => {
                 if let Some(shard) = self.shards.get_mut(&namespace) {
-                    shard.release(&paths);
+                    shard.release(&places);
                 }
             }
-            Message::Supersede { old, new, namespace } => self.supersede(now, &old, new, &namespace, output),
+            Message::Supersede { old, new, namespace } => self.supersede(now, old, new, &namespace, output),
             Message::Settled { session } => self.go_on(now, session, output),
-            Message::Rules { rules } => self.set_rules(now, rules, output),
+            Message::Introduce { owner } => self.introduce_all(owner, output),
             Message::Silence => {
                 self.drain.silent_peers += 1;
                 self.drain(now, output);
@@ -236,7 +239,7 @@ impl Engine {
             if self.shards.len() >= NAMESPACES_MAX {
                 return None;
             }
-            let shard = Shard::new(self.config.rules.clone(), &self.hashing);
+            let shard = Shard::new(namespace.clone(), self.config.rules.clone(), &self.hashing);
             self.shards.insert(namespace.clone(), shard);
         }
         self.shards.get_mut(namespace)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Ask, Effect, Engine, Message, Notice, Output, Over};
-use crate::base::{Now, SessionRef};
+use crate::base::{Now, SessionRef, ShardId};
 use crate::op::{Identity, Outcome, Refusal, Request};
 use crate::rules::Ruleset;
 use crate::shard::{Asker, Fate, Told};
@@ -43,35 +43,39 @@ impl Engine {
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
         let Over { session, namespace, identity, words, end, heard, is_yielding, waiting } = over;
         let mut told = Vec::new();
-        let mut notices = Vec::new();
+        let mut counts = [0_usize; 3];
         if let Some(shard) = self.shards.get_mut(&namespace) {
             shard.leave(session);
             let heard = is_yielding.then_some(heard);
             for word in &words {
                 let fate = shard.fire(now, session, &identity, word, heard, &mut told);
-                word.for_each_path(|path| shard.release([path]));
-                notices.push(match fate {
-                    Fate::Spoken => Notice::Spoken { end },
-                    Fate::Yielded => Notice::Yielded { namespace: namespace.clone(), path: word.path().clone() },
-                    Fate::Denied => Notice::Denied { namespace: namespace.clone(), path: word.path().clone(), end },
-                });
+                shard.release(&word.places());
+                counts[fate as usize] += 1;
+                if fate != Fate::Spoken {
+                    let (namespace, path) = (namespace.clone(), word.path().clone());
+                    output.effects.push(Effect::Notice(Notice::Unspoken { namespace, path, fate, end }));
+                }
             }
         }
-        output.effects.extend(notices.into_iter().map(Effect::Notice));
+        let [spoken, yielded, denied] = counts;
+        output.effects.push(Effect::Notice(Notice::LastWords { end, spoken, yielded, denied }));
         self.tell_homes(told, output);
         if let Some(waiting) = waiting {
             self.send(waiting.home, Message::Settled { session: waiting }, output);
         }
     }
 
-    /// Puts other rules in place and takes away the listens that they no longer allow.
-    pub(super) fn set_rules(&mut self, now: Now, rules: Arc<Ruleset>, output: &mut Output) {
-        self.config.rules = rules.clone();
+    /// Puts other rules in place. The listens that they no longer allow end when their homes have said
+    /// who they are: owners do not know identities.
+    pub(super) fn set_rules(&mut self, rules: Arc<Ruleset>, output: &mut Output) {
         for shard in self.shards.values_mut() {
             shard.set_rules(rules.clone());
         }
-        // Owners do not know identities; every home tells them who its sessions are.
-        self.identify_all(now, output);
+        self.config.rules = rules;
+        let owner = self.config.shard;
+        for home in (0..self.config.shards).map(ShardId) {
+            self.send(home, Message::Introduce { owner }, output);
+        }
     }
 
     /// Carries what listeners must hear to their homes: one message for each home.

@@ -19,7 +19,7 @@ impl Engine {
         };
         let mut text = std::mem::take(&mut self.scratch);
         write(&mut text);
-        self.send_bytes(conn, output, |bytes| firebase::write_message(bytes, &text));
+        self.send_bytes(conn, output, |bytes| firebase::frames::write_message(bytes, &text));
         text.clear();
         self.scratch = text;
     }
@@ -34,7 +34,8 @@ impl Engine {
     /// Tells the sessions that live here what has happened.
     pub(super) fn tell(&mut self, told: Told, output: &mut Output) {
         let Told { event, listeners } = told;
-        let text = firebase::EventText::new(&event);
+        let mut text = std::mem::take(&mut self.event_text);
+        text.fill(&event);
         let mut untagged = None;
         for Listener { session, tag } in listeners {
             let Some(state) = self.sessions.get(session) else { continue };
@@ -43,7 +44,7 @@ impl Engine {
                 (None, Some(range)) => std::ops::Range::clone(range),
                 _ => {
                     let from = output.bytes.len();
-                    text.write(&mut output.bytes, tag);
+                    text.write_frames(&mut output.bytes, tag);
                     let range = from..output.bytes.len();
                     if tag.is_none() {
                         untagged = Some(range.clone());
@@ -53,6 +54,7 @@ impl Engine {
             };
             output.effects.push(Effect::Send { conn, bytes });
         }
+        self.event_text = text;
     }
 
     /// Closes the connection of a session that is over.

@@ -53,13 +53,16 @@ impl Write {
         }
     }
 
-    /// Calls `visit` with every place that the write replaces.
-    pub fn for_each_path(&self, mut visit: impl FnMut(&Path)) {
+    /// Every place that the write replaces, absolute.
+    #[must_use]
+    pub fn places(&self) -> Vec<Location> {
         match self {
-            Self::Set { path, .. } | Self::SetPriority { path, .. } => visit(path),
-            Self::Merge { path, changes } => {
-                changes.iter().for_each(|(place, _)| visit(&path.join(&place.path)));
-            }
+            Self::Set { path, .. } => vec![path.clone().into()],
+            Self::SetPriority { path, .. } => vec![Location { path: path.clone(), is_priority: true }],
+            Self::Merge { path, changes } => changes
+                .iter()
+                .map(|(place, _)| Location { path: path.join(&place.path), is_priority: place.is_priority })
+                .collect(),
         }
     }
 }
@@ -107,8 +110,12 @@ pub enum Request {
         /// How much of the session's room it takes, in bytes.
         bytes: usize,
     },
-    /// Nothing: answered in turn, after all that was asked before.
-    Nothing,
+    /// Nothing but to say, in turn, after all that was asked before: now cancel the last words at and
+    /// below this path.
+    Cancel {
+        /// Where.
+        path: Path,
+    },
 }
 
 /// What came of a request.
@@ -120,10 +127,18 @@ pub enum Outcome {
     Value(Node),
     /// The last word that was asked about is allowed.
     Allowed {
+        /// Where its paths are now held.
+        namespace: Namespace,
         /// The last word.
         write: Write,
         /// How much of the session's room it takes, in bytes.
         bytes: usize,
+    },
+    /// Everything that was asked before is answered: now the last words at and below this path can be
+    /// cancelled.
+    Cancel {
+        /// Where.
+        path: Path,
     },
     /// Listening from here on. The value was sent before, unless the client had it.
     Listening {

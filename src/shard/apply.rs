@@ -44,7 +44,8 @@ impl Shard {
         if is_stale {
             return Err(Refusal::Stale);
         }
-        self.commit(now, asker, write.path(), changes, told);
+        self.commit(write.path(), changes, told);
+        self.stamps.note(write, asker.session, now.instant);
         Ok(())
     }
 
@@ -93,14 +94,13 @@ impl Shard {
     }
 
     /// Nothing in here can fail.
-    fn commit(&mut self, now: Now, asker: &Asker, base: &Path, changes: Changes, told: &mut Vec<Told>) {
+    fn commit(&mut self, base: &Path, changes: Changes, told: &mut Vec<Told>) {
         let noticing = self.listens.before(base, &changes, &self.root);
         for Resolved { path, what } in &changes {
             match what {
                 ResolvedWhat::Value(node) => drop(self.root.set(path.as_str(), node.clone())),
                 ResolvedWhat::Priority(priority) => self.root.set_priority(path.as_str(), priority.clone()),
             }
-            self.stamps.note_write(path, asker.session, now.instant);
         }
         self.listens.after(noticing, base, &changes, &self.root, told);
     }

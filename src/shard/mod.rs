@@ -13,8 +13,8 @@ use std::sync::Arc;
 pub use listens::{Listener, Told};
 
 use crate::base::{Hashing, Instant, Now, SessionRef};
-use crate::data::{Node, Path};
-use crate::op::{Event, Identity, Outcome, Query, Refusal, Request, Tag, Write};
+use crate::data::{Location, Node, Path};
+use crate::op::{Event, Identity, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
 use crate::presence::Stamps;
 use crate::rules::{Ask, Ruleset};
 use crate::tree;
@@ -30,7 +30,7 @@ pub struct Asker {
 }
 
 /// What came of one last word.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It was written.
     Spoken,
@@ -43,6 +43,7 @@ pub enum Fate {
 /// One partition of one namespace.
 #[derive(Debug)]
 pub struct Shard {
+    namespace: Namespace,
     root: Node,
     rules: Arc<Ruleset>,
     listens: Listens,
@@ -52,8 +53,9 @@ pub struct Shard {
 impl Shard {
     /// An empty partition under these rules.
     #[must_use]
-    pub fn new(rules: Arc<Ruleset>, hashing: &Hashing) -> Self {
+    pub fn new(namespace: Namespace, rules: Arc<Ruleset>, hashing: &Hashing) -> Self {
         Self {
+            namespace,
             root: Node::Empty,
             rules,
             listens: Listens::new(hashing),
@@ -86,9 +88,9 @@ impl Shard {
             }
             Request::MayWrite { write, bytes } => self.may_write(now, asker, &write).map(|()| {
                 self.hold(&write);
-                Outcome::Allowed { write, bytes }
+                Outcome::Allowed { namespace: self.namespace.clone(), write, bytes }
             }),
-            Request::Nothing => Ok(Outcome::Done),
+            Request::Cancel { path } => Ok(Outcome::Cancel { path }),
         };
         done.unwrap_or_else(Outcome::Refused)
     }
@@ -104,22 +106,13 @@ impl Shard {
         heard: Option<Instant>,
         told: &mut Vec<Told>,
     ) -> Fate {
-        let is_overtaken = |path: &Path| heard.is_some_and(|heard| self.stamps.is_newer_than(path, heard, session));
-        let word = match word {
-            Write::Merge { path, changes } => {
-                // Each path of a merge yields by itself: the others are still the client's last words.
-                let kept: Vec<_> =
-                    changes.iter().filter(|(place, _)| !is_overtaken(&path.join(&place.path))).cloned().collect();
-                if kept.is_empty() && !changes.is_empty() {
-                    return Fate::Yielded;
-                }
-                &Write::Merge { path: path.clone(), changes: kept }
-            }
-            Write::Set { path, .. } | Write::SetPriority { path, .. } if is_overtaken(path) => return Fate::Yielded,
-            other => other,
+        let kept = match heard {
+            Some(heard) => self.stamps.without_newer(word.clone(), heard, session),
+            None => Some(word.clone()),
         };
+        let Some(word) = kept else { return Fate::Yielded };
         let asker = Asker { session: Some(session), identity: Arc::clone(identity) };
-        match self.write(now, &asker, word, None, told) {
+        match self.write(now, &asker, &word, None, told) {
             Ok(()) => Fate::Spoken,
             Err(_) => Fate::Denied,
         }
@@ -130,9 +123,9 @@ impl Shard {
         self.listens.remove_all(session);
     }
 
-    /// Last words for these paths are no longer left by somebody.
-    pub fn release<'p>(&mut self, paths: impl IntoIterator<Item = &'p Path>) {
-        paths.into_iter().for_each(|path| self.stamps.release(path));
+    /// Last words for these places are no longer left by somebody.
+    pub fn release(&mut self, places: &[Location]) {
+        places.iter().for_each(|place| self.stamps.release(place));
     }
 
     /// The session's identity has changed: ends the listens that it no longer may have.
@@ -158,7 +151,7 @@ impl Shard {
     }
 
     fn hold(&mut self, word: &Write) {
-        word.for_each_path(|path| self.stamps.hold(path));
+        word.places().iter().for_each(|place| self.stamps.hold(place));
     }
 
     fn may_read(&self, now: Now, identity: &Identity, path: &Path, query: &Query) -> bool {
