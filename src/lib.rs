@@ -7,4 +7,5 @@ pub mod data;
 pub mod engine;
 pub mod json;
 pub mod op;
+pub mod presence;
 pub mod wheel;
