@@ -8,12 +8,12 @@ pub mod data;
 pub mod engine;
 pub mod json;
 pub mod op;
+pub mod presence;
 pub mod rules;
 pub mod session;
 pub mod shard;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod tree;
-pub mod presence;
 pub mod wheel;
 pub mod wire;

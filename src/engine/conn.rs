@@ -256,14 +256,24 @@ impl Engine {
                         Ok(Assembled::TooLong { request: None }) => (0, Incoming::Broken("a message that is too long")),
                         Err(TooManySegments) => {
                             let violation = ws::Violation::TooBig;
-                            return self.break_off(now, conn, session, violation.close_code(), violation.as_str(), output);
+                            return self.break_off(
+                                now,
+                                conn,
+                                session,
+                                violation.close_code(),
+                                violation.as_str(),
+                                output,
+                            );
                         }
                     };
                     self.act(now, session, incoming, bytes, output);
                 }
                 ws::Frame::Ping(payload) => {
                     let mut copy = [0; ws::CONTROL_BYTES_MAX];
-                    let payload = { copy[..payload.len()].copy_from_slice(payload); &copy[..payload.len()] };
+                    let payload = {
+                        copy[..payload.len()].copy_from_slice(payload);
+                        &copy[..payload.len()]
+                    };
                     self.send_bytes(conn, output, |out| ws::write(out, ws::Kind::Pong, payload));
                 }
                 ws::Frame::Pong(_) => {}

@@ -303,7 +303,8 @@ impl Engine {
 
     /// Tells `owner` who all its sessions are.
     pub(super) fn introduce_all(&mut self, owner: ShardId, output: &mut Output) {
-        let sessions: Vec<_> = self.sessions.iter().map(|(session, state)| (session, state.namespace.clone())).collect();
+        let sessions: Vec<_> =
+            self.sessions.iter().map(|(session, state)| (session, state.namespace.clone())).collect();
         for (session, namespace) in sessions {
             if self.owner(&namespace) == owner {
                 self.introduce(session, output);
@@ -458,11 +459,7 @@ impl Engine {
 }
 
 /// Who an administrator wants to be taken for. Nobody else may choose.
-fn acting_as(
-    identity: Identity,
-    is_nobody: bool,
-    auth: Option<serde_json::Value>,
-) -> Result<Identity, BadCredential> {
+fn acting_as(identity: Identity, is_nobody: bool, auth: Option<serde_json::Value>) -> Result<Identity, BadCredential> {
     match (identity.is_admin, is_nobody, auth) {
         (_, false, None) => Ok(identity),
         (true, true, _) => Ok(Identity { expires_s: identity.expires_s, ..Identity::NOBODY }),

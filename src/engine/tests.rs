@@ -54,7 +54,10 @@ fn the_handshake_comes_first_and_echoes_the_host() {
         let client = world.join(0, "&ns=db");
         let heard = last_messages(&mut world, client);
         assert_eq!(heard.len(), 1);
-        assert!(heard[0].starts_with(r#"{"t":"c","d":{"t":"h","d":{"ts":1700000000000,"v":"5","h":"sim.example:9000","s":""#));
+        assert!(
+            heard[0]
+                .starts_with(r#"{"t":"c","d":{"t":"h","d":{"ts":1700000000000,"v":"5","h":"sim.example:9000","s":""#)
+        );
     });
 }
 
@@ -192,7 +195,12 @@ fn only_the_right_id_of_the_right_database_ends_a_session() {
         let last = if id.ends_with('0') { "1" } else { "0" };
         let wrong = format!("{}{last}", &id[..id.len() - 1]);
         let far = format!("ff{}", &id[2..]);
-        for address in [format!("&ns=db&ls={wrong}"), format!("&ns=else&ls={id}"), format!("&ns=db&ls={far}"), "&ns=db&ls=x".into()] {
+        for address in [
+            format!("&ns=db&ls={wrong}"),
+            format!("&ns=else&ls={id}"),
+            format!("&ns=db&ls={far}"),
+            "&ns=db&ls=x".into(),
+        ] {
             let client = world.join(1, &address);
             done(&mut world, client, r#"{"r":1,"a":"s","b":{"c":{}}}"#);
         }
@@ -297,7 +305,10 @@ fn a_known_hash_brings_no_data() {
         let client = world.join(0, "&ns=db");
         last_messages(&mut world, client);
         done(&mut world, client, r#"{"r":1,"a":"p","b":{"p":"/n","d":4}}"#);
-        assert_eq!(done(&mut world, client, r#"{"r":2,"a":"q","b":{"p":"/n","h":"eVih19a6ZDz3NL32uVBtg9KSgQY="}}"#), [""; 0]);
+        assert_eq!(
+            done(&mut world, client, r#"{"r":2,"a":"q","b":{"p":"/n","h":"eVih19a6ZDz3NL32uVBtg9KSgQY="}}"#),
+            [""; 0]
+        );
         assert_eq!(done(&mut world, client, r#"{"r":3,"a":"q","b":{"p":"/n","h":"other"}}"#).len(), 1);
         assert_eq!(done(&mut world, client, r#"{"r":4,"a":"q","b":{"p":"/empty","h":""}}"#), [""; 0]);
     });
@@ -315,7 +326,8 @@ fn draining_speaks_every_last_word_and_then_stops() {
         world.settle();
         assert_eq!(world.session_count(), 0);
         assert!(world.drained.iter().all(|is_drained| *is_drained));
-        let spoken: usize = world.notices.iter().map(|n| if let Notice::LastWords { spoken, .. } = n { *spoken } else { 0 }).sum();
+        let spoken: usize =
+            world.notices.iter().map(|n| if let Notice::LastWords { spoken, .. } = n { *spoken } else { 0 }).sum();
         assert_eq!(spoken, 20);
     });
 }

@@ -282,7 +282,14 @@ fn touched(path: &Path, changes: &Changes, root: &Node) -> Touched {
     keys.sort_unstable();
     keys.dedup();
     // A leaf that becomes an inner node had no children to compare with.
-    Touched::Children(keys.into_iter().map(|key| { let old = node.child(&key).clone(); (key, old) }).collect())
+    Touched::Children(
+        keys.into_iter()
+            .map(|key| {
+                let old = node.child(&key).clone();
+                (key, old)
+            })
+            .collect(),
+    )
 }
 
 /// What listeners at or above the write hear of it.
