@@ -9,10 +9,10 @@ use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settin
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
 use crate::data::{Location, Path};
-use crate::op::{BadCredential, End, Identity, Namespace, Outcome, Refusal, Request, Write};
+use crate::op::{BadCredential, End, Identity, Namespace, Outcome, Refusal, Request, Word, Write};
 use crate::presence::{Full, Ledger};
 use crate::session;
-use crate::wire::firebase::{self, Action, Control, Incoming};
+use crate::wire::firebase::{Action, Control, Incoming};
 use crate::wire::ws;
 
 const TOO_MANY_LAST_WORDS: Refusal = Refusal::Limit("too many onDisconnect operations");
@@ -40,7 +40,7 @@ pub(super) struct Session {
     answered: u32,
     /// Answers made at home, each to be sent once `answered` has come to its number: a client's
     /// requests are answered in the order in which it made them.
-    later: VecDeque<(u32, Vec<u8>)>,
+    later: VecDeque<(u32, Later)>,
     /// An earlier session of this client has not yet settled: nothing of this one takes effect.
     pub(super) is_waiting: bool,
     /// Its connection is not read from, because it asks faster than it is answered.
@@ -52,6 +52,26 @@ pub(super) struct Session {
 pub(super) enum Channel {
     /// A WebSocket.
     Socket(ConnId),
+}
+
+/// A [`Word`] that is kept for a while.
+#[derive(Debug)]
+enum Later {
+    Outcome { number: i64, outcome: Outcome },
+    SignedIn { number: i64, identity: Identity },
+    SignedOut { number: i64 },
+    Echo { number: i64, json: String },
+}
+
+impl Later {
+    fn as_word(&self) -> Word<'_> {
+        match self {
+            Self::Outcome { number, outcome } => Word::Outcome { number: *number, outcome },
+            Self::SignedIn { number, identity } => Word::SignedIn { number: *number, identity },
+            Self::SignedOut { number } => Word::SignedOut { number: *number },
+            Self::Echo { number, json } => Word::Echo { number: *number, json },
+        }
+    }
 }
 
 impl Session {
@@ -163,10 +183,10 @@ impl Engine {
     /// One message of a client, of so many bytes.
     pub(super) fn act(&mut self, now: Now, session: SessionRef, incoming: Incoming, bytes: usize, output: &mut Output) {
         match incoming {
-            Incoming::Control(Control::Ping) => self.say(session, output, firebase::pong),
+            Incoming::Control(Control::Ping) => self.say(session, &Word::Pong, output),
             Incoming::Control(_) | Incoming::Unknown => {}
             Incoming::Refused { number, refusal } => {
-                self.answer_here(session, output, |text| firebase::refused(text, number, &refusal));
+                self.answer_here(session, number, Outcome::Refused(refusal), output);
             }
             Incoming::Broken(what) => self.violation(now, session, what, output),
             Incoming::Request { number, action } => self.request(now, session, number, action, bytes, output),
@@ -193,12 +213,12 @@ impl Engine {
             }
             Action::Unauth => {
                 self.identify(now, session, Identity::NOBODY, output);
-                self.answer_here(session, output, |text| firebase::unauthenticated(text, number));
+                self.say_later(session, Later::SignedOut { number }, output);
             }
             Action::Stats | Action::AppCheck | Action::UnAppCheck => {
-                self.answer_here(session, output, |text| firebase::done(text, number));
+                self.answer_here(session, number, Outcome::Done, output);
             }
-            Action::Echo(json) => self.answer_here(session, output, |text| firebase::echoed(text, number, &json)),
+            Action::Echo(json) => self.say_later(session, Later::Echo { number, json }, output),
         }
     }
 
@@ -210,12 +230,13 @@ impl Engine {
         match state.ledger.register(write, bytes) {
             Ok(replaced) => {
                 self.release(namespace, replaced, output);
-                self.say(session, output, |text| firebase::done(text, number));
+                self.say(session, &Word::Outcome { number, outcome: &Outcome::Done }, output);
             }
             // Others were on their way when this one was found to fit.
             Err(Full::Words | Full::Bytes) => {
                 self.release(namespace, places, output);
-                self.say(session, output, |text| firebase::refused(text, number, &TOO_MANY_LAST_WORDS));
+                let outcome = Outcome::Refused(TOO_MANY_LAST_WORDS);
+                self.say(session, &Word::Outcome { number, outcome: &outcome }, output);
             }
         }
     }
@@ -235,7 +256,7 @@ impl Engine {
         let namespace = state.namespace.clone();
         let cancelled = state.ledger.cancel(path);
         self.release(namespace, cancelled, output);
-        self.say(session, output, |text| firebase::done(text, number));
+        self.say(session, &Word::Outcome { number, outcome: &Outcome::Done }, output);
     }
 
     /// Tells the owner that last words for these places are no longer left.
@@ -256,14 +277,11 @@ impl Engine {
     ) {
         match identity {
             Ok(identity) => {
-                self.answer_here(session, output, |text| {
-                    firebase::authenticated(text, number, &identity.auth, identity.expires_s);
-                });
+                self.say_later(session, Later::SignedIn { number, identity: identity.clone() }, output);
                 self.identify(now, session, identity, output);
             }
             Err(bad) => {
-                let refusal = Refusal::Credential(bad);
-                self.answer_here(session, output, |text| firebase::refused(text, number, &refusal));
+                self.answer_here(session, number, Outcome::Refused(Refusal::Credential(bad)), output);
             }
         }
     }
@@ -287,9 +305,7 @@ impl Engine {
 
     /// The session's credential has run out: it goes on as nobody.
     fn expire(&mut self, now: Now, session: SessionRef, output: &mut Output) {
-        self.say(session, output, |text| {
-            firebase::credential_revoked(text, BadCredential::Expired);
-        });
+        self.say(session, &Word::CredentialRevoked(BadCredential::Expired), output);
         self.identify(now, session, Identity::NOBODY, output);
     }
 
@@ -324,7 +340,7 @@ impl Engine {
         match outcome {
             Outcome::Allowed { write, bytes, .. } => self.last_word_allowed(session, number, write, bytes, output),
             Outcome::Cancel { path } => self.cancel_now(session, number, &path, output),
-            outcome => self.say(session, output, |text| firebase::outcome(text, number, &outcome)),
+            outcome => self.say(session, &Word::Outcome { number, outcome: &outcome }, output),
         }
         self.count_answer(session, output);
     }
@@ -334,23 +350,26 @@ impl Engine {
         state.answered = state.answered.wrapping_add(1);
         while let Some(state) = self.sessions.get_mut(session)
             && state.later.front().is_some_and(|(after, _)| *after == state.answered)
-            && let Some((_, text)) = state.later.pop_front()
+            && let Some((_, later)) = state.later.pop_front()
         {
-            self.say(session, output, |out| out.extend_from_slice(&text));
+            self.say(session, &later.as_word(), output);
         }
         self.unpause_if_calm(session, output);
     }
 
-    /// Answers without asking the owner, but not before what was asked earlier is answered.
-    fn answer_here(&mut self, session: SessionRef, output: &mut Output, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Answers a request without asking the owner.
+    fn answer_here(&mut self, session: SessionRef, number: i64, outcome: Outcome, output: &mut Output) {
+        self.say_later(session, Later::Outcome { number, outcome }, output);
+    }
+
+    /// Tells a client something, but not before what it asked earlier is answered.
+    fn say_later(&mut self, session: SessionRef, later: Later, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         if state.in_flight() == 0 {
-            self.say(session, output, write);
-            return;
+            self.say(session, &later.as_word(), output);
+        } else {
+            state.later.push_back((state.asked, later));
         }
-        let mut text = Vec::new();
-        write(&mut text);
-        state.later.push_back((state.asked, text));
     }
 
     /// Stops reading from a session's connection where too much of it is unanswered.

@@ -64,8 +64,6 @@ pub struct Engine {
     inner: VecDeque<Message>,
     drain: Drain,
     reader: json::Reader,
-    /// For the text of one message; empty between two.
-    scratch: Vec<u8>,
     /// For the text of one event.
     event_text: EventText,
 }
@@ -98,7 +96,6 @@ impl Engine {
             inner: VecDeque::new(),
             drain: Drain::default(),
             reader: json::Reader::default(),
-            scratch: Vec::new(),
             event_text: EventText::default(),
             hashing,
             rng,

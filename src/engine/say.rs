@@ -6,22 +6,21 @@
 use super::home::Channel;
 use super::{Effect, Engine, Output};
 use crate::base::{ConnId, SessionRef};
-use crate::op::End;
+use crate::op::{End, Word};
 use crate::shard::{Listener, Told};
 use crate::wire::{firebase, ws};
 
 impl Engine {
-    /// Sends one message to a session's client: `write` appends its text.
-    pub(super) fn say(&mut self, session: SessionRef, output: &mut Output, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Tells a session's client something.
+    pub(super) fn say(&mut self, session: SessionRef, word: &Word<'_>, output: &mut Output) {
         let Some(state) = self.sessions.get(session) else { return };
-        let conn = match state.channel {
-            Channel::Socket(conn) => conn,
-        };
-        let mut text = std::mem::take(&mut self.scratch);
-        write(&mut text);
-        self.send_bytes(conn, output, |bytes| firebase::frames::write_message(bytes, &text));
-        text.clear();
-        self.scratch = text;
+        match state.channel {
+            Channel::Socket(conn) => self.send_bytes(conn, output, |bytes| {
+                let start = bytes.len();
+                firebase::word(bytes, word);
+                firebase::frames::seal(bytes, start);
+            }),
+        }
     }
 
     /// Sends bytes as they are: `write` appends them.

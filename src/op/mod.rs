@@ -211,6 +211,42 @@ pub enum Event {
     },
 }
 
+/// Something that a session's client is told in answer, or about itself. (What happens to data is an
+/// [`Event`].)
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Word<'w> {
+    /// The answer to a request.
+    Outcome {
+        /// The client's number for the request.
+        number: i64,
+        /// What came of it.
+        outcome: &'w Outcome,
+    },
+    /// The answer to a sign-in that succeeded.
+    SignedIn {
+        /// The client's number for the request.
+        number: i64,
+        /// Who it is now.
+        identity: &'w Identity,
+    },
+    /// The answer to a sign-out.
+    SignedOut {
+        /// The client's number for the request.
+        number: i64,
+    },
+    /// The answer to an echo.
+    Echo {
+        /// The client's number for the request.
+        number: i64,
+        /// What it said: JSON.
+        json: &'w str,
+    },
+    /// The answer to a ping of the protocol's own.
+    Pong,
+    /// The credential is no longer accepted: the session goes on as nobody.
+    CredentialRevoked(BadCredential),
+}
+
 /// Why a session is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum End {

@@ -23,7 +23,7 @@ pub use read::{Action, Control, Incoming, decode, read};
 pub use refusal::{status, text};
 pub use write::{
     EventText, Handshake, authenticated, credential_revoked, done, echoed, event, handshake, listening, outcome, pong,
-    refused, reset, shutdown, unauthenticated, value,
+    refused, reset, shutdown, unauthenticated, value, word,
 };
 
 #[cfg(test)]

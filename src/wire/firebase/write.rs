@@ -7,7 +7,7 @@ use super::refusal;
 use crate::base::{SessionId, WallMillis};
 use crate::data::{Node, export};
 use crate::json;
-use crate::op::{BadCredential, Event, Outcome, Refusal, Tag};
+use crate::op::{BadCredential, Event, Outcome, Refusal, Tag, Word};
 
 /// What a server says first, before it has heard anything.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,18 @@ fn control(out: &mut Vec<u8>, kind: &[u8], text: &str) {
     out.extend_from_slice(br#"","d":"#);
     json::text(out, text);
     out.extend_from_slice(b"}}");
+}
+
+/// Appends what a client is told.
+pub fn word(out: &mut Vec<u8>, word: &Word<'_>) {
+    match *word {
+        Word::Outcome { number, outcome: what } => outcome(out, number, what),
+        Word::SignedIn { number, identity } => authenticated(out, number, &identity.auth, identity.expires_s),
+        Word::SignedOut { number } => unauthenticated(out, number),
+        Word::Echo { number, json } => echoed(out, number, json),
+        Word::Pong => pong(out),
+        Word::CredentialRevoked(why) => credential_revoked(out, why),
+    }
 }
 
 /// Appends the answer to a request, as its outcome demands.
