@@ -7,3 +7,5 @@ pub mod data;
 pub mod engine;
 pub mod json;
 pub mod op;
+#[cfg(feature = "server")]
+pub mod server;
