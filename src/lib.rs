@@ -10,6 +10,8 @@ pub mod json;
 pub mod op;
 pub mod presence;
 pub mod rules;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod session;
 pub mod shard;
 #[cfg(any(test, feature = "sim"))]

@@ -40,6 +40,18 @@ pub enum Fate {
     Denied,
 }
 
+impl Fate {
+    /// The word for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Spoken => "spoken",
+            Self::Yielded => "yielded",
+            Self::Denied => "denied",
+        }
+    }
+}
+
 /// One partition of one namespace.
 #[derive(Debug)]
 pub struct Shard {
