@@ -8,4 +8,5 @@ pub mod engine;
 pub mod json;
 pub mod op;
 pub mod presence;
+pub mod session;
 pub mod wheel;
