@@ -9,4 +9,5 @@ pub mod json;
 pub mod op;
 pub mod presence;
 pub mod session;
+pub mod tree;
 pub mod wheel;
