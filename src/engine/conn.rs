@@ -210,7 +210,7 @@ impl Engine {
         self.send_bytes(conn, output, |out| {
             upgrade.write(out);
             let start = out.len();
-            firebase::handshake(out, &Handshake { time: now.wall, host, session: id });
+            firebase::handshake(out, &Handshake { time: now.wall, host, session: &id.to_string() });
             frames::seal(out, start);
         });
         if let Some(old) = last_session {

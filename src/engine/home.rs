@@ -123,9 +123,9 @@ impl Engine {
         };
         let look = session.next_duty();
         session.next_look = look;
-        let id = self.sessions.open(secret, session)?;
-        self.session_wheel.arm(id.slot, look);
-        let session = SessionRef { home: id.home, slot: id.slot, generation: id.generation };
+        let session = self.sessions.open(secret, session)?;
+        self.session_wheel.arm(session.slot, look);
+        let id = self.sessions.id(session).expect("it was opened just now");
         Ok((session, id))
     }
 
@@ -317,10 +317,13 @@ impl Engine {
         self.send(owner, Message::Identify { session, namespace, identity }, output);
     }
 
+    fn all_sessions(&self) -> impl Iterator<Item = (SessionRef, &Session)> {
+        self.sessions.iter_slots(0..self.sessions.slots_count())
+    }
+
     /// Tells `owner` who all its sessions are.
     pub(super) fn introduce_all(&mut self, owner: ShardId, output: &mut Output) {
-        let sessions: Vec<_> =
-            self.sessions.iter().map(|(session, state)| (session, state.namespace.clone())).collect();
+        let sessions: Vec<_> = self.all_sessions().map(|(session, state)| (session, state.namespace.clone())).collect();
         for (session, namespace) in sessions {
             if self.owner(&namespace) == owner {
                 self.introduce(session, output);
@@ -409,8 +412,8 @@ impl Engine {
 
     /// The wheel says that a session may have something to do.
     pub(super) fn look_at_session(&mut self, now: Now, slot: u32, output: &mut Output) {
-        let Some(session) = self.sessions.at_slot(slot) else { return };
-        let state = self.sessions.get_mut(session).expect("at_slot names a living session");
+        let Some(session) = self.sessions.in_slot(slot) else { return };
+        let state = self.sessions.get_mut(session).expect("in_slot names a living session");
         if now.instant < state.next_look {
             return;
         }
@@ -470,7 +473,7 @@ impl Engine {
 
     /// Ends up to `count_max` sessions because the server stops.
     pub(super) fn end_some_sessions(&mut self, now: Now, count_max: usize, output: &mut Output) {
-        let some: Vec<_> = self.sessions.iter().map(|(session, _)| session).take(count_max).collect();
+        let some: Vec<_> = self.all_sessions().map(|(session, _)| session).take(count_max).collect();
         for session in some {
             self.end(now, session, End::ServerStopped, None, output);
         }

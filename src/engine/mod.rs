@@ -25,7 +25,7 @@ pub use config::{Config, LateLastWords, Settings};
 pub use io::{Effect, Hangup, Input, Notice, Output};
 pub use message::{Ask, Message, Over};
 
-use crate::base::limits::NAMESPACES_MAX;
+use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX};
 use crate::base::{ConnId, Hashing, Instant, Map, Now, ShardId};
 use crate::json;
 use crate::op::Namespace;
@@ -89,7 +89,7 @@ impl Engine {
         Self {
             common: Hashing::from_seed(config.common_seed),
             conns: Vec::new(),
-            sessions: Table::new(config.shard),
+            sessions: Table::new(config.shard, CONNECTIONS_MAX),
             session_wheel: Wheel::new(now.instant),
             conn_wheel: Wheel::new(now.instant),
             shards: hashing.map(),

@@ -1,22 +1,20 @@
 //! Who listens to what, and what each must hear of a change.
 //!
-//! Listens to the same query of the same location share a *view*. A write finds the views it
-//! concerns by looking up its path and every path above it (O(depth)) and by walking those below it;
-//! how much else its listeners listen to does not matter.
+//! A write finds the listens it concerns by looking up its path and every path above it (O(depth)) and
+//! by walking those below it; how much else its listeners listen to does not matter. Queries of one
+//! location share its [`Windows`].
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 
 use slab::Slab;
-use smallvec::{SmallVec, smallvec};
 
 use super::apply::{Changes, ResolvedWhat};
 use crate::base::limits::LISTENS_MAX;
 use crate::base::{Hashing, Map, SessionRef};
-use crate::data::{Key, KeyStr, Node, Path};
+use crate::data::{Key, Node, Path};
 use crate::op::{Event, Query, Refusal, Tag};
-use crate::tree::{Touched, Window};
+use crate::tree::{Change, Delta, WindowId, Windows};
 
 /// One session's listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,19 +37,26 @@ pub struct Told {
 /// All listens of one shard.
 #[derive(Debug)]
 pub(super) struct Listens {
-    views: Slab<View>,
-    /// The views of each location. Paths below a path are neighbours in this order.
-    by_path: BTreeMap<Path, SmallVec<[u32; 2]>>,
+    hashing: Hashing,
+    /// Paths below a path are neighbours in this order.
+    places: BTreeMap<Path, Place>,
     by_session: Map<SessionRef, Vec<Held>>,
 }
 
-/// Everybody who listens to one query of one location.
+/// The listens of one location: at least one.
+#[derive(Debug, Default)]
+struct Place {
+    /// Those to all of it.
+    whole: Slab<Listener>,
+    /// Those to parts of it.
+    parts: Option<Box<Parts>>,
+}
+
+/// The listens to parts of one location: at least one.
 #[derive(Debug)]
-struct View {
-    query: Query,
-    /// What of the location the listeners see; `None`: all of it.
-    window: Option<Box<Window>>,
-    listeners: Slab<Listener>,
+struct Parts {
+    windows: Windows,
+    listeners: Map<WindowId, Slab<Listener>>,
 }
 
 /// One listen, as its session finds it. Sorted by path and tag.
@@ -59,22 +64,30 @@ struct View {
 struct Held {
     path: Path,
     tag: Tag,
-    view: u32,
-    place: u32,
+    /// Which part of the location; `None`: all of it.
+    window: Option<WindowId>,
+    /// Where it stands in that list.
+    index: u32,
 }
 
 /// What [`Listens::before`] keeps for [`Listens::after`].
 pub(super) struct Noticing {
-    /// Windows over locations that change, with what they will want to compare.
-    windows: Vec<(u32, Path, Touched)>,
+    /// Locations with windows that the write touches, and what they will want to compare.
+    windows: Vec<(Path, Touched)>,
     /// Locations strictly below the base of the write that somebody listens to as a whole, and what
     /// stood there.
     below: Vec<(Path, Node)>,
 }
 
+/// What of a location a write touches, and what it was.
+enum Touched {
+    Whole(Node),
+    Children(Vec<(Key, Node)>),
+}
+
 impl Listens {
     pub(super) fn new(hashing: &Hashing) -> Self {
-        Self { views: Slab::new(), by_path: BTreeMap::new(), by_session: hashing.map() }
+        Self { hashing: hashing.clone(), places: BTreeMap::new(), by_session: hashing.map() }
     }
 
     /// Adds a listen and returns what it sees first. A listen of the same session with the same path
@@ -83,21 +96,28 @@ impl Listens {
         &mut self,
         session: SessionRef,
         path: &Path,
-        query: Query,
+        query: &Query,
         tag: Tag,
         node: &Node,
     ) -> Result<Node, Refusal> {
         self.remove(session, path, tag);
         if self.by_session.get(&session).is_some_and(|held| held.len() >= LISTENS_MAX) {
-            return Err(Refusal::Limit("too many listens"));
+            return Err(Refusal::Limit("listens of one session"));
         }
-        let view = self.view(path, query, node);
-        let shared = &mut self.views[view as usize];
-        let place = index(shared.listeners.insert(Listener { session, tag }));
-        let seen = shared.window.as_ref().map_or_else(|| node.clone(), |window| window.node(node));
+        let place = self.places.entry(path.clone()).or_default();
+        let listener = Listener { session, tag };
+        let (seen, window, index) = if query.is_all() {
+            (node.clone(), None, place.whole.insert(listener))
+        } else {
+            let parts = place.parts.get_or_insert_with(|| Box::new(Parts::new(&self.hashing)));
+            let window = parts.windows.open(query, node);
+            let index = parts.listeners.entry(window).or_default().insert(listener);
+            (parts.windows.node(window, node), Some(window), index)
+        };
+        let index = u32::try_from(index).expect("listens are fewer than memory allows");
         let held = self.by_session.entry(session).or_default();
         let at = held.partition_point(|other| (&other.path, other.tag) < (path, tag));
-        held.insert(at, Held { path: path.clone(), tag, view, place });
+        held.insert(at, Held { path: path.clone(), tag, window, index });
         Ok(seen)
     }
 
@@ -122,57 +142,42 @@ impl Listens {
     /// The listens of a session.
     pub(super) fn of(&self, session: SessionRef) -> Vec<(Path, Query, Tag)> {
         let held = self.by_session.get(&session).map_or(&[][..], Vec::as_slice);
-        held.iter().map(|held| (held.path.clone(), self.views[held.view as usize].query.clone(), held.tag)).collect()
+        held.iter().map(|held| (held.path.clone(), self.query(held), held.tag)).collect()
     }
 
-    /// Every session with a listen, in a fixed order.
-    pub(super) fn sessions(&self) -> Vec<SessionRef> {
-        let mut sessions: Vec<_> = self.by_session.keys().copied().collect();
-        sessions.sort_unstable();
-        sessions
+    fn query(&self, held: &Held) -> Query {
+        let Some(window) = held.window else { return Query::ALL };
+        let parts = self.places[&held.path].parts.as_ref().expect("a window is a part");
+        parts.windows.query(window).clone()
     }
 
-    /// The view of this query; a new one if nobody has it yet.
-    fn view(&mut self, path: &Path, query: Query, node: &Node) -> u32 {
-        let at_path = self.by_path.entry(path.clone()).or_default();
-        let is_same = |id: &&u32| {
-            let view = &self.views[**id as usize];
-            // All of a location is the same in any order.
-            view.query == query || (view.query.is_all() && query.is_all())
-        };
-        if let Some(id) = at_path.iter().find(is_same) {
-            return *id;
-        }
-        let window = (!query.is_all()).then(|| Box::new(Window::new(query.clone(), node)));
-        let id = index(self.views.insert(View { query, window, listeners: Slab::new() }));
-        at_path.push(id);
-        id
-    }
-
-    /// Removes a listen from its view, and the view with its last listen.
+    /// Removes a listen from its place, and the place with its last listen.
     fn forget(&mut self, gone: &Held) {
-        let view = &mut self.views[gone.view as usize];
-        view.listeners.remove(gone.place as usize);
-        if !view.listeners.is_empty() {
-            return;
+        let place = self.places.get_mut(&gone.path).expect("a listen stands at its place");
+        match (gone.window, &mut place.parts) {
+            (None, _) => drop(place.whole.remove(gone.index as usize)),
+            (Some(_), None) => unreachable!("a window is a part"),
+            (Some(window), Some(parts)) => {
+                parts.remove(window, gone.index);
+                if parts.windows.is_empty() {
+                    place.parts = None;
+                }
+            }
         }
-        self.views.remove(gone.view as usize);
-        let at_path = self.by_path.get_mut(&gone.path).expect("a view stands at its path");
-        at_path.retain(|id| *id != gone.view);
-        if at_path.is_empty() {
-            self.by_path.remove(&gone.path);
+        if place.whole.is_empty() && place.parts.is_none() {
+            self.places.remove(&gone.path);
         }
     }
 
     /// To be called before `changes` (all at or below `base`) are made to `root`.
     pub(super) fn before(&self, base: &Path, changes: &Changes, root: &Node) -> Noticing {
         let mut noticing = Noticing { windows: Vec::new(), below: Vec::new() };
-        if self.by_path.is_empty() {
+        if self.places.is_empty() {
             return noticing;
         }
         for prefix in base.prefixes() {
-            if let Some((path, ids)) = self.by_path.get_key_value(prefix) {
-                self.notice_windows(path, ids, changes, root, &mut noticing);
+            if let Some((path, place)) = self.places.get_key_value(prefix) {
+                notice_windows(path, place, changes, root, &mut noticing);
             }
         }
         let is_plain_set = changes.len() == 1 && changes[0].path == *base;
@@ -182,9 +187,9 @@ impl Listens {
             changes.iter().flat_map(|change| self.related(base, &change.path)).collect()
         };
         for path in below {
-            let ids = &self.by_path[path];
-            self.notice_windows(path, ids, changes, root, &mut noticing);
-            if ids.iter().any(|id| self.views[*id as usize].window.is_none()) {
+            let place = &self.places[path];
+            notice_windows(path, place, changes, root, &mut noticing);
+            if !place.whole.is_empty() {
                 noticing.below.push((path.clone(), root.at(path.as_str()).clone()));
             }
         }
@@ -192,25 +197,17 @@ impl Listens {
     }
 
     /// Listened-to paths strictly below `base` that are above, at or below `changed`.
-    fn related<'l>(&'l self, base: &Path, changed: &'l Path) -> impl Iterator<Item = &'l Path> {
+    fn related<'l>(&'l self, base: &Path, changed: &'l Path) -> impl Iterator<Item = &'l Path> + use<'l> {
         let above = changed.prefixes().skip(base.depth() + 1);
-        let above = above.filter_map(|prefix| self.by_path.get_key_value(prefix)).map(|(path, _)| path);
+        let above = above.filter_map(|prefix| self.places.get_key_value(prefix)).map(|(path, _)| path);
         above.chain(self.strictly_below(changed).map(|(path, _)| path))
     }
 
-    fn strictly_below<'l>(&'l self, path: &Path) -> impl Iterator<Item = (&'l Path, &'l SmallVec<[u32; 2]>)> + use<'l> {
+    fn strictly_below<'l>(&'l self, path: &Path) -> impl Iterator<Item = (&'l Path, &'l Place)> + use<'l> {
         // In byte order, what is below a path is what begins with it and a slash.
         let prefix = if path.is_root() { String::new() } else { format!("{}/", path.as_str()) };
-        let from = self.by_path.range::<str, _>((Excluded(prefix.as_str()), Unbounded));
+        let from = self.places.range::<str, _>((Excluded(prefix.as_str()), Unbounded));
         from.take_while(move |(other, _)| other.as_str().starts_with(&prefix))
-    }
-
-    fn notice_windows(&self, path: &Path, ids: &[u32], changes: &Changes, root: &Node, noticing: &mut Noticing) {
-        for id in ids {
-            if self.views[*id as usize].window.is_some() {
-                noticing.windows.push((*id, path.clone(), touched(path, changes, root)));
-            }
-        }
     }
 
     /// To be called after the changes, with what [`before`](Self::before) returned.
@@ -222,74 +219,84 @@ impl Listens {
         root: &Node,
         told: &mut Vec<Told>,
     ) {
-        if self.by_path.is_empty() {
+        if self.places.is_empty() {
             return;
         }
         let mut above = Vec::new();
-        for prefix in base.prefixes() {
-            for id in self.by_path.get(prefix).into_iter().flatten() {
-                let view = &self.views[*id as usize];
-                if view.window.is_none() {
-                    above.extend(view.listeners.iter().map(|(_, listener)| *listener));
-                }
-            }
+        for place in base.prefixes().filter_map(|prefix| self.places.get(prefix)) {
+            above.extend(place.whole.iter().map(|(_, listener)| *listener));
         }
         if !above.is_empty() {
             told.push(Told { event: event_at(base, changes, root), listeners: above });
         }
         for (path, old) in noticing.below {
-            let listeners = self.whole_listeners(&path);
             if let Some(event) = event_below(&path, &old, changes, root) {
-                told.push(Told { event, listeners });
+                told.push(Told { event, listeners: all(&self.places[&path].whole) });
             }
         }
-        for (id, path, touched) in noticing.windows {
-            let view = &mut self.views[id as usize];
-            let window = view.window.as_mut().expect("only views with windows are noticed");
-            let seen = window.update(root.at(path.as_str()), touched);
-            if let Some(event) = window_event(&path, seen) {
-                told.push(Told { event, listeners: view.listeners.iter().map(|(_, listener)| *listener).collect() });
+        for (path, touched) in noticing.windows {
+            let place = self.places.get_mut(&path).expect("listens do not change while a write is made");
+            let Parts { windows, listeners } = &mut **place.parts.as_mut().expect("it had windows before");
+            let node = root.at(path.as_str());
+            let mut tell = |window: WindowId, delta: Delta| {
+                told.push(Told { event: window_event(&path, delta), listeners: all(&listeners[&window]) });
+            };
+            match touched {
+                Touched::Whole(old) => windows.replace(&old, node, &mut tell),
+                Touched::Children(children) => windows.update(node, &children, &mut tell),
             }
         }
     }
+}
 
-    fn whole_listeners(&self, path: &Path) -> Vec<Listener> {
-        let views = self.by_path[path].iter().map(|id| &self.views[*id as usize]);
-        let whole = views.filter(|view| view.window.is_none());
-        whole.flat_map(|view| view.listeners.iter().map(|(_, listener)| *listener)).collect()
+impl Parts {
+    fn new(hashing: &Hashing) -> Self {
+        Self { windows: Windows::new(hashing), listeners: hashing.map() }
+    }
+
+    fn remove(&mut self, window: WindowId, index: u32) {
+        let listeners = self.listeners.get_mut(&window).expect("a listen stands at its window");
+        listeners.remove(index as usize);
+        if self.windows.close(window) {
+            let gone = self.listeners.remove(&window);
+            assert!(gone.is_some_and(|gone| gone.is_empty()), "a window closes with its last listen");
+        }
+    }
+}
+
+fn all(listeners: &Slab<Listener>) -> Vec<Listener> {
+    listeners.iter().map(|(_, listener)| *listener).collect()
+}
+
+fn notice_windows(path: &Path, place: &Place, changes: &Changes, root: &Node, noticing: &mut Noticing) {
+    if place.parts.is_some() {
+        noticing.windows.push((path.clone(), touched(path, changes, root)));
     }
 }
 
 /// Which children of `path` the changes touch, and what they were.
 fn touched(path: &Path, changes: &Changes, root: &Node) -> Touched {
     let node = root.at(path.as_str());
-    let mut keys: SmallVec<[Key; 1]> = smallvec![];
+    let mut children: Vec<(Key, Node)> = Vec::new();
     for change in changes {
         let Some(below) = path.relative(&change.path) else {
-            if change.path.contains(path) {
-                return Touched::Whole;
+            if change.path.contains(path) && matches!(change.what, ResolvedWhat::Value(_)) {
+                return Touched::Whole(node.clone());
             }
             continue;
         };
         let first = below.split('/').next().unwrap_or_default();
-        match Key::parse(first) {
-            Ok(key) => keys.push(key),
-            // The change is at the location itself; its priority alone does not matter to a window.
-            Err(_) if matches!(change.what, ResolvedWhat::Priority(_)) => {}
-            Err(_) => return Touched::Whole,
+        match (Key::parse(first), &change.what) {
+            (Ok(key), _) => {
+                let old = node.child(&key).clone();
+                children.push((key, old));
+            }
+            // The change is at the location itself; its own priority does not matter to a window.
+            (Err(_), ResolvedWhat::Priority(_)) => {}
+            (Err(_), ResolvedWhat::Value(_)) => return Touched::Whole(node.clone()),
         }
     }
-    keys.sort_unstable();
-    keys.dedup();
-    // A leaf that becomes an inner node had no children to compare with.
-    Touched::Children(
-        keys.into_iter()
-            .map(|key| {
-                let old = node.child(&key).clone();
-                (key, old)
-            })
-            .collect(),
-    )
+    Touched::Children(children)
 }
 
 /// What listeners at or above the write hear of it.
@@ -324,20 +331,20 @@ fn event_below(path: &Path, old: &Node, changes: &Changes, root: &Node) -> Optio
     }
 }
 
-/// What the listeners of a window hear: nothing, one child, or several at once.
-fn window_event(path: &Path, mut seen: Vec<(Key, Node)>) -> Option<Event> {
-    match seen.len() {
-        0 => None,
-        1 => seen.pop().map(|(key, node)| Event::Set { path: path.child(&key), node }),
-        _ => {
-            let changes = seen.into_iter().map(|(key, node)| (Path::ROOT.child(KeyStr::new(key.as_str())), node));
-            Some(Event::Merge { path: path.clone(), changes: changes.collect() })
+/// What the listeners of a window hear.
+fn window_event(path: &Path, delta: Delta) -> Event {
+    let mut children = match delta {
+        Delta::Whole(node) => return Event::Set { path: path.clone(), node },
+        Delta::Children(children) => children.into_iter().map(|(key, change)| match change {
+            Change::Left => (key, Node::Empty),
+            Change::Entered(node) | Change::Changed(node) => (key, node),
+        }),
+    };
+    match (children.len(), children.next()) {
+        (1, Some((key, node))) => Event::Set { path: path.child(&key), node },
+        (_, first) => {
+            let changes = first.into_iter().chain(children).map(|(key, node)| (Path::ROOT.child(&key), node));
+            Event::Merge { path: path.clone(), changes: changes.collect() }
         }
     }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "sessions × LISTENS_MAX stays below 2^32 long after memory ends")]
-fn index(place: usize) -> u32 {
-    assert!(place < u32::MAX as usize, "more listens than a shard can count");
-    place as u32
 }

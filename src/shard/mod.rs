@@ -156,12 +156,6 @@ impl Shard {
         self.rules = rules;
     }
 
-    /// The sessions that listen to anything here.
-    #[must_use]
-    pub fn listening_sessions(&self) -> Vec<SessionRef> {
-        self.listens.sessions()
-    }
-
     fn hold(&mut self, word: &Write) {
         word.places().iter().for_each(|place| self.stamps.hold(place));
     }
@@ -176,7 +170,7 @@ impl Shard {
             return Err(Refusal::Denied);
         }
         let node = self.root.at(path.as_str());
-        Ok(if query.is_all() { node.clone() } else { tree::filter(node, query) })
+        Ok(if query.is_all() { node.clone() } else { tree::select(node, query) })
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one request, taken apart by the caller's match")]
@@ -195,7 +189,7 @@ impl Shard {
             return Err(Refusal::Denied);
         }
         let is_unindexed = false;
-        let node = self.listens.add(session, &path, query.clone(), tag, self.root.at(path.as_str()))?;
+        let node = self.listens.add(session, &path, &query, tag, self.root.at(path.as_str()))?;
         let is_known = hash.is_some_and(|hash| hash == node.hash());
         if !is_known && !(node.is_empty() && hash == Some("")) {
             told.push(Told { event: Event::Set { path, node }, listeners: vec![Listener { session, tag }] });
