@@ -22,17 +22,19 @@ use crate::rules::Ruleset;
 pub struct Rules {
     /// Compiled.
     pub compiled: Arc<Ruleset>,
+    /// What is accepted and probably not meant.
+    pub warnings: Vec<Remark>,
 }
 
-/// Why a text is no rules.
+/// What there is to say about a place of a rules file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRules {
+pub struct Remark {
     /// From 1.
     pub line: usize,
     /// From 1.
     pub column: usize,
     /// For people.
-    pub reason: String,
+    pub text: String,
 }
 
 /// Reads rules.
@@ -40,18 +42,19 @@ pub struct BadRules {
 /// # Errors
 ///
 /// The first place where the text is wrong.
-pub fn compile_rules(text: &str) -> Result<Rules, BadRules> {
+pub fn compile_rules(text: &str) -> Result<Rules, Remark> {
     let json = blank_comments(text);
     let value: serde_json::Value = serde_json::from_str(&json).map_err(|error| {
-        let reason = error.to_string();
-        let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
-        BadRules { line: error.line(), column: error.column(), reason }
+        let text = error.to_string();
+        let text = text.split(" at line ").next().unwrap_or_default().to_owned();
+        Remark { line: error.line(), column: error.column().max(1), text }
     })?;
     if !value.get("rules").is_some_and(serde_json::Value::is_object) {
-        return Err(BadRules { line: 1, column: 1, reason: "an object with the one key \"rules\" is expected".into() });
+        return Err(Remark { line: 1, column: 1, text: "an object with the key \"rules\" is expected".into() });
     }
     let is_open = value["rules"][".write"] == true;
-    Ok(Rules { compiled: Arc::new(if is_open { Ruleset::open() } else { Ruleset::closed() }) })
+    let compiled = Arc::new(if is_open { Ruleset::open() } else { Ruleset::closed() });
+    Ok(Rules { compiled, warnings: Vec::new() })
 }
 
 /// `text` with its comments, `//` and `/* */`, turned into blanks, so that places stay what they are.
@@ -61,8 +64,8 @@ fn blank_comments(text: &str) -> String {
     while let Some(first) = rest.chars().next() {
         let (length, is_comment) = if rest.starts_with("//") {
             (rest.find('\n').unwrap_or(rest.len()), true)
-        } else if rest.starts_with("/*") {
-            (rest[2..].find("*/").map_or(rest.len(), |end| end + 4), true)
+        } else if let Some(inside) = rest.strip_prefix("/*") {
+            (inside.find("*/").map_or(rest.len(), |end| end + 4), true)
         } else if first == '"' {
             (string_length(rest), false)
         } else {
@@ -200,7 +203,7 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         }),
         set_rules: Box::new(drop),
         join: Box::new(move || {
-            let _listener = listener;
+            let _held = (listener, plan);
             is_drained.recv().map_err(io::Error::other)
         }),
     })
