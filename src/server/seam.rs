@@ -20,6 +20,8 @@ use crate::rules::Ruleset;
 /// Rules that were found sound, ready to be given to the shards.
 #[derive(Clone, Debug)]
 pub struct Rules {
+    /// As they were written.
+    pub text: Arc<str>,
     /// Compiled.
     pub compiled: Arc<Ruleset>,
     /// What is accepted and probably not meant.
@@ -54,7 +56,7 @@ pub fn compile_rules(text: &str) -> Result<Rules, Remark> {
     }
     let is_open = value["rules"][".write"] == true;
     let compiled = Arc::new(if is_open { Ruleset::open() } else { Ruleset::closed() });
-    Ok(Rules { compiled, warnings: Vec::new() })
+    Ok(Rules { text: text.into(), compiled, warnings: Vec::new() })
 }
 
 /// `text` with its comments, `//` and `/* */`, turned into blanks, so that places stay what they are.
