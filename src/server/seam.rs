@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::config::{Config, Namespace, Namespaces};
 use super::health::Health;
@@ -16,6 +15,7 @@ use crate::auth::Verifier;
 use crate::base::ShardId;
 use crate::engine;
 use crate::rules::Ruleset;
+use crate::runtime;
 
 /// Rules that were found sound, ready to be given to the shards.
 #[derive(Clone, Debug)]
@@ -193,20 +193,33 @@ pub struct Running {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let listener = TcpListener::bind(plan.listen)?;
-    let tcp = listener.local_addr()?;
-    let (drain, is_drained) = mpsc::channel();
+    let Plan { listen, engines, notices, rules: _, health: _ } = plan;
+    let shards = u8::try_from(engines.len()).expect("an engine for each shard");
+    let mut kernel_plan = runtime::Plan::new(shards, listen);
+    // Each shard's notices come from its own thread; the lock is there for the types and never waits.
+    let notices: Vec<Mutex<NoticeLog>> = notices.into_iter().map(Mutex::new).collect();
+    kernel_plan.notify = Arc::new(move |shard, notice| {
+        let mut log = notices[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        log.note(runtime::clock::read().instant, notice);
+    });
+    let engines: Arc<[engine::Config]> = engines.into();
+    let running = runtime::start(kernel_plan, move |shard| {
+        engine::Engine::new(engines[shard.index()].clone(), runtime::clock::read())
+    })?;
+    let (draining, reloading) = (running.remote(), running.remote());
     Ok(Running {
-        tcp,
+        tcp: running.local_addr(),
         coap: None,
         coaps: None,
-        request_drain: Box::new(move || {
-            let _ = drain.send(());
+        request_drain: Box::new(move || draining.request_drain()),
+        set_rules: Box::new(move |rules| {
+            for shard in 0..shards {
+                reloading.tell(ShardId(shard), engine::Input::Rules(Arc::clone(&rules.compiled)));
+            }
         }),
-        set_rules: Box::new(drop),
         join: Box::new(move || {
-            let _held = (listener, plan);
-            is_drained.recv().map_err(io::Error::other)
+            running.join();
+            Ok(())
         }),
     })
 }
