@@ -1,1 +1,3 @@
+//! The command `stillhere-load`.
+
 fn main() {}
