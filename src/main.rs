@@ -1,3 +1,5 @@
 //! The command `stillhere`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    stillhere::server::main()
+}

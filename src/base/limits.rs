@@ -50,6 +50,22 @@ pub const HANDSHAKE_MAX: Millis = Millis(10_000);
 pub const TICK: Millis = Millis(16);
 /// The shortest heartbeat and the shortest session timeout that may be configured.
 pub const HEARTBEAT_MIN: Millis = Millis(1_000);
+/// The longest heartbeat and the longest session timeout that may be configured.
+pub const SESSION_TIMEOUT_MAX: Millis = Millis(24 * 60 * 60 * 1_000);
+/// Bytes of a rules file.
+pub const RULES_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Lines that may wait to be logged; when nobody reads the log, further ones are counted and lost.
+pub const LOG_LINES_MAX: usize = 4_096;
+/// Lines of one kind that one shard logs about its clients in one [`NOTICE_WINDOW`].
+pub const NOTICES_MAX: u32 = 10;
+/// See [`NOTICES_MAX`].
+pub const NOTICE_WINDOW: Millis = Millis(10_000);
+/// Requests that the internal address serves at a time; further ones are closed.
+pub const INTERNAL_REQUESTS_MAX: usize = 16;
+/// Bytes of the head of a request to the internal address.
+pub const INTERNAL_HEAD_BYTES_MAX: usize = 4 * 1024;
+/// Time from accept to the end of an answer at the internal address.
+pub const INTERNAL_REQUEST_MAX: Millis = Millis(2_000);
 /// Shards of one server.
 pub const SHARDS_MAX: usize = 64;
 
@@ -59,3 +75,4 @@ const _: () = assert!(SEGMENTS_MAX * SEGMENT_UNITS_MAX >= MESSAGE_BYTES_MAX, "a 
 const _: () = assert!(SHARDS_MAX <= u8::MAX as usize, "a shard's number is one byte");
 const _: () = assert!(MESSAGE_BYTES_MAX < SEND_BACKLOG_BYTES_MAX, "one full message must not disconnect its reader");
 const _: () = assert!(HEARTBEAT_MIN.0 > TICK.0, "a heartbeat must be longer than a tick");
+const _: () = assert!(HEARTBEAT_MIN.0 < SESSION_TIMEOUT_MAX.0, "some session timeout must be allowed");
