@@ -365,7 +365,7 @@ describe("a first value and what follows", { concurrency: 2 }, () => {
         () => writer.ref(`list/${key}/deep/n`).set(roll(5)),
         () => writer.ref(`list/${key}`).remove(),
         () => writer.ref(`list/${key}`).setWithPriority(roll(9), roll(4)),
-        () => writer.ref("list").update({ [key]: { n: roll(9) }, a: roll(2) ? null : "text", "b/deep/n": roll(5) }),
+        () => writer.ref("list").update({ [key]: { n: roll(9) }, a: roll(2) ? null : "text", "g/deep/n": roll(5) }),
       ];
       await actions[roll(actions.length)]();
       await settle(reader);
