@@ -20,7 +20,7 @@ use crate::base::{Instant, Millis, ShardId, limits};
 use crate::engine::Notice;
 
 /// What goes to the thread that writes.
-enum Line {
+pub(super) enum Line {
     Text(Vec<u8>),
     /// Answer when everything before is written.
     Flush(SyncSender<()>),
@@ -84,9 +84,9 @@ impl Drop for Logs {
 
 /// Hands lines to the thread that writes, and never waits for it.
 #[derive(Clone)]
-struct Writer {
-    lines: SyncSender<Line>,
-    health: Arc<Health>,
+pub(super) struct Writer {
+    pub(super) lines: SyncSender<Line>,
+    pub(super) health: Arc<Health>,
 }
 
 impl io::Write for Writer {
