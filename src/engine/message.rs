@@ -1,9 +1,103 @@
-//! What engines say to each other.
+//! What engines say to each other. From one engine to another, messages arrive in the order in which
+//! they were sent; an engine speaks to itself in the same words.
 
-/// A message from one shard to another.
+use std::sync::Arc;
+
+use crate::base::{Instant, SessionId, SessionRef, ShardId};
+use crate::data::Location;
+use crate::op::{End, Identity, Namespace, Outcome, Request, Write};
+use crate::shard::Told;
+
+/// A message from one engine to another.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Message {
-    /// Nothing.
-    Nothing,
+    /// Home to owner: a session asks.
+    Ask(Box<Ask>),
+    /// Owner to home: the answer to one [`Ask`].
+    Answer {
+        /// Who asked.
+        session: SessionRef,
+        /// The client's number for its request.
+        number: i64,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// Owner to home: something that these sessions listen to has happened.
+    Tell(Told),
+    /// Home to owner: a session has another identity from here on.
+    Identify {
+        /// Which.
+        session: SessionRef,
+        /// Where it listens.
+        namespace: Namespace,
+        /// Who it is now.
+        identity: Arc<Identity>,
+    },
+    /// Home to owner: a session is over.
+    Over(Box<Over>),
+    /// Home to owner: last words for these places are no longer left (one hold each).
+    Release {
+        /// Where.
+        namespace: Namespace,
+        /// Which.
+        places: Vec<Location>,
+    },
+    /// A new session's home to an old session's: the same client is back.
+    Supersede {
+        /// The old session, as its client names it.
+        old: SessionId,
+        /// The new one, which waits.
+        new: SessionRef,
+        /// Of the new one; the old one must be of the same.
+        namespace: Namespace,
+    },
+    /// To the home of a waiting session: what it waited for has taken effect.
+    Settled {
+        /// The session that waited.
+        session: SessionRef,
+    },
+    /// Owner to every home: other rules apply here from now on; say again who your sessions are.
+    Introduce {
+        /// Who asks.
+        owner: ShardId,
+    },
+    /// While draining: the sender will send nothing more.
+    Silence,
+}
+
+/// A session's request to the owner of a namespace.
+#[derive(Debug)]
+pub struct Ask {
+    /// Who asks.
+    pub session: SessionRef,
+    /// The client's number for its request.
+    pub number: i64,
+    /// Which database.
+    pub namespace: Namespace,
+    /// As far as the rules can see.
+    pub identity: Arc<Identity>,
+    /// For what.
+    pub request: Request,
+}
+
+/// The end of a session, as the owner of its namespace hears of it.
+#[derive(Debug)]
+pub struct Over {
+    /// Whose.
+    pub session: SessionRef,
+    /// Which database.
+    pub namespace: Namespace,
+    /// Under which identity its last words are spoken.
+    pub identity: Arc<Identity>,
+    /// Its last words, in order.
+    pub words: Vec<Write>,
+    /// Why it is over.
+    pub end: End,
+    /// When it was last heard.
+    pub heard: Instant,
+    /// Whether its last words are late and yield to what others have written since.
+    pub is_yielding: bool,
+    /// A session that waits for this to have taken effect.
+    pub waiting: Option<SessionRef>,
 }

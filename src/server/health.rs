@@ -23,17 +23,26 @@ pub enum State {
 pub enum NoticeKind {
     /// [`Notice::Violation`].
     Violation,
+    /// [`Notice::Ended`].
+    Ended,
+    /// [`Notice::LastWords`].
+    LastWords,
+    /// [`Notice::Unspoken`].
+    Unspoken,
 }
 
 impl NoticeKind {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Violation];
+    pub const ALL: [Self; 4] = [Self::Violation, Self::Ended, Self::LastWords, Self::Unspoken];
 
     /// The kind of a notice.
     #[must_use]
     pub const fn of(notice: &Notice) -> Self {
         match notice {
             Notice::Violation { .. } => Self::Violation,
+            Notice::Ended { .. } => Self::Ended,
+            Notice::LastWords { .. } => Self::LastWords,
+            Notice::Unspoken { .. } => Self::Unspoken,
         }
     }
 
@@ -42,6 +51,9 @@ impl NoticeKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Violation => "violation",
+            Self::Ended => "session_ended",
+            Self::LastWords => "last_words",
+            Self::Unspoken => "last_word_unspoken",
         }
     }
 

@@ -135,6 +135,18 @@ impl NoticeLog {
             Notice::Violation { conn, what } => {
                 tracing::info!(kind, shard, conn = conn.0, what, unsaid, "a client broke the protocol");
             }
+            Notice::Ended { end, silent, last_words } => {
+                let (end, silent_ms) = (end.as_str(), silent.0);
+                tracing::debug!(kind, shard, end, silent_ms, last_words, unsaid, "a session is over");
+            }
+            Notice::LastWords { end, spoken, yielded, denied } => {
+                let end = end.as_str();
+                tracing::debug!(kind, shard, end, spoken, yielded, denied, unsaid, "last words were performed");
+            }
+            Notice::Unspoken { namespace, path, fate, end } => {
+                let (end, fate) = (end.as_str(), fate.as_str());
+                tracing::info!(kind, shard, namespace = &**namespace, %path, fate, end, unsaid, "a last word was not written");
+            }
         }
     }
 }

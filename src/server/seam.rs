@@ -1,23 +1,29 @@
 //! Where this room touches the others: everything that `server` asks of `rules`, `engine` and `runtime`
 //! is asked here, so that a change over there is an edit in this file.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::config::Config;
+use super::config::{Config, Namespace, Namespaces};
 use super::health::Health;
 use super::logs::NoticeLog;
+use super::value::LateLastWords;
+use crate::auth::Verifier;
 use crate::base::ShardId;
 use crate::engine;
+use crate::rules::Ruleset;
+use crate::runtime;
 
 /// Rules that were found sound, ready to be given to the shards.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// As they were written.
     pub text: Arc<str>,
+    /// Compiled.
+    pub compiled: Arc<Ruleset>,
     /// What is accepted and probably not meant.
     pub warnings: Vec<Remark>,
 }
@@ -48,7 +54,9 @@ pub fn compile_rules(text: &str) -> Result<Rules, Remark> {
     if !value.get("rules").is_some_and(serde_json::Value::is_object) {
         return Err(Remark { line: 1, column: 1, text: "an object with the key \"rules\" is expected".into() });
     }
-    Ok(Rules { text: text.into(), warnings: Vec::new() })
+    let is_open = value["rules"][".write"] == true;
+    let compiled = Arc::new(if is_open { Ruleset::open() } else { Ruleset::closed() });
+    Ok(Rules { text: text.into(), compiled, warnings: Vec::new() })
 }
 
 /// `text` with its comments, `//` and `/* */`, turned into blanks, so that places stay what they are.
@@ -109,10 +117,43 @@ pub fn test_rules(files: &[PathBuf], output: &mut dyn io::Write) -> io::Result<T
     Err(io::Error::new(io::ErrorKind::Unsupported, "testing rules is not part of this version yet"))
 }
 
-/// What one engine is told at the start.
+/// What one engine is told at the start: `seed` is its own, `common_seed` that of all.
 #[must_use]
-pub fn engine_config(config: &Config, shard: u8, seed: [u8; 32]) -> engine::Config {
-    engine::Config { shard: ShardId(shard), shards: config.shards, seed }
+pub fn engine_config(
+    config: &Config,
+    rules: &Rules,
+    shard: u8,
+    seed: [u8; 32],
+    common_seed: [u64; 4],
+) -> engine::Config {
+    let settings = |namespace: &Namespace| {
+        Arc::new(engine::Settings {
+            heartbeat: namespace.heartbeat,
+            session_timeout: namespace.session_timeout,
+            late_last_words: match namespace.late_last_words {
+                LateLastWords::Yield => engine::LateLastWords::Yield,
+                LateLastWords::Always => engine::LateLastWords::Always,
+            },
+        })
+    };
+    let Namespaces { allowed, everywhere, named } = &config.namespaces;
+    let everywhere = settings(everywhere);
+    let mut namespaces: BTreeMap<String, Arc<engine::Settings>> =
+        named.iter().map(|(name, namespace)| (name.clone(), settings(namespace))).collect();
+    for name in allowed.iter().flatten() {
+        namespaces.entry(name.clone()).or_insert_with(|| everywhere.clone());
+    }
+    engine::Config {
+        shard: ShardId(shard),
+        shards: config.shards,
+        seed,
+        common_seed,
+        settings: everywhere,
+        namespaces,
+        is_restricted: allowed.is_some(),
+        rules: Arc::clone(&rules.compiled),
+        verifier: Arc::new(Verifier { is_dev: config.is_dev }),
+    }
 }
 
 /// Everything that running a server takes.
@@ -152,20 +193,33 @@ pub struct Running {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let listener = TcpListener::bind(plan.listen)?;
-    let tcp = listener.local_addr()?;
-    let (drain, is_drained) = mpsc::channel();
+    let Plan { listen, engines, notices, rules: _, health: _ } = plan;
+    let shards = u8::try_from(engines.len()).expect("an engine for each shard");
+    let mut kernel_plan = runtime::Plan::new(shards, listen);
+    // Each shard's notices come from its own thread; the lock is there for the types and never waits.
+    let notices: Vec<Mutex<NoticeLog>> = notices.into_iter().map(Mutex::new).collect();
+    kernel_plan.notify = Arc::new(move |shard, notice| {
+        let mut log = notices[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        log.note(runtime::clock::read().instant, notice);
+    });
+    let engines: Arc<[engine::Config]> = engines.into();
+    let running = runtime::start(kernel_plan, move |shard| {
+        engine::Engine::new(engines[shard.index()].clone(), runtime::clock::read())
+    })?;
+    let (draining, reloading) = (running.remote(), running.remote());
     Ok(Running {
-        tcp,
+        tcp: running.local_addr(),
         coap: None,
         coaps: None,
-        request_drain: Box::new(move || {
-            let _ = drain.send(());
+        request_drain: Box::new(move || draining.request_drain()),
+        set_rules: Box::new(move |rules| {
+            for shard in 0..shards {
+                reloading.tell(ShardId(shard), engine::Input::Rules(Arc::clone(&rules.compiled)));
+            }
         }),
-        set_rules: Box::new(drop),
         join: Box::new(move || {
-            let _held = (listener, plan);
-            is_drained.recv().map_err(io::Error::other)
+            running.join();
+            Ok(())
         }),
     })
 }

@@ -59,7 +59,7 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
     let internal = start_internal(config, health)?;
     let plan = Plan {
         listen: config.listen,
-        engines: engines(config)?,
+        engines: engines(config, &rules)?,
         notices: (0..config.shards).map(|shard| NoticeLog::new(ShardId(shard), Arc::clone(health))).collect(),
         rules,
         health: Arc::clone(health),
@@ -158,14 +158,19 @@ fn start_internal(config: &Config, health: &Arc<Health>) -> Result<SocketAddr, S
     internal::start(listener, Arc::clone(health)).map_err(|error| failed("cannot serve internal requests", &error))
 }
 
-fn engines(config: &Config) -> Result<Vec<crate::engine::Config>, Stop> {
+fn engines(config: &Config, rules: &seam::Rules) -> Result<Vec<crate::engine::Config>, Stop> {
+    let common_seed = [random_word()?, random_word()?, random_word()?, random_word()?];
     (0..config.shards)
         .map(|shard| {
             let mut seed = [0; 32];
             getrandom::fill(&mut seed).map_err(|error| failed("no randomness", &error))?;
-            Ok(seam::engine_config(config, shard, seed))
+            Ok(seam::engine_config(config, rules, shard, seed, common_seed))
         })
         .collect()
+}
+
+fn random_word() -> Result<u64, Stop> {
+    getrandom::u64().map_err(|error| failed("no randomness", &error))
 }
 
 /// The line that scripts wait for.

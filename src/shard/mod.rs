@@ -1,0 +1,199 @@
+//! One partition of one namespace's tree: the order of writes, and who hears of them.
+//!
+//! Everything that changes data goes one way (limits, rules, tree, listeners, answer), whoever asks:
+//! a client, a REST call, a last word. The surprising idea: a shard answers at once and completely;
+//! it collects what listeners must hear in a list that the engine carries home. Costs: O(depth)
+//! lookups a write, plus what its listeners need.
+
+mod apply;
+mod listens;
+
+use std::sync::Arc;
+
+pub use listens::{Listener, Told};
+
+use crate::base::{Hashing, Instant, Now, SessionRef};
+use crate::data::{Location, Node, Path};
+use crate::op::{Event, Identity, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
+use crate::presence::Stamps;
+use crate::rules::{Ask, Ruleset};
+use crate::tree;
+use listens::Listens;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// The session, unless it is a request without one.
+    pub session: Option<SessionRef>,
+    /// As far as the rules can see.
+    pub identity: Arc<Identity>,
+}
+
+/// What came of one last word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was written.
+    Spoken,
+    /// It was late, and somebody had written the path since.
+    Yielded,
+    /// The rules said no.
+    Denied,
+}
+
+impl Fate {
+    /// The word for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Spoken => "spoken",
+            Self::Yielded => "yielded",
+            Self::Denied => "denied",
+        }
+    }
+}
+
+/// One partition of one namespace.
+#[derive(Debug)]
+pub struct Shard {
+    namespace: Namespace,
+    root: Node,
+    rules: Arc<Ruleset>,
+    listens: Listens,
+    stamps: Stamps,
+}
+
+impl Shard {
+    /// An empty partition under these rules.
+    #[must_use]
+    pub fn new(namespace: Namespace, rules: Arc<Ruleset>, hashing: &Hashing) -> Self {
+        Self {
+            namespace,
+            root: Node::Empty,
+            rules,
+            listens: Listens::new(hashing),
+            stamps: Stamps::new(hashing.clone()),
+        }
+    }
+
+    /// The data, as it stands.
+    #[must_use]
+    pub const fn root(&self) -> &Node {
+        &self.root
+    }
+
+    /// Does what `asker` asks for and says what came of it. What listeners must hear *before* the
+    /// answer is appended to `told`.
+    pub fn ask(&mut self, now: Now, asker: &Asker, request: Request, told: &mut Vec<Told>) -> Outcome {
+        let done = match request {
+            Request::Write { write, if_hash } => {
+                self.write(now, asker, &write, if_hash.as_deref(), told).map(|()| Outcome::Done)
+            }
+            Request::Get { path, query } => self.get(now, asker, &path, &query).map(Outcome::Value),
+            Request::Listen { path, query, tag, hash } => {
+                self.listen(now, asker, path, query, tag, hash.as_deref(), told)
+            }
+            Request::Unlisten { path, tag } => {
+                if let Some(session) = asker.session {
+                    self.listens.remove(session, &path, tag);
+                }
+                Ok(Outcome::Done)
+            }
+            Request::MayWrite { write, bytes } => self.may_write(now, asker, &write).map(|()| {
+                self.hold(&write);
+                Outcome::Allowed { namespace: self.namespace.clone(), write, bytes }
+            }),
+            Request::Cancel { path } => Ok(Outcome::Cancel { path }),
+        };
+        done.unwrap_or_else(Outcome::Refused)
+    }
+
+    /// Performs one last word of `session`. With `heard`, the session ended in silence after that
+    /// moment, and the word yields to whatever another client has written there since.
+    pub fn fire(
+        &mut self,
+        now: Now,
+        session: SessionRef,
+        identity: &Arc<Identity>,
+        word: &Write,
+        heard: Option<Instant>,
+        told: &mut Vec<Told>,
+    ) -> Fate {
+        let kept = match heard {
+            Some(heard) => self.stamps.without_newer(word.clone(), heard, session),
+            None => Some(word.clone()),
+        };
+        let Some(word) = kept else { return Fate::Yielded };
+        let asker = Asker { session: Some(session), identity: Arc::clone(identity) };
+        match self.write(now, &asker, &word, None, told) {
+            Ok(()) => Fate::Spoken,
+            Err(_) => Fate::Denied,
+        }
+    }
+
+    /// The session is over: it hears no more.
+    pub fn leave(&mut self, session: SessionRef) {
+        self.listens.remove_all(session);
+    }
+
+    /// Last words for these places are no longer left by somebody.
+    pub fn release(&mut self, places: &[Location]) {
+        places.iter().for_each(|place| self.stamps.release(place));
+    }
+
+    /// The session's identity has changed: ends the listens that it no longer may have.
+    pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Identity, told: &mut Vec<Told>) {
+        for (path, query, tag) in self.listens.of(session) {
+            if self.may_read(now, identity, &path, &query) {
+                continue;
+            }
+            self.listens.remove(session, &path, tag);
+            told.push(Told { event: Event::Revoked { path, query }, listeners: vec![Listener { session, tag }] });
+        }
+    }
+
+    /// Puts other rules in place. The engine then has every session [rechecked](Self::recheck).
+    pub fn set_rules(&mut self, rules: Arc<Ruleset>) {
+        self.rules = rules;
+    }
+
+    fn hold(&mut self, word: &Write) {
+        word.places().iter().for_each(|place| self.stamps.hold(place));
+    }
+
+    fn may_read(&self, now: Now, identity: &Identity, path: &Path, query: &Query) -> bool {
+        let ask = Ask { root: &self.root, identity, now: now.wall };
+        identity.is_admin || self.rules.may_read(&ask, path, query)
+    }
+
+    fn get(&self, now: Now, asker: &Asker, path: &Path, query: &Query) -> Result<Node, Refusal> {
+        if !self.may_read(now, &asker.identity, path, query) {
+            return Err(Refusal::Denied);
+        }
+        let node = self.root.at(path.as_str());
+        Ok(if query.is_all() { node.clone() } else { tree::select(node, query) })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, taken apart by the caller's match")]
+    fn listen(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        path: Path,
+        query: Query,
+        tag: Tag,
+        hash: Option<&str>,
+        told: &mut Vec<Told>,
+    ) -> Result<Outcome, Refusal> {
+        let session = asker.session.ok_or(Refusal::Malformed("only a session can listen"))?;
+        if !self.may_read(now, &asker.identity, &path, &query) {
+            return Err(Refusal::Denied);
+        }
+        let is_unindexed = false;
+        let node = self.listens.add(session, &path, &query, tag, self.root.at(path.as_str()))?;
+        let is_known = hash.is_some_and(|hash| hash == node.hash());
+        if !is_known && !(node.is_empty() && hash == Some("")) {
+            told.push(Told { event: Event::Set { path, node }, listeners: vec![Listener { session, tag }] });
+        }
+        Ok(Outcome::Listening { is_unindexed })
+    }
+}
