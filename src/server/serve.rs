@@ -158,7 +158,7 @@ fn start_internal(config: &Config, health: &Arc<Health>) -> Result<SocketAddr, S
     internal::start(listener, Arc::clone(health)).map_err(|error| failed("cannot serve internal requests", &error))
 }
 
-fn engines(config: &Config, rules: &seam::Rules) -> Result<Vec<crate::engine::Config>, Stop> {
+fn engines(config: &Config, rules: &Rules) -> Result<Vec<crate::engine::Config>, Stop> {
     let common_seed = [random_word()?, random_word()?, random_word()?, random_word()?];
     (0..config.shards)
         .map(|shard| {
