@@ -21,7 +21,7 @@ use crate::engine::Notice;
 use crate::shard::Fate;
 
 /// What goes to the thread that writes.
-enum Line {
+pub(super) enum Line {
     Text(Vec<u8>),
     /// Answer when everything before is written.
     Flush(SyncSender<()>),
@@ -85,9 +85,9 @@ impl Drop for Logs {
 
 /// Hands lines to the thread that writes, and never waits for it.
 #[derive(Clone)]
-struct Writer {
-    lines: SyncSender<Line>,
-    health: Arc<Health>,
+pub(super) struct Writer {
+    pub(super) lines: SyncSender<Line>,
+    pub(super) health: Arc<Health>,
 }
 
 impl io::Write for Writer {
