@@ -11,6 +11,7 @@
 pub mod client;
 mod connect;
 pub mod frames;
+pub mod longpoll;
 mod query;
 mod read;
 mod refusal;
