@@ -11,6 +11,9 @@ pub mod op;
 pub mod presence;
 pub mod rules;
 #[cfg(feature = "server")]
+#[allow(unsafe_code, reason = "the kernel is spoken to here, one operation a block, each with its reason")]
+pub mod runtime;
+#[cfg(feature = "server")]
 pub mod server;
 pub mod session;
 pub mod shard;

@@ -79,6 +79,8 @@ impl Draft {
     pub fn from_json(item: Item<'_>, depth: usize) -> Result<Self, Invalid> {
         let mut reading = Reading { trail: SmallVec::new(), holes: Vec::new(), depth };
         let node = reading.node(item)?;
+        // A last word keeps its draft for as long as its session lives.
+        reading.holes.shrink_to_fit();
         Ok(Self { node, holes: reading.holes })
     }
 

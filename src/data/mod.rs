@@ -14,7 +14,7 @@ mod leaf;
 mod node;
 mod path;
 
-pub use children::{Children, Iter};
+pub use children::{Children, Iter, Walk};
 pub use draft::{Draft, Invalid, PriorityDraft, ServerValue};
 pub use export::{export, plain};
 pub use hash::Sha1Text;

@@ -167,10 +167,7 @@ fn reason(message: &str) -> String {
     let mut quoted = rest.split('`').skip(1).step_by(2);
     let Some(unknown) = quoted.next() else { return message.to_owned() };
     let known: Vec<&str> = quoted.collect();
-    let mut reason = format!("unknown key `{unknown}`");
-    match did_you_mean(unknown, known.iter().copied()) {
-        hint if hint.is_empty() => reason += &format!("; known here are {}", known.join(", ")),
-        hint => reason += &hint,
-    }
-    reason
+    let hint = did_you_mean(unknown, known.iter().copied());
+    let hint = if hint.is_empty() { format!("; known here are {}", known.join(", ")) } else { hint };
+    format!("unknown key `{unknown}`{hint}")
 }

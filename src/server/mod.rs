@@ -6,6 +6,12 @@
 //! Costs: three threads that sleep (signals, log, internal address), and on the path of a client's
 //! message nothing.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this room is the process: it reads files and the environment, and starts the threads that serve no client"
+)]
+
 pub mod absent;
 pub mod check;
 pub mod config;
@@ -106,11 +112,8 @@ fn run_serve(file: Option<FilePath>, flags: Low) -> ExitCode {
 
 fn run_check(file: Option<FilePath>, flags: Low) -> Result<(), Stop> {
     let meaning = read(file, flags).map_err(Stop::BadConfig)?;
-    let problems = check::problems(&meaning);
-    if !problems.is_empty() {
-        return Err(Stop::BadConfig(problems));
-    }
-    check::summarize(&meaning, &mut io::stdout().lock())
+    let rules_warnings = check::check(&meaning).map_err(Stop::BadConfig)?;
+    check::summarize(&meaning, &rules_warnings, &mut io::stdout().lock())
         .map_err(|error| Stop::Failed(format!("the summary cannot be printed: {error}")))
 }
 

@@ -88,13 +88,12 @@ impl fmt::Display for Problem {
 /// `; did you mean X?` when one of `candidates` is close to `word`, else nothing.
 #[must_use]
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
-    // Below this, the resemblance is chance. The measure and its bound are those that the command
-    // line uses for its own flags.
-    const RESEMBLANCE_MIN: f64 = 0.7;
+    // More edits than these make it another word.
+    let edits_max = (word.len() / 4).clamp(1, 3);
     let best = candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro(word, candidate), candidate))
-        .filter(|&(resemblance, _)| resemblance > RESEMBLANCE_MIN)
-        .max_by(|left, right| left.0.total_cmp(&right.0));
+        .map(|candidate| (strsim::osa_distance(word, candidate), candidate))
+        .filter(|&(edits, _)| edits <= edits_max)
+        .min_by_key(|&(edits, _)| edits);
     best.map_or_else(String::new, |(_, candidate)| format!("; did you mean `{candidate}`?"))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::config::Config;
 use super::place::Problem;
-use super::seam::{self, Rules};
+use super::seam::{self, Remark, Rules};
 use crate::base::limits;
 
 /// What holds when there is no file and this is a server to develop against.
@@ -25,10 +25,18 @@ pub fn load(config: &Config) -> Result<Rules, Problem> {
         return Ok(seam::compile_rules(text).expect("our own rules are sound"));
     };
     let text = read(path).map_err(|error| Problem::new(path.display(), format!("cannot be read: {error}")))?;
-    seam::compile_rules(&text).map_err(|bad| {
-        let place = format!("{}:{}:{}", path.display(), bad.line, bad.column);
-        Problem::new(place, bad.reason)
-    })
+    seam::compile_rules(&text).map_err(|remark| at(path, &remark))
+}
+
+/// What is accepted in `rules` and probably not meant.
+#[must_use]
+pub fn warnings(config: &Config, rules: &Rules) -> Vec<Problem> {
+    let path = config.rules.as_deref().unwrap_or(Path::new(""));
+    rules.warnings.iter().map(|remark| at(path, remark)).collect()
+}
+
+fn at(path: &Path, remark: &Remark) -> Problem {
+    Problem::new(format!("{}:{}:{}", path.display(), remark.line, remark.column), remark.text.as_str())
 }
 
 fn read(path: &Path) -> io::Result<String> {

@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::config::{Config, Namespace, Namespaces};
 use super::health::Health;
@@ -15,24 +14,29 @@ use super::value::LateLastWords;
 use crate::auth::Verifier;
 use crate::base::ShardId;
 use crate::engine;
-use crate::rules::Ruleset;
+use crate::rules::{Dialect, Ruleset, casefile};
+use crate::runtime;
 
 /// Rules that were found sound, ready to be given to the shards.
 #[derive(Clone, Debug)]
 pub struct Rules {
+    /// As they were written.
+    pub text: Arc<str>,
     /// Compiled.
     pub compiled: Arc<Ruleset>,
+    /// What is accepted and probably not meant.
+    pub warnings: Vec<Remark>,
 }
 
-/// Why a text is no rules.
+/// What there is to say about a place of a rules file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRules {
+pub struct Remark {
     /// From 1.
     pub line: usize,
     /// From 1.
     pub column: usize,
     /// For people.
-    pub reason: String,
+    pub text: String,
 }
 
 /// Reads rules.
@@ -40,57 +44,16 @@ pub struct BadRules {
 /// # Errors
 ///
 /// The first place where the text is wrong.
-pub fn compile_rules(text: &str) -> Result<Rules, BadRules> {
-    let json = blank_comments(text);
-    let value: serde_json::Value = serde_json::from_str(&json).map_err(|error| {
-        let reason = error.to_string();
-        let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
-        BadRules { line: error.line(), column: error.column(), reason }
-    })?;
-    if !value.get("rules").is_some_and(serde_json::Value::is_object) {
-        return Err(BadRules { line: 1, column: 1, reason: "an object with the one key \"rules\" is expected".into() });
-    }
-    let is_open = value["rules"][".write"] == true;
-    Ok(Rules { compiled: Arc::new(if is_open { Ruleset::open() } else { Ruleset::closed() }) })
-}
-
-/// `text` with its comments, `//` and `/* */`, turned into blanks, so that places stay what they are.
-fn blank_comments(text: &str) -> String {
-    let mut json = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let (length, is_comment) = if rest.starts_with("//") {
-            (rest.find('\n').unwrap_or(rest.len()), true)
-        } else if rest.starts_with("/*") {
-            (rest[2..].find("*/").map_or(rest.len(), |end| end + 4), true)
-        } else if first == '"' {
-            (string_length(rest), false)
-        } else {
-            (first.len_utf8(), false)
-        };
-        let (piece, after) = rest.split_at(length);
-        if is_comment {
-            json.extend(piece.chars().map(|character| if character == '\n' { '\n' } else { ' ' }));
-        } else {
-            json.push_str(piece);
-        }
-        rest = after;
-    }
-    json
-}
-
-/// Bytes of the string that `text` begins with, quotes included.
-fn string_length(text: &str) -> usize {
-    let mut is_escaped = false;
-    for (index, byte) in text.bytes().enumerate().skip(1) {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' => is_escaped = true,
-            b'"' => return index + 1,
-            _ => {}
-        }
-    }
-    text.len()
+pub fn compile_rules(text: &str) -> Result<Rules, Remark> {
+    let remark = |line: u32, column: u32, text: &str| Remark {
+        line: line as usize,
+        column: column as usize,
+        text: text.to_owned(),
+    };
+    let compiled = Ruleset::parse(text, Dialect::Both).map_err(|bad| remark(bad.line, bad.column, &bad.text))?;
+    let warnings =
+        compiled.warnings().iter().map(|warning| remark(warning.line, warning.column, &warning.text)).collect();
+    Ok(Rules { text: text.into(), compiled: Arc::new(compiled), warnings })
 }
 
 /// What came of cases for rules.
@@ -108,8 +71,17 @@ pub struct Tally {
 ///
 /// A file cannot be read or is none of cases, or `output` cannot be written.
 pub fn test_rules(files: &[PathBuf], output: &mut dyn io::Write) -> io::Result<Tally> {
-    let _ = (files, output);
-    Err(io::Error::new(io::ErrorKind::Unsupported, "testing rules is not part of this version yet"))
+    let mut tally = Tally::default();
+    for file in files {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+        let report = casefile::run(&std::fs::read_to_string(file).map_err(named)?);
+        for mismatch in &report.mismatches {
+            writeln!(output, "{}:{mismatch}", file.display())?;
+        }
+        tally.passed_count += report.passed;
+        tally.failed_count += report.mismatches.len();
+    }
+    Ok(tally)
 }
 
 /// What one engine is told at the start: `seed` is its own, `common_seed` that of all.
@@ -188,20 +160,33 @@ pub struct Running {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let listener = TcpListener::bind(plan.listen)?;
-    let tcp = listener.local_addr()?;
-    let (drain, is_drained) = mpsc::channel();
+    let Plan { listen, engines, notices, rules: _, health: _ } = plan;
+    let shards = u8::try_from(engines.len()).expect("an engine for each shard");
+    let mut kernel_plan = runtime::Plan::new(shards, listen);
+    // Each shard's notices come from its own thread; the lock is there for the types and never waits.
+    let notices: Vec<Mutex<NoticeLog>> = notices.into_iter().map(Mutex::new).collect();
+    kernel_plan.notify = Arc::new(move |shard, notice| {
+        let mut log = notices[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        log.note(runtime::clock::read().instant, notice);
+    });
+    let engines: Arc<[engine::Config]> = engines.into();
+    let running = runtime::start(kernel_plan, move |shard| {
+        engine::Engine::new(engines[shard.index()].clone(), runtime::clock::read())
+    })?;
+    let (draining, reloading) = (running.remote(), running.remote());
     Ok(Running {
-        tcp,
+        tcp: running.local_addr(),
         coap: None,
         coaps: None,
-        request_drain: Box::new(move || {
-            let _ = drain.send(());
+        request_drain: Box::new(move || draining.request_drain()),
+        set_rules: Box::new(move |rules| {
+            for shard in 0..shards {
+                reloading.tell(ShardId(shard), engine::Input::Rules(Arc::clone(&rules.compiled)));
+            }
         }),
-        set_rules: Box::new(drop),
         join: Box::new(move || {
-            let _listener = listener;
-            is_drained.recv().map_err(io::Error::other)
+            running.join();
+            Ok(())
         }),
     })
 }

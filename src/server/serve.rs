@@ -13,7 +13,7 @@ use super::data_dir::{DataDir, Unusable};
 use super::health::Health;
 use super::logs::NoticeLog;
 use super::place::Problem;
-use super::seam::{self, Plan, Running};
+use super::seam::{self, Plan, Rules, Running};
 use super::{Stop, internal, kernel, rules};
 use crate::base::ShardId;
 
@@ -41,14 +41,13 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
         rules = rules::describe(config),
         "starting"
     );
-    for warning in &meaning.warnings {
-        tracing::warn!(place = warning.place, "{}", warning.reason);
-    }
+    warn(&meaning.warnings);
     if config.is_dev {
         tracing::warn!("dev: anybody who reaches this server may do anything");
     }
     kernel::check_io_uring().map_err(Stop::Failed)?;
     let rules = rules::load(config).map_err(|problem| Stop::BadConfig(vec![problem]))?;
+    warn(&rules::warnings(config, &rules));
     let _data = DataDir::open(&config.data).map_err(|unusable| match unusable {
         Unusable::Bad(reason) => Stop::BadConfig(vec![Problem::new("data", reason)]),
         Unusable::Held(reason) => Stop::Failed(reason),
@@ -78,23 +77,35 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
                 health.set_draining();
                 request_drain();
             }
-            Happening::ReloadAsked => match rules::load(config) {
-                Ok(rules) => {
-                    set_rules(rules);
-                    health.count_rules_reloaded();
-                    tracing::info!(rules = rules::describe(config), "rules reloaded");
-                }
-                Err(problem) => {
-                    health.count_rules_refused();
-                    tracing::error!(place = problem.place, reason = problem.reason, "rules not reloaded, the old hold");
-                }
-            },
+            Happening::ReloadAsked => reload(config, health, &set_rules),
             Happening::Ended(Ok(())) => {
                 tracing::info!("stopped");
                 return Ok(());
             }
             Happening::Ended(Err(error)) => return Err(failed("a shard failed", &error)),
         }
+    }
+}
+
+/// Puts the rules file in force as it is now. Bad rules change nothing.
+fn reload(config: &Config, health: &Health, set_rules: &dyn Fn(Rules)) {
+    match rules::load(config) {
+        Ok(rules) => {
+            warn(&rules::warnings(config, &rules));
+            set_rules(rules);
+            health.count_rules_reloaded();
+            tracing::info!(rules = rules::describe(config), "rules reloaded");
+        }
+        Err(Problem { place, reason }) => {
+            health.count_rules_refused();
+            tracing::error!(place, reason, "the rules are wrong: those in force stay");
+        }
+    }
+}
+
+fn warn(warnings: &[Problem]) {
+    for Problem { place, reason } in warnings {
+        tracing::warn!(place, "{reason}");
     }
 }
 

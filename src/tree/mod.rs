@@ -4,11 +4,12 @@
 //! The surprising idea: a window on a location with a million children is kept right without looking
 //! at them. A range alone is a question to the child that has changed. A limit needs one thing more,
 //! the order of all children, so that the next one is at hand when one leaves; all windows with the
-//! same index at the same place share that order, and it goes with the last of them. A window itself
-//! remembers no children, only how many it holds and which of them is the outermost.
+//! same index at the same place share that order, and it goes with the last of them; the order of keys
+//! is the location's own and costs nothing. A window itself remembers no children, only how many it
+//! holds and which of them is the outermost.
 //!
-//! Costs: [`select`] O(children). [`Windows::update`] O(k log n) for each window, where k children of n
-//! have changed. An order costs about 70 bytes a child.
+//! Costs: [`select`] O(children), by key O(what is wanted). [`Windows::update`] O(k log n) for each
+//! window, where k children of n have changed. An order costs about 70 bytes a child.
 
 mod order;
 mod windows;
@@ -16,8 +17,8 @@ mod windows;
 pub use windows::{Change, Delta, WindowId, Windows};
 
 use crate::data::{Children, Key, Node};
-use crate::op::{Direction, Query};
-use order::{Post, contains, span_of};
+use crate::op::{Direction, Index, Query};
+use order::{Order, Post, contains, span_of};
 
 /// What `query` wants of `location`, read once.
 ///
@@ -28,26 +29,38 @@ pub fn select(location: &Node, query: &Query) -> Node {
     if query.is_all() { location.clone() } else { branch(members(location, query)) }
 }
 
-/// The children that `query` wants of `location`, in the query's order. O(n log n).
+/// The children that `query` wants of `location`, in the query's order. O(n log n); by key O(log n) and
+/// what is wanted.
 #[must_use]
 pub fn members(location: &Node, query: &Query) -> Vec<(Key, Node)> {
     let Some(span) = span_of(query) else { return Vec::new() };
-    let posts = location.children().iter().map(|(key, child)| (Post::of(&query.index, key, child), key, child));
-    let mut wanted: Vec<_> = posts.filter(|(post, ..)| contains(&span, post)).collect();
+    let limit = query.limit.map(|limit| (limit.count.get() as usize, limit.from));
+    let owned = |(key, child): (&Key, &Node)| (key.clone(), child.clone());
+    if query.index == Index::Key {
+        let (count, from) = limit.unwrap_or((usize::MAX, Direction::First));
+        let posts = Order::Keys.walk(location, &span, from).take(count);
+        let mut wanted: Vec<_> = posts.map(|post| (post.to_key(), location.child(post.key()).clone())).collect();
+        if from == Direction::Last {
+            wanted.reverse();
+        }
+        return wanted;
+    }
+    let posts = location.children().iter().map(|(key, child)| (Post::of(&query.index, key, child), (key, child)));
+    let mut wanted: Vec<_> = posts.filter(|(post, _)| contains(&span, post)).collect();
     // Posts differ, as keys do: there is one order.
-    match query.limit.map(|limit| (limit.count.get() as usize, limit.from)) {
+    match limit {
         Some((count, Direction::First)) if count < wanted.len() => {
-            wanted.select_nth_unstable_by(count, |(a, ..), (b, ..)| a.cmp(b));
+            wanted.select_nth_unstable_by(count, |(a, _), (b, _)| a.cmp(b));
             wanted.truncate(count);
         }
         Some((count, Direction::Last)) if count < wanted.len() => {
-            wanted.select_nth_unstable_by(count, |(a, ..), (b, ..)| b.cmp(a));
+            wanted.select_nth_unstable_by(count, |(a, _), (b, _)| b.cmp(a));
             wanted.truncate(count);
         }
         _ => {}
     }
-    wanted.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
-    wanted.into_iter().map(|(_, key, child)| (key.clone(), child.clone())).collect()
+    wanted.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    wanted.into_iter().map(|(_, child)| owned(child)).collect()
 }
 
 /// These children as a node.

@@ -1,9 +1,9 @@
 //! Where a child stands in the order of an index, and the order of all children.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, btree_set};
 use std::ops::{Bound as Edge, RangeBounds as _};
 
-use crate::data::{KeyStr, Leaf, Node};
+use crate::data::{Key, KeyStr, Leaf, Node, Walk};
 use crate::op::{Bound, BoundKey, BoundText, Direction, Index, Query};
 
 /// What an index sees of a child: nothing, then `false`, `true`, numbers, texts, then everything with
@@ -67,6 +67,11 @@ impl Post {
             BoundKey::Min | BoundKey::Max => panic!("a child stands at its key"),
         }
     }
+
+    /// [`key`](Self::key), owned.
+    pub(super) fn to_key(&self) -> Key {
+        Key::parse(self.key().as_str()).expect("posts of children have their keys")
+    }
 }
 
 /// The range of a query; `None` where nothing can be in it.
@@ -90,37 +95,88 @@ pub(super) fn contains(span: &Span, post: &Post) -> bool {
 }
 
 /// The children of a location in the order of an index.
-#[derive(Debug, Default)]
-pub(super) struct Order(BTreeSet<Post>);
+#[derive(Debug)]
+pub(super) enum Order {
+    /// By key, as the location itself has them.
+    Keys,
+    /// Every child's post.
+    Posts(BTreeSet<Post>),
+}
 
 impl Order {
     pub(super) fn of(index: &Index, location: &Node) -> Self {
-        Self(location.children().iter().map(|(key, child)| Post::of(index, key, child)).collect())
+        if *index == Index::Key {
+            return Self::Keys;
+        }
+        Self::Posts(location.children().iter().map(|(key, child)| Post::of(index, key, child)).collect())
     }
 
     /// A child that stood at `old` stands at `new` now.
     pub(super) fn shift(&mut self, old: Option<&Post>, new: Option<&Post>) {
+        let Self::Posts(posts) = self else { return };
         if old == new {
             return;
         }
         if let Some(old) = old {
-            assert!(self.0.remove(old), "the order has lost a child");
+            assert!(posts.remove(old), "the order has lost a child");
         }
         if let Some(new) = new {
-            assert!(self.0.insert(new.clone()), "the order has a child twice");
+            assert!(posts.insert(new.clone()), "the order has a child twice");
         }
     }
 
-    /// The children in `span`, beginning at one of its sides.
-    pub(super) fn walk<'o>(&'o self, span: &'o Span, from: Direction) -> impl Iterator<Item = &'o Post> {
-        let mut posts = self.0.range((span.0.as_ref(), span.1.as_ref()));
-        std::iter::from_fn(move || match from {
-            Direction::First => posts.next(),
-            Direction::Last => posts.next_back(),
-        })
+    /// The children in `span`, beginning at one of its sides; `location` is as it is now.
+    pub(super) fn walk<'o>(&'o self, location: &'o Node, span: &'o Span, from: Direction) -> Posts<'o> {
+        match self {
+            Self::Keys => {
+                let children = location.children();
+                let keys = match from {
+                    Direction::First => children.from(key_edge(&span.0, &BoundKey::Min)),
+                    Direction::Last => children.back_from(key_edge(&span.1, &BoundKey::Max)),
+                };
+                Posts::Keys { keys, span }
+            }
+            Self::Posts(posts) => Posts::Set { posts: posts.range((span.0.as_ref(), span.1.as_ref())), from },
+        }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    /// Whether it has as many children as the location.
+    pub(super) fn is_complete(&self, location: &Node) -> bool {
+        match self {
+            Self::Keys => true,
+            Self::Posts(posts) => posts.len() == location.children().len(),
+        }
+    }
+}
+
+/// Where to begin among keys; `open` is the key that bounds nothing on this side. The key that bounds
+/// everything is for whoever walks to notice, at the first child.
+fn key_edge<'p>(edge: &'p Edge<Post>, open: &BoundKey) -> Edge<&'p KeyStr> {
+    match edge.as_ref().map(|post| &post.key) {
+        Edge::Included(key) | Edge::Excluded(key) if key == open => Edge::Unbounded,
+        Edge::Included(BoundKey::Key(text)) => Edge::Included(KeyStr::new(&text.0)),
+        Edge::Excluded(BoundKey::Key(text)) => Edge::Excluded(KeyStr::new(&text.0)),
+        _ => Edge::Unbounded,
+    }
+}
+
+/// Children in an order.
+pub(super) enum Posts<'o> {
+    Keys { keys: Walk<'o>, span: &'o Span },
+    Set { posts: btree_set::Range<'o, Post>, from: Direction },
+}
+
+impl Iterator for Posts<'_> {
+    type Item = Post;
+
+    fn next(&mut self) -> Option<Post> {
+        match self {
+            Self::Keys { keys, span } => {
+                let (key, child) = keys.next()?;
+                Some(Post::of(&Index::Key, key, child)).filter(|post| contains(span, post))
+            }
+            Self::Set { posts, from: Direction::First } => posts.next().cloned(),
+            Self::Set { posts, from: Direction::Last } => posts.next_back().cloned(),
+        }
     }
 }

@@ -54,7 +54,7 @@ pub enum Delta {
 struct View {
     index: Index,
     windows: Slab<Window>,
-    /// Kept exactly while `limited_count` is not zero.
+    /// Kept exactly while `limited_count` is not zero; whoever has no limit uses it, but does not need it.
     order: Option<Order>,
     /// How many of the windows have a limit.
     limited_count: usize,
@@ -115,7 +115,7 @@ impl Windows {
         let mut window = Window { query: query.clone(), watchers_count: 1, span: span_of(query), count: 0, edge: None };
         if query.limit.is_some() {
             view.limited_count += 1;
-            window.seat(view.order.get_or_insert_with(|| Order::of(&query.index, location)));
+            window.seat(view.order.get_or_insert_with(|| Order::of(&query.index, location)), location);
         }
         let window_index = view.windows.insert(window);
         let narrow = |index: usize| u32::try_from(index).expect("fewer windows than 2^32 fit in memory");
@@ -177,7 +177,7 @@ impl Windows {
                 for one in &moves {
                     order.shift(one.old.as_ref(), one.new.as_ref());
                 }
-                assert!(order.len() == location.children().len(), "a change was not told");
+                assert!(order.is_complete(location), "a change was not told");
             }
             for (window_index, window) in &mut view.windows {
                 let changes = window.update(view.order.as_ref(), &moves, location);
@@ -203,7 +203,7 @@ impl Windows {
                 if let Some(order) = &view.order
                     && window.query.limit.is_some()
                 {
-                    window.seat(order);
+                    window.seat(order, new);
                 }
                 if let Some(delta) = difference(before, window.members(view.order.as_ref(), new)) {
                     #[expect(clippy::cast_possible_truncation, reason = "`open` has checked both")]
@@ -217,24 +217,28 @@ impl Windows {
 
 impl Window {
     /// Counts from the beginning what is inside. O(limit).
-    fn seat(&mut self, order: &Order) {
+    fn seat(&mut self, order: &Order, location: &Node) {
         (self.count, self.edge) = (0, None);
         let (Some(span), Some(Limit { count, from })) = (&self.span, self.query.limit) else { return };
         let count_max = count.get() as usize;
-        for post in order.walk(span, from).take(count_max) {
+        for post in order.walk(location, span, from).take(count_max) {
             self.count += 1;
             if self.count == count_max {
-                self.edge = Some(post.clone());
+                self.edge = Some(post);
             }
         }
     }
 
     /// The children inside.
     fn members(&self, order: Option<&Order>, location: &Node) -> Vec<(Key, Node)> {
-        let (Some(area), Some(limit), Some(order)) = (self.area(), self.query.limit, order) else {
-            return members(location, &self.query);
-        };
-        order.walk(&area, limit.from).map(|post| (key_of(post), location.child(post.key()).clone())).collect()
+        match (order, self.area()) {
+            (_, None) => Vec::new(),
+            (None, Some(_)) => members(location, &self.query),
+            (Some(order), Some(area)) => {
+                let posts = order.walk(location, &area, Direction::First);
+                posts.map(|post| (post.to_key(), location.child(post.key()).clone())).collect()
+            }
+        }
     }
 
     /// From where to where children are inside.
@@ -266,8 +270,8 @@ impl Window {
             // Who is inside the old area now; the rest of the window follows from that.
             let left_count = was_inside.iter().filter(|was_inside| **was_inside).count();
             let came_count = moves.iter().filter(|one| is_in(&area, &one.new)).count();
-            self.count = self.count - left_count + came_count;
-            let shifted = self.settle(order, limit, &area);
+            self.count = (self.count + came_count).checked_sub(left_count).expect("who leaves was counted");
+            let shifted = self.settle(order, location, limit, &area);
             others = shifted.into_iter().filter(|(post, _)| !is_moved(moves, post.key())).collect();
         }
         let area = self.area().expect("the range is as it was");
@@ -283,7 +287,7 @@ impl Window {
         }
         changes.extend(others.into_iter().map(|(post, is_inside)| {
             let change = if is_inside { Change::Entered(location.child(post.key()).clone()) } else { Change::Left };
-            (key_of(&post), change)
+            (post.to_key(), change)
         }));
         changes
     }
@@ -291,7 +295,7 @@ impl Window {
     /// Moves the edge so that no more than the limit are inside, and no fewer if there are more in the
     /// range, where `count` are inside the old `area`. Returns the children over which it has moved and
     /// whether they are inside now. O(c log n) for c of them.
-    fn settle(&mut self, order: &Order, limit: Limit, area: &Span) -> Vec<(Post, bool)> {
+    fn settle(&mut self, order: &Order, location: &Node, limit: Limit, area: &Span) -> Vec<(Post, bool)> {
         let count_max = limit.count.get() as usize;
         let mut passed = Vec::new();
         if self.count >= count_max {
@@ -299,15 +303,15 @@ impl Window {
                 Direction::First => Direction::Last,
                 Direction::Last => Direction::First,
             };
-            let mut inwards = order.walk(area, outside);
+            let mut inwards = order.walk(location, area, outside);
             let excess = self.count - count_max;
-            passed.extend(inwards.by_ref().take(excess).map(|post| (post.clone(), false)));
-            self.edge = Some(inwards.next().expect("a limit is at least one, and so many are inside").clone());
+            passed.extend(inwards.by_ref().take(excess).map(|post| (post, false)));
+            self.edge = Some(inwards.next().expect("a limit is at least one, and so many are inside"));
             self.count = count_max;
         } else if let Some(edge) = self.edge.take() {
             let missing = count_max - self.count;
             let beyond = self.beyond(&edge, limit.from).expect("who has an edge has a range");
-            passed.extend(order.walk(&beyond, limit.from).take(missing).map(|post| (post.clone(), true)));
+            passed.extend(order.walk(location, &beyond, limit.from).take(missing).map(|post| (post, true)));
             self.count += passed.len();
             if passed.len() == missing {
                 self.edge = passed.last().map(|(post, _)| post.clone());
@@ -328,10 +332,6 @@ impl<'c> Move<'c> {
 /// Whether `key` is one of the moves, which are sorted by key.
 fn is_moved(moves: &[Move<'_>], key: &KeyStr) -> bool {
     moves.binary_search_by(|one| KeyStr::new(one.key.as_str()).cmp(key)).is_ok()
-}
-
-fn key_of(post: &Post) -> Key {
-    Key::parse(post.key().as_str()).expect("posts in an order are those of children")
 }
 
 /// Whether two nodes are surely the same. Looks no deeper than one value: a child may be large, and what

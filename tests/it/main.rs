@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests read files and start processes")]
 
+mod cli;
 mod dependencies;
 mod layers;
 mod source;
