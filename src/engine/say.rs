@@ -37,7 +37,7 @@ impl Engine {
         let mut text = std::mem::take(&mut self.event_text);
         text.fill(&event);
         let mut untagged = None;
-        for Listener { session, tag } in listeners {
+        for Listener { session, tag, .. } in listeners {
             let Some(state) = self.sessions.get(session) else { continue };
             let Channel::Socket(conn) = state.channel else {
                 self.post(session, |message| text.write(message, tag));
