@@ -265,3 +265,130 @@ fn bits(mut set: u64) -> impl Iterator<Item = usize> {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::clock;
+    use super::*;
+
+    const A: ShardId = ShardId(0);
+    const B: ShardId = ShardId(1);
+    const C: ShardId = ShardId(2);
+
+    fn three<M: Send>(ring_messages: usize) -> [Port<M>; 3] {
+        let seats: Vec<Seat> = (0..3).map(|_| Seat::new(Bell::new().unwrap())).collect();
+        connect(&seats.into(), ring_messages).try_into().unwrap()
+    }
+
+    fn all<M: Send>(port: &mut Port<M>, at: u64) -> Vec<M> {
+        port.look(|| at);
+        std::iter::from_fn(|| port.next()).map(|(_, message)| message).collect()
+    }
+
+    #[test]
+    fn messages_come_in_the_order_of_their_stamps() {
+        let [mut a, mut b, mut c] = three(8);
+        for (stamp, message) in [(10, "a10"), (12, "a12"), (12, "a12 too"), (14, "a14"), (20, "a20")] {
+            a.send(C, message);
+            a.flush(|| stamp);
+        }
+        for (stamp, message) in [(11, "b11"), (13, "b13")] {
+            b.send(C, message);
+            b.flush(|| stamp);
+        }
+        assert!(c.has_news());
+        assert_eq!(all(&mut c, 9), [""; 0]);
+        assert_eq!(all(&mut c, 14), ["a10", "b11", "a12", "a12 too", "b13", "a14"]);
+        assert_eq!(all(&mut c, 20), ["a20"]);
+        assert!(!c.has_news());
+    }
+
+    #[test]
+    fn what_is_newer_than_the_look_waits_for_the_next() {
+        let [mut a, mut b, mut c] = three(8);
+        b.send(C, "old");
+        b.flush(|| 5);
+        c.look(|| 10);
+        assert_eq!(c.next(), Some((B, "old")));
+        // The second follows from the first; the ring of the first may have been looked at already.
+        a.send(C, "cause");
+        a.flush(|| 11);
+        b.send(C, "effect");
+        b.flush(|| 12);
+        assert_eq!(c.next(), None);
+        assert!(c.has_news(), "it must come back for them");
+        assert_eq!(all(&mut c, 12), ["cause", "effect"]);
+    }
+
+    #[test]
+    fn a_full_ring_holds_back_everything_behind_it() {
+        let [mut a, mut b, mut c] = three(2);
+        for (to, message) in [(B, 1), (B, 2), (B, 3), (C, 4), (B, 5)] {
+            a.send(to, message);
+        }
+        a.flush(|| 1);
+        assert!(a.is_stuck());
+        assert_eq!(all(&mut c, 9), [0; 0], "4 must not overtake 3");
+        assert!(a.is_settled(), "nothing to do but wait");
+        assert_eq!(all(&mut b, 9), [1, 2]);
+        assert!(!a.is_settled(), "there is room");
+        a.flush(|| 2);
+        assert!(!a.is_stuck());
+        assert_eq!((all(&mut c, 9), all(&mut b, 9)), (vec![4], vec![3, 5]));
+    }
+
+    #[test]
+    fn a_long_outbox_is_congested() {
+        let [mut a, ..] = three(1);
+        for _ in 0..=OUTBOX_MESSAGES_LONG {
+            assert!(!a.is_congested());
+            a.send(B, ());
+        }
+        assert!(a.is_congested());
+    }
+
+    /// Three threads: A tells C, then B; B, when told, tells C. C must hear of each thing from A first.
+    #[test]
+    fn causes_arrive_before_their_effects() {
+        const ROUNDS: u32 = 100_000;
+        let [mut a, mut b, mut c] = three(16);
+        let first = std::thread::spawn(move || {
+            let mut round = 0;
+            while round < ROUNDS || a.is_stuck() {
+                if round < ROUNDS && !a.is_stuck() {
+                    a.send(C, round);
+                    a.send(B, round);
+                    round += 1;
+                }
+                a.flush(clock::stamp);
+                std::thread::yield_now();
+            }
+        });
+        let second = std::thread::spawn(move || {
+            let mut told = 0;
+            while told < ROUNDS || b.is_stuck() {
+                b.look(clock::stamp);
+                while let Some((from, round)) = b.next() {
+                    assert_eq!((from, round), (A, told));
+                    told += 1;
+                    b.send(C, round);
+                }
+                b.flush(clock::stamp);
+                std::thread::yield_now();
+            }
+        });
+        let (mut from_a, mut from_b) = (0, 0);
+        while from_b < ROUNDS {
+            c.look(clock::stamp);
+            while let Some((from, round)) = c.next() {
+                let heard = if from == A { &mut from_a } else { &mut from_b };
+                assert_eq!(*heard, round, "in order from {from:?}");
+                *heard += 1;
+                assert!(from_a >= from_b, "{round} came from B before it came from A");
+            }
+            std::thread::yield_now();
+        }
+        first.join().unwrap();
+        second.join().unwrap();
+    }
+}

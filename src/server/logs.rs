@@ -18,6 +18,7 @@ use super::health::{Health, NoticeKind};
 use super::value::{LogFormat, LogLevel};
 use crate::base::{Instant, Millis, ShardId, limits};
 use crate::engine::Notice;
+use crate::shard::Fate;
 
 /// What goes to the thread that writes.
 pub(super) enum Line {
@@ -144,8 +145,9 @@ impl NoticeLog {
                 tracing::debug!(kind, shard, end, spoken, yielded, denied, unsaid, "last words were performed");
             }
             Notice::Unspoken { namespace, path, fate, end } => {
+                let denial = if let Fate::Denied(Some(denial)) = fate { denial.to_string() } else { String::new() };
                 let (end, fate) = (end.as_str(), fate.as_str());
-                tracing::info!(kind, shard, namespace = &**namespace, %path, fate, end, unsaid, "a last word was not written");
+                tracing::info!(kind, shard, namespace = &**namespace, %path, fate, denial, end, unsaid, "a last word was not written");
             }
         }
     }

@@ -76,6 +76,12 @@ impl Reader {
     pub fn next<'a>(&'a mut self, input: &'a mut Input<'_>) -> Result<Option<Head<'a>>, BadHead> {
         self.0.next(input)?.map(Head::parse).transpose()
     }
+
+    /// Bytes on the heap: what came of a head that is not whole.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.0.bytes.capacity()
+    }
 }
 
 /// Takes response heads out of what arrives: the client's side.
