@@ -1,13 +1,13 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use clap::{CommandFactory as _, Parser as _};
 
 use super::config::{Machine, Meaning, mean};
 use super::flags::{Command, CommandLine};
-use super::health::{Health, NoticeKind};
+use super::health::{Health, NoticeKind, State};
 use super::internal::answer;
 use super::logs::{NoticeLog, Ration, Writer};
 use super::low::{CONFIG_VARIABLE, KEYS, Low};
@@ -446,13 +446,26 @@ fn lines_of_one_kind_are_rationed() {
 #[test]
 fn a_full_log_loses_lines_and_does_not_wait() {
     let health = Arc::new(Health::default());
-    let (lines, queue) = std::sync::mpsc::sync_channel(1);
+    let (lines, _queue) = mpsc::sync_channel(1);
     let mut writer = Writer { lines, health: Arc::clone(&health) };
-    for _ in 0..3 {
-        writer.write_all(b"a line\n").expect("nobody is told that it is lost");
-    }
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || {
+        for _ in 0..3 {
+            writer.write_all(b"a line\n").expect("nobody is told that it is lost");
+        }
+        done.send(())
+    });
+    assert_eq!(is_done.recv_timeout(std::time::Duration::from_secs(30)), Ok(()), "it waits");
     assert!(health.metrics().contains("stillhere_log_lines_lost_total 2"));
-    drop(queue);
+}
+
+#[test]
+fn new_clients_are_sent_elsewhere_before_the_others_go() {
+    let health = Health::default();
+    health.set_ready(1);
+    let seen = std::cell::Cell::new(None);
+    super::serve::drain(&health, &|| seen.set(Some(health.state())));
+    assert_eq!(seen.get(), Some(State::Draining));
 }
 
 #[test]
