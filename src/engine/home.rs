@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rand_core::RngCore as _;
 
+use super::poll::Polled;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
@@ -52,6 +53,8 @@ pub(super) struct Session {
 pub(super) enum Channel {
     /// A WebSocket.
     Socket(ConnId),
+    /// Requests that come and go.
+    Poll(Box<Polled>),
 }
 
 /// A [`Word`] that is kept for a while.
@@ -81,6 +84,11 @@ impl Session {
 
     const fn in_flight(&self) -> u32 {
         self.asked.wrapping_sub(self.answered)
+    }
+
+    /// Whether what the client says now has to wait.
+    pub(super) const fn is_held_back(&self) -> bool {
+        self.is_waiting || self.is_paused
     }
 
     fn deadline(&self) -> Instant {
@@ -175,9 +183,11 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         assert!(state.is_waiting, "a session is settled once");
         state.is_waiting = false;
-        let Channel::Socket(conn) = state.channel;
+        let socket = if let Channel::Socket(conn) = state.channel { Some(conn) } else { None };
         self.unpause_if_calm(session, output);
-        self.received_while_waiting(now, conn, output);
+        if let Some(conn) = socket {
+            self.received_while_waiting(now, conn, output);
+        }
     }
 
     /// One message of a client, of so many bytes.
@@ -386,9 +396,9 @@ impl Engine {
 
     fn pause(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
-        let Channel::Socket(conn) = state.channel;
-        if !state.is_paused {
-            state.is_paused = true;
+        if !std::mem::replace(&mut state.is_paused, true)
+            && let Channel::Socket(conn) = state.channel
+        {
             output.effects.push(Effect::Read { conn, is_wanted: false });
         }
     }
@@ -396,10 +406,12 @@ impl Engine {
     fn unpause_if_calm(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         let is_calm = !state.is_waiting && state.in_flight() < REQUESTS_IN_FLIGHT_MAX / 2;
-        let Channel::Socket(conn) = state.channel;
         if state.is_paused && is_calm {
             state.is_paused = false;
-            output.effects.push(Effect::Read { conn, is_wanted: true });
+            match state.channel {
+                Channel::Socket(conn) => output.effects.push(Effect::Read { conn, is_wanted: true }),
+                Channel::Poll(_) => self.stir(session),
+            }
         }
     }
 
@@ -433,8 +445,12 @@ impl Engine {
         state.next_look = state.next_duty().max(now.instant + TICK);
         let look = state.next_look;
         if is_ping_due {
-            let Channel::Socket(conn) = state.channel;
-            self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
+            match state.channel {
+                Channel::Socket(conn) => {
+                    self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
+                }
+                Channel::Poll(_) => self.let_a_poll_go(now, session, output),
+            }
         }
         self.session_wheel.arm(slot, look);
     }
@@ -463,6 +479,7 @@ impl Engine {
         }));
         match channel {
             Channel::Socket(conn) => self.send_away(conn, end, output),
+            Channel::Poll(polled) => self.dismiss(now, *polled, output),
         }
         let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
         let owner = self.owner(&namespace);

@@ -14,7 +14,9 @@ mod home;
 mod io;
 mod message;
 mod owner;
+mod poll;
 mod say;
+mod visit;
 
 use std::collections::VecDeque;
 
@@ -24,9 +26,10 @@ use rand_core::{RngCore as _, SeedableRng as _};
 pub use config::{Config, LateLastWords, Settings};
 pub use io::{Effect, Hangup, Input, Notice, Output};
 pub use message::{Ask, Message, Over};
+pub use visit::{Caller, Errand, Response, Visit};
 
 use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX};
-use crate::base::{ConnId, Hashing, Instant, Map, Now, ShardId};
+use crate::base::{ConnId, Hashing, Instant, Map, Now, SessionRef, ShardId};
 use crate::json;
 use crate::op::Namespace;
 use crate::session::Table;
@@ -62,6 +65,10 @@ pub struct Engine {
     shards: Map<Namespace, Shard>,
     /// What this engine has to say to itself.
     inner: VecDeque<Message>,
+    /// Requests that have waited for an answer, ever: each is named by its number.
+    tickets: u64,
+    /// Polled sessions that have something to say or to hear.
+    stirred: Vec<SessionRef>,
     drain: Drain,
     reader: json::Reader,
     /// For the text of one event.
@@ -94,6 +101,8 @@ impl Engine {
             conn_wheel: Wheel::new(now.instant),
             shards: hashing.map(),
             inner: VecDeque::new(),
+            tickets: 0,
+            stirred: Vec::new(),
             drain: Drain::default(),
             reader: json::Reader::default(),
             event_text: EventText::default(),
@@ -121,6 +130,7 @@ impl Engine {
             }
         }
         self.settle(now, output);
+        self.serve_polls(now, output);
     }
 
     /// When [`Input::Tick`] is due, if nothing else happens before.
@@ -202,6 +212,9 @@ impl Engine {
             Message::Supersede { old, new, namespace } => self.supersede(now, old, new, &namespace, output),
             Message::Settled { session } => self.go_on(now, session, output),
             Message::Introduce { owner } => self.introduce_all(owner, output),
+            Message::Visit(visit) => self.visited(now, *visit, output),
+            Message::Response { to, response } => self.answer_visitor(now, to, &response, output),
+            Message::Gone { caller, session, end } => self.caller_gone(now, caller, &session, end, output),
             Message::Silence => {
                 self.drain.silent_peers += 1;
                 self.drain(now, output);

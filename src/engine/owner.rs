@@ -43,21 +43,24 @@ impl Engine {
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
         let Over { session, namespace, identity, words, end, heard, is_yielding, waiting } = over;
         let mut told = Vec::new();
-        let mut counts = [0_usize; 3];
+        let (mut spoken, mut yielded, mut denied) = (0, 0, 0);
         if let Some(shard) = self.shards.get_mut(&namespace) {
             shard.leave(session);
             let heard = is_yielding.then_some(heard);
             for word in &words {
                 let fate = shard.fire(now, session, &identity, word, heard, &mut told);
                 shard.release(&word.places());
-                counts[fate as usize] += 1;
+                match fate {
+                    Fate::Spoken => spoken += 1,
+                    Fate::Yielded => yielded += 1,
+                    Fate::Denied(_) => denied += 1,
+                }
                 if fate != Fate::Spoken {
                     let (namespace, path) = (namespace.clone(), word.path().clone());
                     output.effects.push(Effect::Notice(Notice::Unspoken { namespace, path, fate, end }));
                 }
             }
         }
-        let [spoken, yielded, denied] = counts;
         output.effects.push(Effect::Notice(Notice::LastWords { end, spoken, yielded, denied }));
         self.tell_homes(told, output);
         if let Some(waiting) = waiting {

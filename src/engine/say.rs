@@ -20,6 +20,7 @@ impl Engine {
                 firebase::word(bytes, word);
                 firebase::frames::seal(bytes, start);
             }),
+            Channel::Poll(_) => self.post_word(session, word),
         }
     }
 
@@ -38,7 +39,10 @@ impl Engine {
         let mut untagged = None;
         for Listener { session, tag } in listeners {
             let Some(state) = self.sessions.get(session) else { continue };
-            let Channel::Socket(conn) = state.channel;
+            let Channel::Socket(conn) = state.channel else {
+                self.post(session, |message| text.write(message, tag));
+                continue;
+            };
             let bytes = match (tag, &untagged) {
                 (None, Some(range)) => std::ops::Range::clone(range),
                 _ => {

@@ -61,7 +61,7 @@ const _: () = assert!(size_of::<Slot>() <= 32, "there may be a million");
 
 /// How many connections the process may have: shared by all its cores.
 #[derive(Debug)]
-pub struct Room {
+pub(super) struct Room {
     used: AtomicUsize,
     max: usize,
 }
@@ -69,7 +69,7 @@ pub struct Room {
 impl Room {
     /// Room for `max` connections.
     #[must_use]
-    pub fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         Self { used: AtomicUsize::new(0), max }
     }
 
@@ -241,7 +241,7 @@ struct Share {
 }
 
 /// One core's connections, by a ring.
-pub struct RingNet {
+pub(super) struct RingNet {
     ring: IoUring,
     completions: Vec<(u64, i32, u32)>,
     listener: Option<OwnedFd>,
@@ -279,7 +279,7 @@ impl RingNet {
     ///
     /// # Errors
     /// The kernel's, in particular `ENOSYS` and `EPERM` where io_uring is not available.
-    pub fn new(listener: OwnedFd, bell: &Bell, room: Arc<Room>) -> io::Result<Self> {
+    pub(super) fn new(listener: OwnedFd, bell: &Bell, room: Arc<Room>) -> io::Result<Self> {
         let ring = build_ring(SUBMISSIONS, COMPLETIONS)?;
         ring.submitter().register_eventfd(bell.as_raw_fd())?;
         let mut net = Self {
@@ -315,7 +315,7 @@ impl RingNet {
 ///
 /// # Errors
 /// With a message that says what is missing and what to do.
-pub fn check_available() -> io::Result<()> {
+pub(super) fn check_available() -> io::Result<()> {
     build_ring(8, 64).map(drop).map_err(|error| {
         let advice = match error.raw_os_error() {
             Some(libc::ENOSYS) => "this kernel has no io_uring; Linux 6.1 or later is needed",
@@ -1010,5 +1010,161 @@ impl Drop for RingNet {
 impl std::fmt::Debug for RingNet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RingNet").field("slots", &self.slots.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "clients are plain and wait")]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    /// A net, turned by hand.
+    fn net() -> (RingNet, SocketAddr) {
+        let (mut listeners, address) = socket::listeners("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let bell = Bell::new().unwrap();
+        let net = RingNet::new(listeners.pop().unwrap(), &bell, Arc::new(Room::new(100))).unwrap();
+        (net, address)
+    }
+
+    /// Turns until `pick` gives something.
+    fn turn_until<T>(net: &mut RingNet, mut pick: impl FnMut(&mut RingNet) -> Option<T>) -> T {
+        for _ in 0..10_000 {
+            net.gather(Instant(0));
+            if let Some(found) = pick(net) {
+                return found;
+            }
+            net.flush(&[], Instant(0), true);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        panic!("nothing has come");
+    }
+
+    fn opened(net: &mut RingNet) -> ConnId {
+        turn_until(net, |net| match net.next() {
+            Some(Input::Opened { conn, .. }) => Some(conn),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_token_survives_the_kernel() {
+        for kind in [Kind::Accept, Kind::Readable, Kind::Writable, Kind::Timer, Kind::Farewell] {
+            for (generation, index) in [(0, 0), (1, 2), (Token::GENERATION_MASK, u32::MAX)] {
+                let token = Token { kind, generation, index };
+                assert_eq!(Token::unpack(token.pack()), token);
+            }
+        }
+    }
+
+    #[test]
+    fn a_late_completion_finds_nobody() {
+        let (mut net, address) = net();
+        let first = TcpStream::connect(address).unwrap();
+        let conn = opened(&mut net);
+        let late = Token { kind: Kind::Readable, generation: net.slots[0].generation, index: conn.0 };
+        drop(first);
+        turn_until(&mut net, |net| matches!(net.next(), Some(Input::Closed { .. })).then_some(()));
+        net.flush(&[], Instant(0), true);
+        let _second = TcpStream::connect(address).unwrap();
+        assert_eq!(opened(&mut net), conn, "the name is used again");
+        for kind in [Kind::Readable, Kind::Writable] {
+            net.completed(Token { kind, ..late }, i32::from(libc::POLLERR | libc::POLLIN), false, Instant(0));
+        }
+        assert!(!net.slots[0].is_readable);
+        assert!(!net.has_work());
+        net.flush(&[], Instant(0), true);
+        assert!(net.next().is_none(), "the new tenant knows nothing of it");
+    }
+
+    #[test]
+    fn a_poll_that_the_kernel_has_ended_is_begun_again() {
+        let (mut net, address) = net();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let conn = opened(&mut net);
+        let token = Token { kind: Kind::Readable, generation: net.slots[0].generation, index: conn.0 };
+        net.push(&opcode::PollRemove::new(token.pack()).build().user_data(Token::alone(Kind::Farewell).pack()));
+        net.enter(EnterFlags::GETEVENTS);
+        net.collect();
+        net.completions.clear();
+        net.completed(token, i32::from(libc::POLLIN), false, Instant(0));
+        assert!(net.next().is_none(), "it was a false alarm");
+        stream.write_all(b"x").unwrap();
+        turn_until(&mut net, |net| matches!(net.next(), Some(Input::Bytes { .. })).then_some(()));
+    }
+
+    #[test]
+    fn what_may_not_be_sent_yet_is_kept() {
+        let (mut net, address) = net();
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let conn = opened(&mut net);
+        for (bytes, backlog) in [(b"held, ", 6), (b"later.", 12)] {
+            net.send(conn, 0..6);
+            net.flush(bytes, Instant(0), false);
+            assert!(matches!(net.next(), Some(Input::Backlog { bytes, .. }) if bytes == backlog));
+        }
+        assert_eq!(stream.read(&mut [0; 16]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert!(!net.is_settled());
+        net.send(conn, 0..3);
+        net.flush(b"End", Instant(0), true);
+        let mut text = [0; 15];
+        stream.set_nonblocking(false).unwrap();
+        stream.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"held, later.End");
+        turn_until(&mut net, |net| matches!(net.next(), Some(Input::Backlog { bytes: 0, .. })).then_some(()));
+        assert!(net.is_settled());
+    }
+
+    #[test]
+    fn a_greedy_connection_leaves_the_others_their_turn() {
+        let (mut net, address) = net();
+        let mut greedy = TcpStream::connect(address).unwrap();
+        let greedy_conn = opened(&mut net);
+        let mut modest = TcpStream::connect(address).unwrap();
+        let modest_conn = opened(&mut net);
+        greedy.set_nonblocking(true).unwrap();
+        let mut sent = 0;
+        while let Ok(count) = greedy.write(&[7; 65_536]) {
+            sent += count;
+        }
+        assert!(sent > 2 * READ_BYTES_PER_CONNECTION, "{sent} bytes are enough to be greedy");
+        modest.write_all(b"x").unwrap();
+        let mut taken = 0;
+        let mut was_modest_heard = false;
+        while taken < sent {
+            net.gather(Instant(0));
+            let mut turn = 0;
+            while let Some(input) = net.next() {
+                let Input::Bytes { conn, bytes } = input else { panic!("{input:?}") };
+                was_modest_heard |= conn == modest_conn;
+                turn += if conn == greedy_conn { bytes.len() } else { 0 };
+            }
+            assert!(was_modest_heard, "in the first turn");
+            assert!(turn < READ_BYTES_PER_CONNECTION + SCRATCH_BYTES, "{turn} bytes in one turn");
+            taken += turn;
+            net.flush(&[], Instant(0), true);
+        }
+        assert_eq!(taken, sent);
+    }
+
+    #[test]
+    fn patience_with_a_closed_connection_ends() {
+        let (mut net, address) = net();
+        let _silent = TcpStream::connect(address).unwrap();
+        let conn = opened(&mut net);
+        net.send(conn, 0..32 << 20);
+        net.close(conn);
+        net.flush(&vec![0; 32 << 20], Instant(1_000), true);
+        assert!(net.next().is_none());
+        assert_eq!(net.next_wake(), Some(Instant(1_000) + CLOSING_MAX));
+        net.gather(Instant(999) + CLOSING_MAX);
+        assert!(net.next().is_none());
+        net.gather(Instant(1_000) + CLOSING_MAX);
+        assert!(matches!(net.next(), Some(Input::Closed { how: Hangup::Ours, .. })));
+        assert!(net.is_settled());
+        assert_eq!(net.room.used.load(Ordering::Relaxed), 0);
     }
 }

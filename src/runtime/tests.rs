@@ -1,9 +1,17 @@
 //! Real loopback sockets against cores that are simpler than an engine.
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "clients are plain threads with plain sockets and their own clock"
+)]
+
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
 use std::time::Instant as Clock;
 
 use super::*;
@@ -64,6 +72,7 @@ impl Told {
             Input::Forwarded { from, .. } => Self::Forwarded(*from),
             Input::Tick => Self::Tick(now.instant),
             Input::Drain => Self::Drain,
+            other => panic!("{other:?} is for engines"),
         }
     }
 }
@@ -417,7 +426,7 @@ fn connections_beyond_the_room_are_closed() {
 
 /// Some message: which one does not matter here.
 fn message() -> Message {
-    Message::Nothing
+    Message::Silence
 }
 
 #[test]
@@ -451,4 +460,302 @@ fn messages_between_shards_wake_them() {
             expect(&mut stream, b"ok");
         }
     }
+}
+
+/// A client acts upon an answer at another core: everything that the answer's core had told that core
+/// before must be known there.
+#[test]
+fn nobody_outruns_a_message() {
+    /// More than fits in a ring.
+    const FLOOD: u64 = 6_000;
+    let running = start(Plan { drain_max: Millis(200), ..plan(2) }, move |shard| {
+        let other = ShardId(1 - shard.0);
+        let mut heard = 0_u64;
+        let act = move |_: &mut Timing, _: Now, input: Input<'_>, output: &mut Output| match input {
+            Input::Opened { conn, .. } => reply(output, conn, &[shard.0]),
+            Input::Bytes { conn, bytes } if bytes[0] == b'f' => {
+                reply(output, conn, b"flooded!");
+                let flood = if bytes.len() > 1 { FLOOD } else { 1 };
+                output.effects.extend((0..flood).map(|_| Effect::Forward { to: other, message: message() }));
+            }
+            Input::Bytes { conn, .. } => reply(output, conn, &heard.to_be_bytes()),
+            Input::Forwarded { .. } => heard += 1,
+            Input::Drain => output.effects.push(Effect::Drained),
+            _ => {}
+        };
+        Act { act, timing: Timing::default() }
+    });
+    let server = Server(Some(running.unwrap()));
+    let mut by_shard: [Option<TcpStream>; 2] = [None, None];
+    while by_shard.iter().any(Option::is_none) {
+        let mut stream = server.client();
+        let mut shard = [0];
+        stream.read_exact(&mut shard).unwrap();
+        by_shard[usize::from(shard[0])] = Some(stream);
+    }
+    let [mut writer, mut reader] = by_shard.map(Option::unwrap);
+    let mut expected = 0;
+    for (text, flood) in [(b"ff" as &[u8], FLOOD), (b"f", 1), (b"f", 1), (b"f", 1)].iter().cycle().take(200) {
+        writer.write_all(text).unwrap();
+        expect(&mut writer, b"flooded!");
+        expected += flood;
+        reader.write_all(b"?").unwrap();
+        expect(&mut reader, &expected.to_be_bytes());
+    }
+}
+
+#[test]
+fn ticks_come_when_they_are_due() {
+    let (server, told) = serve(plan(1), |timing, now, input, _| {
+        if let Input::Tick = input {
+            timing.wake = Some(now.instant + Millis(37));
+        }
+    });
+    server.tell(Input::Tick);
+    let mut before: Option<Instant> = None;
+    for _ in 0..8 {
+        let tick = await_told(&told, |what| if let Told::Tick(at) = what { Some(*at) } else { None });
+        if let Some(before) = before {
+            let span = tick.since(before);
+            assert!(span >= Millis(37), "{span} is too early");
+            assert!(span < Millis(1_000), "{span} is too late");
+        }
+        before = Some(tick);
+    }
+}
+
+#[test]
+fn a_wake_up_may_be_put_forward_and_back() {
+    let (server, told) = serve(plan(1), |timing, now, input, _| match input {
+        Input::Bytes { bytes, .. } => timing.wake = Some(now.instant + Millis(u64::from(bytes[0]) * 10)),
+        Input::Tick => timing.wake = None,
+        _ => {}
+    });
+    let mut stream = server.client();
+    // Far, near: the near one counts. Near, far: the far one does, the near one is no tick.
+    for (texts, due_ms) in [([250, 4], 40), ([3, 20], 200)] {
+        for text in texts {
+            stream.write_all(&[text]).unwrap();
+            await_told(&told, |what| matches!(what, Told::Bytes(..)).then_some(()));
+        }
+        let before = Clock::now();
+        await_told(&told, |what| matches!(what, Told::Tick(_)).then_some(()));
+        let span = before.elapsed();
+        assert!(span > Duration::from_millis(due_ms - 30), "{span:?} is too early for {due_ms}");
+        assert!(span < Duration::from_millis(due_ms + 1_000), "{span:?} is too late for {due_ms}");
+        assert_eq!(told.try_iter().next(), None, "one tick");
+    }
+}
+
+#[test]
+fn work_that_was_put_off_leaves_room_for_clients() {
+    let mut left = 0_u32;
+    let (server, told) = serve(plan(1), move |timing, _, input, output| match input {
+        Input::Bytes { conn, bytes } => {
+            if bytes == b"work" {
+                left = 50_000;
+                timing.is_busy = true;
+            }
+            reply(output, *conn, &left.to_be_bytes());
+        }
+        Input::Tick => {
+            left -= 1;
+            timing.is_busy = left > 0;
+        }
+        _ => {}
+    });
+    let mut stream = server.client();
+    stream.write_all(b"work").unwrap();
+    expect(&mut stream, &50_000_u32.to_be_bytes());
+    stream.write_all(b"?").unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).unwrap();
+    assert_ne!(u32::from_be_bytes(answer), 0, "clients do not wait for the end");
+    let mut ticks = 0;
+    await_told(&told, |what| {
+        ticks += u32::from(matches!(what, Told::Tick(_)));
+        (ticks == 50_000).then_some(())
+    });
+}
+
+#[test]
+fn an_idle_shard_burns_nothing() {
+    let (server, _told) = serve(plan(2), |timing, now, input, output| {
+        if let Input::Bytes { conn, .. } = input {
+            timing.wake = Some(now.instant + Millis(150));
+            // SAFETY: takes no arguments.
+            reply(output, *conn, &unsafe { libc::gettid() }.to_be_bytes());
+        } else if let Input::Tick = input {
+            timing.wake = None;
+        }
+    });
+    let mut stream = server.client();
+    stream.write_all(b"?").unwrap();
+    let mut thread = [0; 4];
+    stream.read_exact(&mut thread).unwrap();
+    let path = format!("/proc/self/task/{}/schedstat", i32::from_be_bytes(thread));
+    let cpu_ns = || -> u64 {
+        let text = std::fs::read_to_string(&path).unwrap();
+        text.split(' ').next().unwrap().parse().unwrap()
+    };
+    let before = cpu_ns();
+    std::thread::sleep(Duration::from_millis(400));
+    let spent = cpu_ns() - before;
+    assert!(spent < 20_000_000, "{spent} ns in 400 ms");
+}
+
+#[test]
+fn a_drain_says_goodbye() {
+    let running = start(Plan { drain_max: Millis(20_000), ..plan(2) }, move |shard| {
+        let mut conns = Vec::new();
+        let act = move |timing: &mut Timing, now: Now, input: Input<'_>, output: &mut Output| match input {
+            Input::Opened { conn, .. } => conns.push(conn),
+            Input::Bytes { conn, bytes } => reply(output, conn, bytes),
+            Input::Drain => {
+                for conn in conns.drain(..) {
+                    reply(output, conn, &pattern(300_000));
+                    output.effects.push(Effect::Close { conn });
+                }
+                // The second shard takes longer, and needs the first for it.
+                match shard.0 {
+                    0 => output.effects.push(Effect::Drained),
+                    _ => timing.wake = Some(now.instant + Millis(100)),
+                }
+            }
+            Input::Tick => {
+                timing.wake = None;
+                output.effects.push(Effect::Forward { to: ShardId(0), message: message() });
+            }
+            Input::Forwarded { from, .. } => match shard.0 {
+                0 => output.effects.push(Effect::Forward { to: from, message: message() }),
+                _ => output.effects.push(Effect::Drained),
+            },
+            _ => {}
+        };
+        Act { act, timing: Timing::default() }
+    });
+    let running = running.unwrap();
+    let address = running.local_addr();
+    let mut streams: Vec<TcpStream> = (0..40).map(|_| client(address)).collect();
+    streams.iter_mut().for_each(|stream| ask(stream, b"hello"));
+    let before = Clock::now();
+    running.request_drain();
+    running.request_drain();
+    for mut stream in streams {
+        let mut goodbye = Vec::new();
+        stream.read_to_end(&mut goodbye).unwrap();
+        assert!(goodbye == pattern(300_000), "{} bytes", goodbye.len());
+    }
+    running.join();
+    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_drain_does_not_wait_for_ever() {
+    let running = start(plan(2), |_| {
+        let act = |_: &mut Timing, _: Now, _: Input<'_>, _: &mut Output| {};
+        Act { act, timing: Timing::default() }
+    });
+    let running = running.unwrap();
+    let _stream = client(running.local_addr());
+    let before = Clock::now();
+    running.request_drain();
+    running.join();
+    assert!(before.elapsed() >= Duration::from_millis(200), "{:?}", before.elapsed());
+    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+}
+
+#[test]
+fn an_impossible_plan_is_refused() {
+    let (server, _told) = serve(plan(1), echo);
+    let refuse = |plan: Plan| {
+        let core = |_| {
+            let act = |_: &mut Timing, _: Now, _: Input<'_>, _: &mut Output| {};
+            Act { act, timing: Timing::default() }
+        };
+        start(plan, core).expect_err("refused")
+    };
+    let error = refuse(Plan { listen: server.address(), ..plan(2) });
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert!(error.to_string().contains(&server.address().to_string()), "{error}");
+    assert_eq!(refuse(plan(0)).kind(), ErrorKind::InvalidInput);
+    assert_eq!(refuse(plan(65)).kind(), ErrorKind::InvalidInput);
+    // Refusals leave the running server alone.
+    ask(&mut server.client(), b"still here");
+}
+
+/// What [`child`] does in a process of its own.
+const CHILD_ROLE: &str = "STILLHERE_TEST_CHILD";
+
+/// This test again, in a process of its own that plays `role`.
+fn spawn_child(role: &str) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["runtime::tests::child", "--exact", "--nocapture", "--test-threads=1"]).env(CHILD_ROLE, role);
+    child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Serves when it is asked to be a child; else it is no test.
+#[test]
+fn child() {
+    let Ok(role) = std::env::var(CHILD_ROLE) else { return };
+    let mut files = Vec::new();
+    if role == "few files" {
+        let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
+        // SAFETY: `limit` is readable.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+        files.extend((0..24).map(|_| std::fs::File::open("/dev/null").unwrap()));
+    }
+    let (server, _told) = serve(plan(1), |timing, now, input, output| {
+        if let Input::Bytes { bytes, .. } = input {
+            assert!(bytes != b"panic", "as the test wishes");
+        }
+        echo(timing, now, input, output);
+    });
+    writeln!(io::stdout(), "\nport {}", server.address().port()).unwrap();
+    let _until_the_parent_is_done = io::stdin().read(&mut [0]);
+}
+
+fn child_address(child: &mut Child) -> SocketAddr {
+    let output = BufReader::new(child.stdout.as_mut().unwrap());
+    let line = output.lines().map(Result::unwrap).find(|line| line.starts_with("port ")).unwrap();
+    SocketAddr::from(([127, 0, 0, 1], line[5..].parse().unwrap()))
+}
+
+#[test]
+fn a_panic_in_a_core_ends_the_process() {
+    let mut child = spawn_child("panic");
+    let mut stream = client(child_address(&mut child));
+    // As long as its input is open the child does not end by itself.
+    let _input = child.stdin.take();
+    stream.write_all(b"panic").unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.signal(), Some(libc::SIGABRT));
+    let text = String::from_utf8_lossy(&ended.stderr);
+    assert!(text.contains("as the test wishes") && text.contains("shard 0 has failed"), "{text}");
+}
+
+#[test]
+fn without_descriptors_a_server_serves_whom_it_has() {
+    let mut child = spawn_child("few files");
+    let address = child_address(&mut child);
+    let mut served = Vec::new();
+    let mut waiting = loop {
+        assert!(served.len() < 64, "the descriptors must run out");
+        let mut stream = client(address);
+        stream.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
+        stream.write_all(b"x").unwrap();
+        match stream.read(&mut [0]) {
+            Ok(1) => served.push(stream),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break stream,
+            other => panic!("{other:?} for connection {}", served.len()),
+        }
+    };
+    assert!(served.len() > 5, "{} were served", served.len());
+    served.iter_mut().for_each(|stream| ask(stream, b"still here"));
+    served.truncate(3);
+    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    expect(&mut waiting, b"x");
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
 }

@@ -18,9 +18,10 @@ use super::health::{Health, NoticeKind};
 use super::value::{LogFormat, LogLevel};
 use crate::base::{Instant, Millis, ShardId, limits};
 use crate::engine::Notice;
+use crate::shard::Fate;
 
 /// What goes to the thread that writes.
-enum Line {
+pub(super) enum Line {
     Text(Vec<u8>),
     /// Answer when everything before is written.
     Flush(SyncSender<()>),
@@ -84,9 +85,9 @@ impl Drop for Logs {
 
 /// Hands lines to the thread that writes, and never waits for it.
 #[derive(Clone)]
-struct Writer {
-    lines: SyncSender<Line>,
-    health: Arc<Health>,
+pub(super) struct Writer {
+    pub(super) lines: SyncSender<Line>,
+    pub(super) health: Arc<Health>,
 }
 
 impl io::Write for Writer {
@@ -144,8 +145,9 @@ impl NoticeLog {
                 tracing::debug!(kind, shard, end, spoken, yielded, denied, unsaid, "last words were performed");
             }
             Notice::Unspoken { namespace, path, fate, end } => {
+                let denial = if let Fate::Denied(Some(denial)) = fate { denial.to_string() } else { String::new() };
                 let (end, fate) = (end.as_str(), fate.as_str());
-                tracing::info!(kind, shard, namespace = &**namespace, %path, fate, end, unsaid, "a last word was not written");
+                tracing::info!(kind, shard, namespace = &**namespace, %path, fate, denial, end, unsaid, "a last word was not written");
             }
         }
     }

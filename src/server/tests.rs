@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use super::config::{Machine, Meaning, mean};
 use super::flags::{Command, CommandLine};
 use super::health::{Health, NoticeKind};
 use super::internal::answer;
-use super::logs::{NoticeLog, Ration};
+use super::logs::{NoticeLog, Ration, Writer};
 use super::low::{CONFIG_VARIABLE, KEYS, Low};
 use super::place::{Origin, Problem};
 use super::value::{Durability, Duration, LateLastWords, LogFormat};
@@ -287,6 +288,13 @@ fn what_this_version_lacks_is_refused_and_not_ignored() {
     check_refused(&[], "[namespace.a]\ndurability = \"fsync\"", &["2:14: durability \"fsync\" is not part"]);
 }
 
+#[test]
+fn dev_is_allowed_on_every_loopback_address() {
+    for address in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
+        check_line(&["--dev", "--listen", address], &[], "", "listen", &format!("{address} --listen"));
+    }
+}
+
 #[track_caller]
 fn check_warnings(text: &str, expected: &[&str]) {
     let warnings = meaning(&[], &[], text).expect("it is allowed").warnings;
@@ -433,6 +441,18 @@ fn lines_of_one_kind_are_rationed() {
     assert_eq!(ration.take(start + Millis(window.0 - 1)), None);
     assert_eq!(ration.take(start + window), Some(2));
     assert_eq!(ration.take(start + window), Some(0));
+}
+
+#[test]
+fn a_full_log_loses_lines_and_does_not_wait() {
+    let health = Arc::new(Health::default());
+    let (lines, queue) = std::sync::mpsc::sync_channel(1);
+    let mut writer = Writer { lines, health: Arc::clone(&health) };
+    for _ in 0..3 {
+        writer.write_all(b"a line\n").expect("nobody is told that it is lost");
+    }
+    assert!(health.metrics().contains("stillhere_log_lines_lost_total 2"));
+    drop(queue);
 }
 
 #[test]

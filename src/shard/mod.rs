@@ -16,7 +16,7 @@ use crate::base::{Hashing, Instant, Now, SessionRef};
 use crate::data::{Location, Node, Path};
 use crate::op::{Event, Identity, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
 use crate::presence::Stamps;
-use crate::rules::{Ask, Ruleset};
+use crate::rules::{Ask, Denial, Ruleset};
 use crate::tree;
 use listens::Listens;
 
@@ -30,24 +30,24 @@ pub struct Asker {
 }
 
 /// What came of one last word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It was written.
     Spoken,
     /// It was late, and somebody had written the path since.
     Yielded,
-    /// The rules said no.
-    Denied,
+    /// It was refused; by which rules, if it was by rules.
+    Denied(Option<Box<Denial>>),
 }
 
 impl Fate {
     /// The word for logs and metrics.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Spoken => "spoken",
             Self::Yielded => "yielded",
-            Self::Denied => "denied",
+            Self::Denied(_) => "denied",
         }
     }
 }
@@ -85,9 +85,10 @@ impl Shard {
     /// answer is appended to `told`.
     pub fn ask(&mut self, now: Now, asker: &Asker, request: Request, told: &mut Vec<Told>) -> Outcome {
         let done = match request {
-            Request::Write { write, if_hash } => {
-                self.write(now, asker, &write, if_hash.as_deref(), told).map(|()| Outcome::Done)
-            }
+            Request::Write { write, if_hash } => self
+                .write(now, asker, &write, if_hash.as_deref(), told)
+                .map(|()| Outcome::Done)
+                .map_err(|refused| refused.refusal),
             Request::Get { path, query } => self.get(now, asker, &path, &query).map(Outcome::Value),
             Request::Listen { path, query, tag, hash } => {
                 self.listen(now, asker, path, query, tag, hash.as_deref(), told)
@@ -126,7 +127,7 @@ impl Shard {
         let asker = Asker { session: Some(session), identity: Arc::clone(identity) };
         match self.write(now, &asker, &word, None, told) {
             Ok(()) => Fate::Spoken,
-            Err(_) => Fate::Denied,
+            Err(refused) => Fate::Denied(refused.denial),
         }
     }
 
@@ -162,7 +163,7 @@ impl Shard {
 
     fn may_read(&self, now: Now, identity: &Identity, path: &Path, query: &Query) -> bool {
         let ask = Ask { root: &self.root, identity, now: now.wall };
-        identity.is_admin || self.rules.may_read(&ask, path, query)
+        identity.is_admin || self.rules.may_read(&ask, path, query).is_allowed()
     }
 
     fn get(&self, now: Now, asker: &Asker, path: &Path, query: &Query) -> Result<Node, Refusal> {
@@ -188,7 +189,7 @@ impl Shard {
         if !self.may_read(now, &asker.identity, &path, &query) {
             return Err(Refusal::Denied);
         }
-        let is_unindexed = false;
+        let is_unindexed = !query.is_all() && !self.rules.is_indexed(&path, &query.index);
         let node = self.listens.add(session, &path, &query, tag, self.root.at(path.as_str()))?;
         let is_known = hash.is_some_and(|hash| hash == node.hash());
         if !is_known && !(node.is_empty() && hash == Some("")) {

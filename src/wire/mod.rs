@@ -8,6 +8,8 @@
 pub mod firebase;
 pub mod http;
 mod input;
+#[doc(hidden)]
+pub mod probe;
 pub mod ws;
 
 pub use input::Input;
