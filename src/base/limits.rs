@@ -46,6 +46,8 @@ pub const SEND_BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const CONNECTIONS_MAX: u32 = 1 << 24;
 /// Time from accept to a complete request head.
 pub const HANDSHAKE_MAX: Millis = Millis(10_000);
+/// How long a connection may stay open between two requests.
+pub const KEEP_ALIVE_MAX: Millis = Millis(75_000);
 /// The resolution of every deadline.
 pub const TICK: Millis = Millis(16);
 /// The shortest heartbeat and the shortest session timeout that may be configured.

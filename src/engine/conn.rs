@@ -1,6 +1,8 @@
 //! Connections: HTTP until they become something else.
 
 use super::home::Channel;
+use super::poll;
+use super::visit::Visitor;
 use super::{Effect, Engine, Hangup, Notice, Output};
 use crate::base::limits::{HANDSHAKE_MAX, SEND_BACKLOG_BYTES_MAX};
 use crate::base::{ConnId, Instant, Now, SessionId, SessionRef};
@@ -24,6 +26,8 @@ pub(super) enum Link {
     Vacant,
     /// Requests.
     Http(Box<Http>),
+    /// A request that waits for its answer.
+    Visiting(Box<Visitor>),
     /// A WebSocket with a session.
     Socket(Box<Socket>),
     /// What arrived for it is being taken apart: its link is with whoever does that.
@@ -38,6 +42,20 @@ pub(super) struct Http {
     reader: http::Reader,
     /// By when a request must be complete.
     deadline: Instant,
+    /// Nothing has arrived since the last answer.
+    is_resting: bool,
+}
+
+impl Http {
+    pub(super) const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Waits for another request.
+    pub(super) fn rest(&mut self, until: Instant) {
+        self.deadline = until;
+        self.is_resting = true;
+    }
 }
 
 /// A WebSocket.
@@ -53,6 +71,7 @@ pub(super) struct Socket {
 /// What a request is for. Owns what it needs: the head goes with the bytes it came in.
 enum Route {
     Socket(Join),
+    Poll(poll::Call),
     BadUpgrade(http::BadUpgrade),
     Refuse { status: u16, error: &'static str },
 }
@@ -68,6 +87,9 @@ struct Join {
 
 impl Route {
     fn of(head: &http::Head<'_>) -> Self {
+        if head.path == "/.lp" {
+            return Self::Poll(poll::Call::read(head));
+        }
         if head.path != "/.ws" && head.path != "/.ws/" {
             let error = "append .json to your request URI to use the REST API.";
             return Self::Refuse { status: 404, error };
@@ -108,11 +130,12 @@ impl Engine {
         }
         assert!(matches!(self.conns[index].link, Link::Vacant), "the driver reuses a name only after Closed");
         let deadline = now.instant + HANDSHAKE_MAX;
-        self.conns[index].link = Link::Http(Box::new(Http { reader: http::Reader::default(), deadline }));
+        self.conns[index].link =
+            Link::Http(Box::new(Http { reader: http::Reader::default(), deadline, is_resting: false }));
         self.conn_wheel.arm(conn.0, deadline);
     }
 
-    fn link(&mut self, conn: ConnId) -> &mut Link {
+    pub(super) fn link(&mut self, conn: ConnId) -> &mut Link {
         &mut self.conns[conn.0 as usize].link
     }
 
@@ -127,6 +150,14 @@ impl Engine {
             let next = match std::mem::replace(self.link(conn), Link::Busy) {
                 Link::Http(http) => self.read_http(now, conn, http, &mut bytes, output),
                 Link::Socket(socket) => self.read_socket(now, conn, socket, &mut bytes, output),
+                Link::Visiting(mut visitor) => {
+                    if visitor.keep(bytes.take(bytes.len())) {
+                        *self.link(conn) = Link::Visiting(visitor);
+                    } else {
+                        self.hang_up_on_visitor(conn, &visitor, output);
+                    }
+                    return;
+                }
                 link @ (Link::Vacant | Link::Busy | Link::Closing) => {
                     *self.link(conn) = link;
                     return;
@@ -146,6 +177,10 @@ impl Engine {
         bytes: &mut Bytes<'_>,
         output: &mut Output,
     ) -> Next {
+        if std::mem::take(&mut http.is_resting) {
+            http.deadline = now.instant + HANDSHAKE_MAX;
+            self.conn_wheel.arm(conn.0, http.deadline);
+        }
         let route = match http.reader.next(bytes) {
             Ok(None) => {
                 *self.link(conn) = Link::Http(http);
@@ -156,6 +191,10 @@ impl Engine {
         };
         match route {
             Route::Socket(join) => self.join(now, conn, &join, output),
+            Route::Poll(call) => {
+                self.called(now, conn, http, call, output);
+                Next::GoOn
+            }
             Route::BadUpgrade(bad) => {
                 self.send_bytes(conn, output, |out| bad.write(out));
                 self.close(conn, output);
@@ -325,8 +364,16 @@ impl Engine {
     /// A message that not even an answer can be made for: the session is over.
     pub(super) fn violation(&mut self, now: Now, session: SessionRef, what: &'static str, output: &mut Output) {
         let Some(state) = self.sessions.get(session) else { return };
-        let Channel::Socket(conn) = state.channel;
-        self.break_off(now, conn, session, ws::close_code::POLICY, what, output);
+        match &state.channel {
+            Channel::Socket(conn) => {
+                let conn = *conn;
+                self.break_off(now, conn, session, ws::close_code::POLICY, what, output);
+            }
+            Channel::Poll(polled) => {
+                output.effects.push(Effect::Notice(Notice::Violation { conn: polled.last, what }));
+                self.end(now, session, End::Killed, None, output);
+            }
+        }
     }
 
     pub(super) fn close(&mut self, conn: ConnId, output: &mut Output) {
@@ -337,13 +384,14 @@ impl Engine {
     }
 
     pub(super) fn hung_up(&mut self, now: Now, conn: ConnId, how: Hangup, output: &mut Output) {
-        let link = std::mem::take(self.link(conn));
-        if let Link::Socket(socket) = link {
-            let end = match how {
-                Hangup::Finished | Hangup::Ours => End::Closed,
-                Hangup::Broken => End::Dropped,
-            };
-            self.end(now, socket.session, end, None, output);
+        let end = match how {
+            Hangup::Finished | Hangup::Ours => End::Closed,
+            Hangup::Broken => End::Dropped,
+        };
+        match std::mem::take(self.link(conn)) {
+            Link::Socket(socket) => self.end(now, socket.session, end, None, output),
+            Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, end, output),
+            Link::Vacant | Link::Http(_) | Link::Busy | Link::Closing => {}
         }
     }
 
@@ -364,9 +412,13 @@ impl Engine {
 
     /// The wheel says that a connection may have been silent for too long.
     pub(super) fn look_at_conn(&mut self, now: Now, conn: ConnId, output: &mut Output) {
-        if let Link::Http(http) = self.link(conn)
-            && now.instant >= http.deadline
-        {
+        let Link::Http(http) = self.link(conn) else { return };
+        if now.instant < http.deadline {
+            return;
+        }
+        if http.is_resting {
+            self.close(conn, output);
+        } else {
             self.refuse(conn, 408, "no request came in time", output);
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rand_core::RngCore as _;
 
+use super::poll::Polled;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
@@ -29,7 +30,7 @@ pub(super) struct Session {
     /// Its last words.
     ledger: Ledger,
     /// When the last byte of it arrived.
-    heard: Instant,
+    pub(super) heard: Instant,
     /// When its wheel entry that counts is due.
     next_look: Instant,
     /// When it was last asked for a sign of life.
@@ -52,6 +53,8 @@ pub(super) struct Session {
 pub(super) enum Channel {
     /// A WebSocket.
     Socket(ConnId),
+    /// Requests that come and go.
+    Poll(Box<Polled>),
 }
 
 /// A [`Word`] that is kept for a while.
@@ -83,6 +86,11 @@ impl Session {
         self.asked.wrapping_sub(self.answered)
     }
 
+    /// Whether what the client says now has to wait.
+    pub(super) const fn is_held_back(&self) -> bool {
+        self.is_waiting || self.is_paused
+    }
+
     fn deadline(&self) -> Instant {
         self.heard + self.settings.session_timeout
     }
@@ -96,13 +104,16 @@ impl Session {
 }
 
 impl Engine {
-    /// Opens a session; its client hears nothing yet.
+    /// Opens a session; its client hears nothing yet. A server that is stopping has no room.
     pub(super) fn open_session(
         &mut self,
         now: Now,
         channel: Channel,
         namespace: Namespace,
     ) -> Result<(SessionRef, SessionId), session::Full> {
+        if self.drain.is_on {
+            return Err(session::Full);
+        }
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
         let mut session = Session {
@@ -175,9 +186,11 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         assert!(state.is_waiting, "a session is settled once");
         state.is_waiting = false;
-        let Channel::Socket(conn) = state.channel;
+        let socket = if let Channel::Socket(conn) = state.channel { Some(conn) } else { None };
         self.unpause_if_calm(session, output);
-        self.received_while_waiting(now, conn, output);
+        if let Some(conn) = socket {
+            self.received_while_waiting(now, conn, output);
+        }
     }
 
     /// One message of a client, of so many bytes.
@@ -386,9 +399,9 @@ impl Engine {
 
     fn pause(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
-        let Channel::Socket(conn) = state.channel;
-        if !state.is_paused {
-            state.is_paused = true;
+        if !std::mem::replace(&mut state.is_paused, true)
+            && let Channel::Socket(conn) = state.channel
+        {
             output.effects.push(Effect::Read { conn, is_wanted: false });
         }
     }
@@ -396,10 +409,12 @@ impl Engine {
     fn unpause_if_calm(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         let is_calm = !state.is_waiting && state.in_flight() < REQUESTS_IN_FLIGHT_MAX / 2;
-        let Channel::Socket(conn) = state.channel;
         if state.is_paused && is_calm {
             state.is_paused = false;
-            output.effects.push(Effect::Read { conn, is_wanted: true });
+            match state.channel {
+                Channel::Socket(conn) => output.effects.push(Effect::Read { conn, is_wanted: true }),
+                Channel::Poll(_) => self.stir(session),
+            }
         }
     }
 
@@ -433,8 +448,12 @@ impl Engine {
         state.next_look = state.next_duty().max(now.instant + TICK);
         let look = state.next_look;
         if is_ping_due {
-            let Channel::Socket(conn) = state.channel;
-            self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
+            match state.channel {
+                Channel::Socket(conn) => {
+                    self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
+                }
+                Channel::Poll(_) => self.let_a_poll_go(now, session, output),
+            }
         }
         self.session_wheel.arm(slot, look);
     }
@@ -463,6 +482,7 @@ impl Engine {
         }));
         match channel {
             Channel::Socket(conn) => self.send_away(conn, end, output),
+            Channel::Poll(polled) => self.dismiss(now, *polled, output),
         }
         let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
         let owner = self.owner(&namespace);
@@ -471,12 +491,17 @@ impl Engine {
         self.send(owner, Message::Over(Box::new(over)), output);
     }
 
-    /// Ends up to `count_max` sessions because the server stops.
-    pub(super) fn end_some_sessions(&mut self, now: Now, count_max: usize, output: &mut Output) {
-        let some: Vec<_> = self.all_sessions().map(|(session, _)| session).take(count_max).collect();
+    /// Ends the sessions of the next `slots_count` slots because the server stops. Says whether those
+    /// were the last.
+    pub(super) fn end_some_sessions(&mut self, now: Now, slots_count: u32, output: &mut Output) -> bool {
+        let from = self.drain.next_slot;
+        let to = from.saturating_add(slots_count).min(self.sessions.slots_count());
+        self.drain.next_slot = to;
+        let some: Vec<_> = self.sessions.iter_slots(from..to).map(|(session, _)| session).collect();
         for session in some {
             self.end(now, session, End::ServerStopped, None, output);
         }
+        to == self.sessions.slots_count()
     }
 }
 

@@ -20,6 +20,7 @@ impl Engine {
                 firebase::word(bytes, word);
                 firebase::frames::seal(bytes, start);
             }),
+            Channel::Poll(_) => self.post_word(session, word),
         }
     }
 
@@ -36,9 +37,12 @@ impl Engine {
         let mut text = std::mem::take(&mut self.event_text);
         text.fill(&event);
         let mut untagged = None;
-        for Listener { session, tag } in listeners {
+        for Listener { session, tag, .. } in listeners {
             let Some(state) = self.sessions.get(session) else { continue };
-            let Channel::Socket(conn) = state.channel;
+            let Channel::Socket(conn) = state.channel else {
+                self.post(session, |message| text.write(message, tag));
+                continue;
+            };
             let bytes = match (tag, &untagged) {
                 (None, Some(range)) => std::ops::Range::clone(range),
                 _ => {
