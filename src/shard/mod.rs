@@ -52,6 +52,12 @@ impl Fate {
             Self::Denied(_) => "denied",
         }
     }
+
+    /// The rules that refused it, if rules did.
+    #[must_use]
+    pub fn denial(&self) -> Option<&Denial> {
+        if let Self::Denied(denial) = self { denial.as_deref() } else { None }
+    }
 }
 
 /// One partition of one namespace.
