@@ -2,6 +2,7 @@
 //!
 //! The rooms and who may know whom are drawn in `docs/ARCHITECTURE.md`.
 
+pub mod auth;
 pub mod base;
 pub mod data;
 pub mod engine;
