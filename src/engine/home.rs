@@ -31,7 +31,7 @@ pub(super) struct Session {
     /// Its last words.
     ledger: Ledger,
     /// When the last byte of it arrived.
-    heard: Instant,
+    pub(super) heard: Instant,
     /// When its wheel entry that counts is due.
     next_look: Instant,
     /// When it was last asked for a sign of life.
@@ -124,13 +124,16 @@ impl Session {
 }
 
 impl Engine {
-    /// Opens a session; its client hears nothing yet.
+    /// Opens a session; its client hears nothing yet. A server that is stopping has no room.
     pub(super) fn open_session(
         &mut self,
         now: Now,
         channel: Channel,
         namespace: Namespace,
     ) -> Result<(SessionRef, SessionId), session::Full> {
+        if self.drain.is_on {
+            return Err(session::Full);
+        }
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
         let mut session = Session {
@@ -552,12 +555,17 @@ impl Engine {
         self.send(owner, Message::Over(Box::new(over)), output);
     }
 
-    /// Ends up to `count_max` sessions because the server stops.
-    pub(super) fn end_some_sessions(&mut self, now: Now, count_max: usize, output: &mut Output) {
-        let some: Vec<_> = self.all_sessions().map(|(session, _)| session).take(count_max).collect();
+    /// Ends the sessions of the next `slots_count` slots because the server stops. Says whether those
+    /// were the last.
+    pub(super) fn end_some_sessions(&mut self, now: Now, slots_count: u32, output: &mut Output) -> bool {
+        let from = self.drain.next_slot;
+        let to = from.saturating_add(slots_count).min(self.sessions.slots_count());
+        self.drain.next_slot = to;
+        let some: Vec<_> = self.sessions.iter_slots(from..to).map(|(session, _)| session).collect();
         for session in some {
             self.end(now, session, End::ServerStopped, None, output);
         }
+        to == self.sessions.slots_count()
     }
 }
 

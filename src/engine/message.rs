@@ -129,6 +129,8 @@ pub struct Ask {
     pub namespace: Namespace,
     /// As far as the rules can see.
     pub identity: Arc<Identity>,
+    /// When it asked.
+    pub heard: Instant,
     /// For what.
     pub request: Request,
 }

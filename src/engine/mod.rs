@@ -45,8 +45,8 @@ use home::Session;
 
 /// Ids that one call takes from a wheel: what keeps a turn short when many deadlines meet.
 const DUE_MAX: usize = 512;
-/// Sessions that one turn ends while draining.
-const DRAIN_MAX: usize = 512;
+/// Slots of the session table that one turn empties while draining.
+const DRAIN_MAX: u32 = 512;
 
 /// One core's engine.
 #[derive(Debug)]
@@ -85,6 +85,8 @@ pub struct Engine {
 #[derive(Debug, Default)]
 struct Drain {
     is_on: bool,
+    /// The sessions in all slots before this one are over.
+    next_slot: u32,
     /// All own sessions are over and the other engines know it.
     is_silent: bool,
     /// Engines that will send nothing more.
@@ -236,8 +238,8 @@ impl Engine {
     /// One slice of stopping: ends sessions, then tells the other engines, then waits for theirs.
     fn drain(&mut self, now: Now, output: &mut Output) {
         if self.drain.is_on && !self.drain.is_silent {
-            self.end_some_sessions(now, DRAIN_MAX, output);
-            if self.sessions.is_empty() {
+            if self.end_some_sessions(now, DRAIN_MAX, output) {
+                assert!(self.sessions.is_empty(), "none was opened since the drain began");
                 self.drain.is_silent = true;
                 for peer in (0..self.config.shards).map(ShardId).filter(|peer| *peer != self.config.shard) {
                     output.effects.push(Effect::Forward { to: peer, message: Message::Silence });

@@ -39,7 +39,7 @@ impl Engine {
         let Told { event, listeners } = told;
         let mut firebase = Telling::new(std::mem::take(&mut self.event_text));
         let mut wilddog = Telling::new(std::mem::take(&mut self.wilddog_text));
-        for Listener { session, tag } in listeners {
+        for Listener { session, tag, .. } in listeners {
             let Some(state) = self.sessions.get(session) else { continue };
             let (conn, bytes) = match &state.channel {
                 Channel::Socket(conn) => {

@@ -79,11 +79,7 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
     say_ready(tcp, coap, coaps, internal, config.shards);
     loop {
         match happenings.recv().expect("the thread that joins sends before it goes") {
-            Happening::DrainAsked => {
-                tracing::info!("draining");
-                health.set_draining();
-                request_drain();
-            }
+            Happening::DrainAsked => drain(health, &request_drain),
             Happening::ReloadAsked => reload(config, health, &set_rules),
             Happening::Ended(Ok(())) => {
                 tracing::info!("stopped");
@@ -92,6 +88,13 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
             Happening::Ended(Err(error)) => return Err(failed("a shard failed", &error)),
         }
     }
+}
+
+/// Sends new clients elsewhere, then lets those that are here go.
+pub(super) fn drain(health: &Health, request_drain: &dyn Fn()) {
+    tracing::info!("draining");
+    health.set_draining();
+    request_drain();
 }
 
 /// Puts the rules file in force as it is now. Bad rules change nothing.

@@ -108,6 +108,22 @@ fn check_tells_the_place_and_the_reason() {
 }
 
 #[test]
+fn rules_are_tested_and_counted() {
+    let right = r#"{"name":"a","rules":{"rules":{".read":true}},"op":"read","path":"/","data":null,"auth":null,"expected":"allow"}"#;
+    let wrong = right.replace("allow", "deny");
+    let both = format!("{right}\n{wrong}\n");
+    check(&[("r.jsonl", right)], &["rules", "test", "r.jsonl"], 0, "1 passed, 0 failed\n");
+    check(
+        &[("r.jsonl", right), ("b.jsonl", &both)],
+        &["rules", "test", "r.jsonl", "b.jsonl"],
+        1,
+        "b.jsonl:line 2: a: ",
+    );
+    check(&[("b.jsonl", &both)], &["rules", "test", "b.jsonl", "b.jsonl"], 1, "\n2 passed, 2 failed\n");
+    check(&[], &["rules", "test", "none.jsonl"], 1, "none.jsonl: ");
+}
+
+#[test]
 fn check_leaves_nothing_behind() {
     let directory = directory(&[]);
     assert_eq!(run(directory.path(), &["check"]).status.code(), Some(0));
