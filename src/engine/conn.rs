@@ -1,5 +1,8 @@
 //! Connections: HTTP until they become something else.
 
+use super::account;
+use super::engineio::{self, PacketSocket};
+use super::gather::Gathering;
 use super::home::Channel;
 use super::poll;
 use super::visit::Visitor;
@@ -26,10 +29,14 @@ pub(super) enum Link {
     Vacant,
     /// Requests.
     Http(Box<Http>),
+    /// A request whose body is on its way.
+    Gathering(Box<Gathering>),
     /// A request that waits for its answer.
     Visiting(Box<Visitor>),
     /// A WebSocket with a session.
     Socket(Box<Socket>),
+    /// A WebSocket that carries packets, of a session that may live elsewhere.
+    Packets(Box<PacketSocket>),
     /// What arrived for it is being taken apart: its link is with whoever does that.
     Busy,
     /// It is being closed; nothing that still arrives matters.
@@ -49,6 +56,12 @@ pub(super) struct Http {
 impl Http {
     pub(super) const fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// Waits for more of a request.
+    pub(super) fn expect(&mut self, until: Instant) {
+        self.deadline = until;
+        self.is_resting = false;
     }
 
     /// Waits for another request.
@@ -72,6 +85,8 @@ pub(super) struct Socket {
 enum Route {
     Socket(Join),
     Poll(poll::Call),
+    Packets(engineio::Call),
+    Account(account::Call),
     BadUpgrade(http::BadUpgrade),
     Refuse { status: u16, error: &'static str },
 }
@@ -89,6 +104,12 @@ impl Route {
     fn of(head: &http::Head<'_>) -> Self {
         if head.path == "/.lp" {
             return Self::Poll(poll::Call::read(head));
+        }
+        if (head.path == "/.ws/" || head.path == "/.ws") && engineio::Call::is_one(head) {
+            return Self::Packets(engineio::Call::read(head));
+        }
+        if let Some(call) = account::Call::read(head) {
+            return Self::Account(call);
         }
         if head.path != "/.ws" && head.path != "/.ws/" {
             let error = "append .json to your request URI to use the REST API.";
@@ -116,7 +137,7 @@ impl Route {
 
 /// Whether a connection goes on.
 #[derive(PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     GoOn,
     /// It has become something else, or is closing.
     Stop,
@@ -141,7 +162,7 @@ impl Engine {
 
     pub(super) fn is_socket(&mut self, conn: ConnId) -> bool {
         // A busy link is a socket's: plain requests end no sessions while they are read.
-        matches!(self.link(conn), Link::Socket(_) | Link::Busy)
+        matches!(self.link(conn), Link::Socket(_) | Link::Packets(_) | Link::Busy)
     }
 
     pub(super) fn received(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], output: &mut Output) {
@@ -150,6 +171,8 @@ impl Engine {
             let next = match std::mem::replace(self.link(conn), Link::Busy) {
                 Link::Http(http) => self.read_http(now, conn, http, &mut bytes, output),
                 Link::Socket(socket) => self.read_socket(now, conn, socket, &mut bytes, output),
+                Link::Packets(socket) => self.read_packet_socket(now, conn, socket, &mut bytes, output),
+                Link::Gathering(gathering) => self.gather(now, conn, gathering, &mut bytes, output),
                 Link::Visiting(mut visitor) => {
                     if visitor.keep(bytes.take(bytes.len())) {
                         *self.link(conn) = Link::Visiting(visitor);
@@ -195,6 +218,8 @@ impl Engine {
                 self.called(now, conn, http, call, output);
                 Next::GoOn
             }
+            Route::Account(call) => self.account_called(now, conn, http, call, output),
+            Route::Packets(call) => self.packets_called(now, conn, http, call, output),
             Route::BadUpgrade(bad) => {
                 self.send_bytes(conn, output, |out| bad.write(out));
                 self.close(conn, output);
@@ -208,7 +233,7 @@ impl Engine {
     }
 
     /// Answers a request with an error and closes the connection.
-    fn refuse(&mut self, conn: ConnId, status: u16, error: &str, output: &mut Output) {
+    pub(super) fn refuse(&mut self, conn: ConnId, status: u16, error: &str, output: &mut Output) {
         let mut body = Vec::new();
         body.extend_from_slice(b"{\"error\":");
         json::text(&mut body, error);
@@ -369,8 +394,9 @@ impl Engine {
                 let conn = *conn;
                 self.break_off(now, conn, session, ws::close_code::POLICY, what, output);
             }
-            Channel::Poll(polled) => {
-                output.effects.push(Effect::Notice(Notice::Violation { conn: polled.last, what }));
+            Channel::Poll(_) | Channel::EngineIo(_) => {
+                let conn = state.channel.last_conn();
+                output.effects.push(Effect::Notice(Notice::Violation { conn, what }));
                 self.end(now, session, End::Killed, None, output);
             }
         }
@@ -391,7 +417,8 @@ impl Engine {
         match std::mem::take(self.link(conn)) {
             Link::Socket(socket) => self.end(now, socket.session, end, None, output),
             Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, end, output),
-            Link::Vacant | Link::Http(_) | Link::Busy | Link::Closing => {}
+            Link::Packets(socket) => self.packet_socket_hung_up(now, &socket, end, output),
+            Link::Vacant | Link::Http(_) | Link::Gathering(_) | Link::Busy | Link::Closing => {}
         }
     }
 
@@ -400,19 +427,24 @@ impl Engine {
         if bytes <= SEND_BACKLOG_BYTES_MAX {
             return;
         }
-        if let Link::Socket(socket) = self.link(conn) {
-            let session = socket.session;
-            output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
-            self.close(conn, output);
-            self.end(now, session, End::Killed, None, output);
-        } else {
-            self.close(conn, output);
+        output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
+        let link = std::mem::replace(self.link(conn), Link::Busy);
+        self.close(conn, output);
+        match link {
+            Link::Socket(socket) => self.end(now, socket.session, End::Killed, None, output),
+            Link::Packets(socket) => self.packet_socket_hung_up(now, &socket, End::Killed, output),
+            Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, End::Killed, output),
+            Link::Vacant | Link::Http(_) | Link::Gathering(_) | Link::Busy | Link::Closing => {}
         }
     }
 
     /// The wheel says that a connection may have been silent for too long.
     pub(super) fn look_at_conn(&mut self, now: Now, conn: ConnId, output: &mut Output) {
-        let Link::Http(http) = self.link(conn) else { return };
+        let http = match self.link(conn) {
+            Link::Http(http) => http,
+            Link::Gathering(gathering) => gathering.http(),
+            _ => return,
+        };
         if now.instant < http.deadline {
             return;
         }
