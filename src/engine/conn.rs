@@ -1,6 +1,7 @@
 //! Connections: HTTP until they become something else.
 
 use super::home::Channel;
+use super::rest::{Arrived, Dialogue};
 use super::{Effect, Engine, Hangup, Notice, Output};
 use crate::base::limits::{HANDSHAKE_MAX, SEND_BACKLOG_BYTES_MAX};
 use crate::base::{ConnId, Instant, Now, SessionId, SessionRef};
@@ -26,6 +27,8 @@ pub(super) enum Link {
     Http(Box<Http>),
     /// A WebSocket with a session.
     Socket(Box<Socket>),
+    /// A response that does not end, with a session.
+    Stream(SessionRef),
     /// What arrived for it is being taken apart: its link is with whoever does that.
     Busy,
     /// It is being closed; nothing that still arrives matters.
@@ -36,8 +39,13 @@ pub(super) enum Link {
 #[derive(Debug)]
 pub(super) struct Http {
     reader: http::Reader,
-    /// By when a request must be complete.
+    pub(super) dialogue: Dialogue,
+    /// By when what is awaited must have come: a head, a body, an answer, room for what is sent.
     deadline: Instant,
+    /// When its wheel entry that counts is due.
+    next_look: Instant,
+    /// A head has begun, or the first one is awaited: its absence is worth an answer.
+    is_head_awaited: bool,
 }
 
 /// A WebSocket.
@@ -53,6 +61,7 @@ pub(super) struct Socket {
 /// What a request is for. Owns what it needs: the head goes with the bytes it came in.
 enum Route {
     Socket(Join),
+    Rest(Box<Arrived>),
     BadUpgrade(http::BadUpgrade),
     Refuse { status: u16, error: &'static str },
 }
@@ -69,8 +78,7 @@ struct Join {
 impl Route {
     fn of(head: &http::Head<'_>) -> Self {
         if head.path != "/.ws" && head.path != "/.ws/" {
-            let error = "append .json to your request URI to use the REST API.";
-            return Self::Refuse { status: 404, error };
+            return Self::Rest(Box::new(Arrived::read(head)));
         }
         let upgrade = match http::Upgrade::read(head) {
             Ok(upgrade) => upgrade,
@@ -94,7 +102,7 @@ impl Route {
 
 /// Whether a connection goes on.
 #[derive(PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     GoOn,
     /// It has become something else, or is closing.
     Stop,
@@ -108,11 +116,17 @@ impl Engine {
         }
         assert!(matches!(self.conns[index].link, Link::Vacant), "the driver reuses a name only after Closed");
         let deadline = now.instant + HANDSHAKE_MAX;
-        self.conns[index].link = Link::Http(Box::new(Http { reader: http::Reader::default(), deadline }));
+        self.conns[index].link = Link::Http(Box::new(Http {
+            reader: http::Reader::default(),
+            dialogue: Dialogue::default(),
+            deadline,
+            next_look: deadline,
+            is_head_awaited: true,
+        }));
         self.conn_wheel.arm(conn.0, deadline);
     }
 
-    fn link(&mut self, conn: ConnId) -> &mut Link {
+    pub(super) fn link(&mut self, conn: ConnId) -> &mut Link {
         &mut self.conns[conn.0 as usize].link
     }
 
@@ -127,6 +141,11 @@ impl Engine {
             let next = match std::mem::replace(self.link(conn), Link::Busy) {
                 Link::Http(http) => self.read_http(now, conn, http, &mut bytes, output),
                 Link::Socket(socket) => self.read_socket(now, conn, socket, &mut bytes, output),
+                Link::Stream(session) => {
+                    // Nothing is expected, but it is a sign of life.
+                    *self.link(conn) = Link::Stream(session);
+                    return self.heard(now, session);
+                }
                 link @ (Link::Vacant | Link::Busy | Link::Closing) => {
                     *self.link(conn) = link;
                     return;
@@ -146,16 +165,30 @@ impl Engine {
         bytes: &mut Bytes<'_>,
         output: &mut Output,
     ) -> Next {
+        if !http.dialogue.awaits_head() {
+            *self.link(conn) = Link::Http(http);
+            return self.rest_received(now, conn, bytes, output);
+        }
         let route = match http.reader.next(bytes) {
             Ok(None) => {
+                let is_begun = std::mem::replace(&mut http.is_head_awaited, true);
                 *self.link(conn) = Link::Http(http);
+                if !is_begun {
+                    self.set_deadline(conn, now.instant + HANDSHAKE_MAX);
+                }
                 return Next::GoOn;
             }
             Ok(Some(head)) => Route::of(&head),
             Err(bad) => Route::Refuse { status: bad.status(), error: bad.as_str() },
         };
+        http.is_head_awaited = false;
+        *self.link(conn) = Link::Http(http);
         match route {
             Route::Socket(join) => self.join(now, conn, &join, output),
+            Route::Rest(arrived) => {
+                self.rest_arrived(now, conn, *arrived, output);
+                Next::GoOn
+            }
             Route::BadUpgrade(bad) => {
                 self.send_bytes(conn, output, |out| bad.write(out));
                 self.close(conn, output);
@@ -169,12 +202,16 @@ impl Engine {
     }
 
     /// Answers a request with an error and closes the connection.
-    fn refuse(&mut self, conn: ConnId, status: u16, error: &str, output: &mut Output) {
+    pub(super) fn refuse(&mut self, conn: ConnId, status: u16, error: &str, output: &mut Output) {
         let mut body = Vec::new();
         body.extend_from_slice(b"{\"error\":");
         json::text(&mut body, error);
         body.push(b'}');
-        let headers = [("Content-Type", "application/json; charset=utf-8"), ("Connection", "close")];
+        let headers = [
+            ("Content-Type", "application/json; charset=utf-8"),
+            ("Access-Control-Allow-Origin", "*"),
+            ("Connection", "close"),
+        ];
         self.send_bytes(conn, output, |out| http::write_response(out, status, &headers, &body));
         self.close(conn, output);
     }
@@ -206,7 +243,10 @@ impl Engine {
         };
         let socket =
             Socket { reader: ws::Reader::for_server(), assembler: Assembler::default(), session, held: Vec::new() };
-        *self.link(conn) = Link::Socket(Box::new(socket));
+        let link = std::mem::replace(self.link(conn), Link::Socket(Box::new(socket)));
+        if let Link::Http(http) = link {
+            self.rest_forget(conn, &http);
+        }
         self.send_bytes(conn, output, |out| {
             upgrade.write(out);
             let start = out.len();
@@ -325,35 +365,50 @@ impl Engine {
     /// A message that not even an answer can be made for: the session is over.
     pub(super) fn violation(&mut self, now: Now, session: SessionRef, what: &'static str, output: &mut Output) {
         let Some(state) = self.sessions.get(session) else { return };
-        let Channel::Socket(conn) = state.channel;
+        let conn = state.channel.conn();
         self.break_off(now, conn, session, ws::close_code::POLICY, what, output);
     }
 
     pub(super) fn close(&mut self, conn: ConnId, output: &mut Output) {
-        if !matches!(self.link(conn), Link::Closing | Link::Vacant) {
-            *self.link(conn) = Link::Closing;
-            output.effects.push(Effect::Close { conn });
+        match std::mem::replace(self.link(conn), Link::Closing) {
+            Link::Vacant => *self.link(conn) = Link::Vacant,
+            Link::Closing => {}
+            link => {
+                if let Link::Http(http) = link {
+                    self.rest_forget(conn, &http);
+                }
+                output.effects.push(Effect::Close { conn });
+            }
         }
     }
 
     pub(super) fn hung_up(&mut self, now: Now, conn: ConnId, how: Hangup, output: &mut Output) {
         let link = std::mem::take(self.link(conn));
-        if let Link::Socket(socket) = link {
-            let end = match how {
-                Hangup::Finished | Hangup::Ours => End::Closed,
-                Hangup::Broken => End::Dropped,
-            };
-            self.end(now, socket.session, end, None, output);
-        }
+        let session = match link {
+            Link::Socket(socket) => socket.session,
+            Link::Stream(session) => session,
+            Link::Http(http) => return self.rest_forget(conn, &http),
+            Link::Vacant | Link::Busy | Link::Closing => return,
+        };
+        let end = match how {
+            Hangup::Finished | Hangup::Ours => End::Closed,
+            Hangup::Broken => End::Dropped,
+        };
+        self.end(now, session, end, None, output);
     }
 
     /// The driver says how much waits to be sent.
     pub(super) fn backlog(&mut self, now: Now, conn: ConnId, bytes: usize, output: &mut Output) {
+        self.rest_backlog(now, conn, bytes);
         if bytes <= SEND_BACKLOG_BYTES_MAX {
             return;
         }
-        if let Link::Socket(socket) = self.link(conn) {
-            let session = socket.session;
+        let session = match self.link(conn) {
+            Link::Socket(socket) => Some(socket.session),
+            Link::Stream(session) => Some(*session),
+            _ => None,
+        };
+        if let Some(session) = session {
             output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
             self.close(conn, output);
             self.end(now, session, End::Killed, None, output);
@@ -364,10 +419,35 @@ impl Engine {
 
     /// The wheel says that a connection may have been silent for too long.
     pub(super) fn look_at_conn(&mut self, now: Now, conn: ConnId, output: &mut Output) {
-        if let Link::Http(http) = self.link(conn)
-            && now.instant >= http.deadline
-        {
-            self.refuse(conn, 408, "no request came in time", output);
+        let Link::Http(http) = self.link(conn) else { return };
+        if now.instant < http.next_look {
+            return;
+        }
+        if now.instant < http.deadline {
+            http.next_look = http.deadline;
+            let look = http.next_look;
+            return self.conn_wheel.arm(conn.0, look);
+        }
+        if http.is_head_awaited {
+            return self.refuse(conn, 408, "no request came in time", output);
+        }
+        let is_sending = http.dialogue.is_sending();
+        match http.dialogue.late() {
+            Some((status, what)) => self.refuse(conn, status, what, output),
+            None => self.close(conn, output),
+        }
+        if is_sending {
+            output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
+        }
+    }
+
+    /// By when what a plain connection waits for must have come.
+    pub(super) fn set_deadline(&mut self, conn: ConnId, deadline: Instant) {
+        let Link::Http(http) = self.link(conn) else { return };
+        http.deadline = deadline;
+        if deadline < http.next_look {
+            http.next_look = deadline;
+            self.conn_wheel.arm(conn.0, deadline);
         }
     }
 }

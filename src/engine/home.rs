@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rand_core::RngCore as _;
 
+use super::rest::Stream;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
@@ -52,6 +53,20 @@ pub(super) struct Session {
 pub(super) enum Channel {
     /// A WebSocket.
     Socket(ConnId),
+    /// Plain requests, one at a time.
+    Rest(ConnId),
+    /// A response that does not end.
+    Stream(Box<Stream>),
+}
+
+impl Channel {
+    /// The connection that what arrives comes from.
+    pub(super) fn conn(&self) -> ConnId {
+        match self {
+            Self::Socket(conn) | Self::Rest(conn) => *conn,
+            Self::Stream(stream) => stream.conn,
+        }
+    }
 }
 
 /// A [`Word`] that is kept for a while.
@@ -77,6 +92,11 @@ impl Later {
 impl Session {
     pub(super) fn asked(&mut self) {
         self.asked = self.asked.wrapping_add(1);
+    }
+
+    /// Something of it arrived.
+    pub(super) const fn heard(&mut self, now: Instant) {
+        self.heard = now;
     }
 
     const fn in_flight(&self) -> u32 {
@@ -105,6 +125,7 @@ impl Engine {
     ) -> Result<(SessionRef, SessionId), session::Full> {
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
+        let settings = self.settings_for(&channel, settings);
         let mut session = Session {
             channel,
             namespace,
@@ -164,7 +185,7 @@ impl Engine {
         }
     }
 
-    fn find(&self, id: &SessionId, namespace: &Namespace) -> Option<SessionRef> {
+    pub(super) fn find(&self, id: &SessionId, namespace: &Namespace) -> Option<SessionRef> {
         let session = self.sessions.find(id)?;
         let is_of_namespace = self.sessions.get(session).is_some_and(|state| state.namespace == *namespace);
         is_of_namespace.then_some(session)
@@ -175,9 +196,14 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         assert!(state.is_waiting, "a session is settled once");
         state.is_waiting = false;
-        let Channel::Socket(conn) = state.channel;
-        self.unpause_if_calm(session, output);
-        self.received_while_waiting(now, conn, output);
+        match state.channel {
+            Channel::Socket(conn) => {
+                self.unpause_if_calm(session, output);
+                self.received_while_waiting(now, conn, output);
+            }
+            Channel::Stream(_) => self.stream_listen(session, output),
+            Channel::Rest(_) => unreachable!("only clients with a session of their own replace one"),
+        }
     }
 
     /// One message of a client, of so many bytes.
@@ -241,7 +267,7 @@ impl Engine {
         }
     }
 
-    fn cancel_last_words(&mut self, session: SessionRef, number: i64, path: &Path, output: &mut Output) {
+    pub(super) fn cancel_last_words(&mut self, session: SessionRef, number: i64, path: &Path, output: &mut Output) {
         let Some(state) = self.sessions.get(session) else { return };
         // Ones that are still being asked about were left before: they must be there to be cancelled.
         if state.in_flight() > 0 {
@@ -287,7 +313,7 @@ impl Engine {
     }
 
     /// From here on the session is somebody else.
-    fn identify(&mut self, now: Now, session: SessionRef, identity: Identity, output: &mut Output) {
+    pub(super) fn identify(&mut self, now: Now, session: SessionRef, identity: Identity, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         state.expires = identity.expires_s.map(|expires_s| {
             let ahead_ms = expires_s.saturating_mul(1_000).saturating_sub(now.wall.0);
@@ -386,7 +412,7 @@ impl Engine {
 
     fn pause(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
-        let Channel::Socket(conn) = state.channel;
+        let conn = state.channel.conn();
         if !state.is_paused {
             state.is_paused = true;
             output.effects.push(Effect::Read { conn, is_wanted: false });
@@ -396,7 +422,7 @@ impl Engine {
     fn unpause_if_calm(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         let is_calm = !state.is_waiting && state.in_flight() < REQUESTS_IN_FLIGHT_MAX / 2;
-        let Channel::Socket(conn) = state.channel;
+        let conn = state.channel.conn();
         if state.is_paused && is_calm {
             state.is_paused = false;
             output.effects.push(Effect::Read { conn, is_wanted: true });
@@ -406,7 +432,7 @@ impl Engine {
     /// Something of the session arrived.
     pub(super) fn heard(&mut self, now: Now, session: SessionRef) {
         if let Some(state) = self.sessions.get_mut(session) {
-            state.heard = now.instant;
+            state.heard(now.instant);
         }
     }
 
@@ -433,8 +459,13 @@ impl Engine {
         state.next_look = state.next_duty().max(now.instant + TICK);
         let look = state.next_look;
         if is_ping_due {
-            let Channel::Socket(conn) = state.channel;
-            self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
+            match state.channel {
+                Channel::Socket(conn) => {
+                    self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
+                }
+                Channel::Stream(_) => self.keep_stream_alive(now, session, output),
+                Channel::Rest(_) => {}
+            }
         }
         self.session_wheel.arm(slot, look);
     }
@@ -456,6 +487,10 @@ impl Engine {
             return;
         };
         let Session { channel, namespace, identity, settings, mut ledger, heard, .. } = state;
+        if let Channel::Rest(conn) = channel {
+            // It has said nothing that would outlive it.
+            return self.close(conn, output);
+        }
         output.effects.push(Effect::Notice(Notice::Ended {
             end,
             silent: now.instant.since(heard),
@@ -463,6 +498,8 @@ impl Engine {
         }));
         match channel {
             Channel::Socket(conn) => self.send_away(conn, end, output),
+            Channel::Stream(stream) => self.stream_over(*stream, output),
+            Channel::Rest(_) => unreachable!("it has returned"),
         }
         let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
         let owner = self.owner(&namespace);
@@ -481,7 +518,11 @@ impl Engine {
 }
 
 /// Who an administrator wants to be taken for. Nobody else may choose.
-fn acting_as(identity: Identity, is_nobody: bool, auth: Option<serde_json::Value>) -> Result<Identity, BadCredential> {
+pub(super) fn acting_as(
+    identity: Identity,
+    is_nobody: bool,
+    auth: Option<serde_json::Value>,
+) -> Result<Identity, BadCredential> {
     match (identity.is_admin, is_nobody, auth) {
         (_, false, None) => Ok(identity),
         (true, true, _) => Ok(Identity { expires_s: identity.expires_s, ..Identity::NOBODY }),

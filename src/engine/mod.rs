@@ -14,6 +14,7 @@ mod home;
 mod io;
 mod message;
 mod owner;
+mod rest;
 mod say;
 
 use std::collections::VecDeque;
@@ -23,7 +24,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 
 pub use config::{Config, LateLastWords, Settings};
 pub use io::{Effect, Hangup, Input, Notice, Output};
-pub use message::{Ask, Message, Over};
+pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
 
 use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX};
 use crate::base::{ConnId, Hashing, Instant, Map, Now, ShardId};
@@ -63,6 +64,8 @@ pub struct Engine {
     /// What this engine has to say to itself.
     inner: VecDeque<Message>,
     drain: Drain,
+    /// Requests without a socket.
+    desk: rest::Desk,
     reader: json::Reader,
     /// For the text of one event.
     event_text: EventText,
@@ -95,6 +98,7 @@ impl Engine {
             shards: hashing.map(),
             inner: VecDeque::new(),
             drain: Drain::default(),
+            desk: rest::Desk::default(),
             reader: json::Reader::default(),
             event_text: EventText::default(),
             hashing,
@@ -137,7 +141,7 @@ impl Engine {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let is_draining = self.drain.is_on && !self.drain.is_silent;
-        is_draining || self.session_wheel.is_behind() || self.conn_wheel.is_behind()
+        is_draining || self.session_wheel.is_behind() || self.conn_wheel.is_behind() || self.has_pieces()
     }
 
     /// How many sessions live here.
@@ -148,8 +152,13 @@ impl Engine {
 
     /// Says to itself what it has to say, until nothing is left.
     fn settle(&mut self, now: Now, output: &mut Output) {
-        while let Some(message) = self.inner.pop_front() {
-            self.deliver(now, message, output);
+        loop {
+            while let Some(message) = self.inner.pop_front() {
+                self.deliver(now, message, output);
+            }
+            if !self.rest_go_on(now, output) {
+                break;
+            }
         }
     }
 
@@ -163,6 +172,7 @@ impl Engine {
         for slot in due {
             self.look_at_session(now, slot, output);
         }
+        self.send_pieces(now, output);
         if self.drain.is_on {
             self.drain(now, output);
         }
@@ -189,7 +199,7 @@ impl Engine {
         match message {
             Message::Ask(ask) => self.asked(now, *ask, output),
             Message::Answer { session, number, outcome } => self.answered(session, number, outcome, output),
-            Message::Tell(told) => self.tell(told, output),
+            Message::Tell(told) => self.tell(&told, output),
             Message::Identify { session, namespace, identity } => {
                 self.identified(now, session, &namespace, &identity, output);
             }
@@ -202,6 +212,9 @@ impl Engine {
             Message::Supersede { old, new, namespace } => self.supersede(now, old, new, &namespace, output),
             Message::Settled { session } => self.go_on(now, session, output),
             Message::Introduce { owner } => self.introduce_all(owner, output),
+            Message::Leave(leave) => self.leave_with_stream(*leave, output),
+            Message::Manage(manage) => self.manage(*manage, output),
+            Message::Managed { session, number, done } => self.managed(session, number, done),
             Message::Silence => {
                 self.drain.silent_peers += 1;
                 self.drain(now, output);

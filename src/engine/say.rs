@@ -20,6 +20,8 @@ impl Engine {
                 firebase::word(bytes, word);
                 firebase::frames::seal(bytes, start);
             }),
+            Channel::Rest(conn) => self.rest_word(conn, word),
+            Channel::Stream(_) => self.stream_word(session, word, output),
         }
     }
 
@@ -31,14 +33,21 @@ impl Engine {
     }
 
     /// Tells the sessions that live here what has happened.
-    pub(super) fn tell(&mut self, told: Told, output: &mut Output) {
-        let Told { event, listeners } = told;
+    pub(super) fn tell(&mut self, told: &Told, output: &mut Output) {
         let mut text = std::mem::take(&mut self.event_text);
-        text.fill(&event);
+        text.fill(&told.event);
         let mut untagged = None;
-        for Listener { session, tag } in listeners {
+        let mut streamed = None;
+        for &Listener { session, tag } in &told.listeners {
             let Some(state) = self.sessions.get(session) else { continue };
-            let Channel::Socket(conn) = state.channel;
+            let conn = match state.channel {
+                Channel::Socket(conn) => conn,
+                Channel::Stream(_) => {
+                    self.tell_stream(session, told, &mut streamed, output);
+                    continue;
+                }
+                Channel::Rest(_) => continue,
+            };
             let bytes = match (tag, &untagged) {
                 (None, Some(range)) => std::ops::Range::clone(range),
                 _ => {

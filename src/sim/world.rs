@@ -69,6 +69,18 @@ impl World {
     /// A world of `shards` engines.
     #[must_use]
     pub fn with(shards: u8, seed: u64, settings: &Arc<Settings>, rules: &Arc<Ruleset>) -> Self {
+        Self::believing(shards, seed, settings, rules, &Arc::new(Verifier::default()))
+    }
+
+    /// A world of `shards` engines that believe whom `verifier` believes.
+    #[must_use]
+    pub fn believing(
+        shards: u8,
+        seed: u64,
+        settings: &Arc<Settings>,
+        rules: &Arc<Ruleset>,
+        verifier: &Arc<Verifier>,
+    ) -> Self {
         let mut dice = ChaCha12Rng::seed_from_u64(seed);
         let common_seed = [dice.next_u64(), dice.next_u64(), dice.next_u64(), dice.next_u64()];
         let now = now(START);
@@ -84,7 +96,7 @@ impl World {
                 namespaces: std::collections::BTreeMap::new(),
                 is_restricted: false,
                 rules: rules.clone(),
-                verifier: Arc::new(Verifier::default()),
+                verifier: verifier.clone(),
             };
             Engine::new(config, now)
         };
@@ -208,6 +220,11 @@ impl World {
         String::from_utf8_lossy(self.clients[client.0].head.as_deref().unwrap_or_default()).into_owned()
     }
 
+    /// What has arrived since the last call, of a client that has not opened a WebSocket.
+    pub fn take_bytes(&mut self, client: Client) -> Vec<u8> {
+        self.clients[client.0].head.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// How many pings have arrived.
     #[must_use]
     pub fn pings(&self, client: Client) -> usize {
@@ -231,18 +248,15 @@ impl World {
                 .filter(|(from, to)| !self.queues[*from][*to].is_empty())
                 .collect();
             if waiting.is_empty() {
-                break;
+                let Some(busy) = self.engines.iter().position(Engine::is_busy) else { break };
+                self.input(busy, Input::Tick);
+                continue;
             }
             #[expect(clippy::cast_possible_truncation, reason = "the remainder is small")]
             let (from, to) = waiting[(self.dice.next_u64() % waiting.len() as u64) as usize];
             let message = self.queues[from][to].pop_front().expect("it was not empty");
             #[expect(clippy::cast_possible_truncation, reason = "shards are few")]
             self.input(to, Input::Forwarded { from: ShardId(from as u8), message });
-        }
-        for shard in 0..self.engines.len() {
-            while self.engines[shard].is_busy() {
-                self.input(shard, Input::Tick);
-            }
         }
     }
 

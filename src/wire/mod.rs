@@ -10,6 +10,7 @@ pub mod http;
 mod input;
 #[doc(hidden)]
 pub mod probe;
+pub mod rest;
 pub mod ws;
 
 pub use input::Input;
