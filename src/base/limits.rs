@@ -35,8 +35,6 @@ pub const BODY_BYTES_PER_SECOND_MIN: usize = 8 * 1024;
 pub const ANSWER_MAX: Millis = Millis(60_000);
 /// Time for which a client may take nothing of a long answer.
 pub const SEND_STALL_MAX: Millis = Millis(30_000);
-/// Time for which a connection may ask nothing.
-pub const KEEP_ALIVE_MAX: Millis = Millis(60_000);
 /// A stream shows a sign of life at least this often (*Firebase*).
 pub const KEEP_ALIVE: Millis = Millis(30_000);
 /// Bytes of a namespace's name.
@@ -60,6 +58,8 @@ pub const SEND_BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const CONNECTIONS_MAX: u32 = 1 << 24;
 /// Time from accept to a complete request head.
 pub const HANDSHAKE_MAX: Millis = Millis(10_000);
+/// How long a connection may stay open between two requests.
+pub const KEEP_ALIVE_MAX: Millis = Millis(75_000);
 /// The resolution of every deadline.
 pub const TICK: Millis = Millis(16);
 /// The shortest heartbeat and the shortest session timeout that may be configured.

@@ -2,6 +2,8 @@
 
 use super::home::Channel;
 use super::rest::{Arrived, Dialogue};
+use super::poll;
+use super::visit::Visitor;
 use super::{Effect, Engine, Hangup, Notice, Output};
 use crate::base::limits::{HANDSHAKE_MAX, SEND_BACKLOG_BYTES_MAX};
 use crate::base::{ConnId, Instant, Now, SessionId, SessionRef};
@@ -25,6 +27,8 @@ pub(super) enum Link {
     Vacant,
     /// Requests.
     Http(Box<Http>),
+    /// A request that waits for its answer.
+    Visiting(Box<Visitor>),
     /// A WebSocket with a session.
     Socket(Box<Socket>),
     /// A response that does not end, with a session.
@@ -48,6 +52,19 @@ pub(super) struct Http {
     is_head_awaited: bool,
 }
 
+impl Http {
+    pub(super) const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Waits for another request. The caller arms the wheel.
+    pub(super) const fn rest(&mut self, until: Instant) {
+        self.deadline = until;
+        self.next_look = until;
+        self.is_head_awaited = false;
+    }
+}
+
 /// A WebSocket.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -62,6 +79,7 @@ pub(super) struct Socket {
 enum Route {
     Socket(Join),
     Rest(Box<Arrived>),
+    Poll(poll::Call),
     BadUpgrade(http::BadUpgrade),
     Refuse { status: u16, error: &'static str },
 }
@@ -77,6 +95,9 @@ struct Join {
 
 impl Route {
     fn of(head: &http::Head<'_>) -> Self {
+        if head.path == "/.lp" {
+            return Self::Poll(poll::Call::read(head));
+        }
         if head.path != "/.ws" && head.path != "/.ws/" {
             return Self::Rest(Box::new(Arrived::read(head)));
         }
@@ -146,6 +167,14 @@ impl Engine {
                     *self.link(conn) = Link::Stream(session);
                     return self.heard(now, session);
                 }
+                Link::Visiting(mut visitor) => {
+                    if visitor.keep(bytes.take(bytes.len())) {
+                        *self.link(conn) = Link::Visiting(visitor);
+                    } else {
+                        self.hang_up_on_visitor(conn, &visitor, output);
+                    }
+                    return;
+                }
                 link @ (Link::Vacant | Link::Busy | Link::Closing) => {
                     *self.link(conn) = link;
                     return;
@@ -182,19 +211,28 @@ impl Engine {
             Err(bad) => Route::Refuse { status: bad.status(), error: bad.as_str() },
         };
         http.is_head_awaited = false;
-        *self.link(conn) = Link::Http(http);
         match route {
-            Route::Socket(join) => self.join(now, conn, &join, output),
+            Route::Socket(join) => {
+                *self.link(conn) = Link::Http(http);
+                self.join(now, conn, &join, output)
+            }
             Route::Rest(arrived) => {
+                *self.link(conn) = Link::Http(http);
                 self.rest_arrived(now, conn, *arrived, output);
                 Next::GoOn
             }
+            Route::Poll(call) => {
+                self.called(now, conn, http, call, output);
+                Next::GoOn
+            }
             Route::BadUpgrade(bad) => {
+                *self.link(conn) = Link::Http(http);
                 self.send_bytes(conn, output, |out| bad.write(out));
                 self.close(conn, output);
                 Next::Stop
             }
             Route::Refuse { status, error } => {
+                *self.link(conn) = Link::Http(http);
                 self.refuse(conn, status, error, output);
                 Next::Stop
             }
@@ -365,8 +403,17 @@ impl Engine {
     /// A message that not even an answer can be made for: the session is over.
     pub(super) fn violation(&mut self, now: Now, session: SessionRef, what: &'static str, output: &mut Output) {
         let Some(state) = self.sessions.get(session) else { return };
-        let conn = state.channel.conn();
-        self.break_off(now, conn, session, ws::close_code::POLICY, what, output);
+        match &state.channel {
+            Channel::Socket(conn) => {
+                let conn = *conn;
+                self.break_off(now, conn, session, ws::close_code::POLICY, what, output);
+            }
+            Channel::Poll(polled) => {
+                output.effects.push(Effect::Notice(Notice::Violation { conn: polled.last, what }));
+                self.end(now, session, End::Killed, None, output);
+            }
+            Channel::Rest(_) | Channel::Stream(_) => unreachable!("their clients send no messages"),
+        }
     }
 
     pub(super) fn close(&mut self, conn: ConnId, output: &mut Output) {
@@ -383,18 +430,17 @@ impl Engine {
     }
 
     pub(super) fn hung_up(&mut self, now: Now, conn: ConnId, how: Hangup, output: &mut Output) {
-        let link = std::mem::take(self.link(conn));
-        let session = match link {
-            Link::Socket(socket) => socket.session,
-            Link::Stream(session) => session,
-            Link::Http(http) => return self.rest_forget(conn, &http),
-            Link::Vacant | Link::Busy | Link::Closing => return,
-        };
         let end = match how {
             Hangup::Finished | Hangup::Ours => End::Closed,
             Hangup::Broken => End::Dropped,
         };
-        self.end(now, session, end, None, output);
+        match std::mem::take(self.link(conn)) {
+            Link::Socket(socket) => self.end(now, socket.session, end, None, output),
+            Link::Stream(session) => self.end(now, session, end, None, output),
+            Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, end, output),
+            Link::Http(http) => self.rest_forget(conn, &http),
+            Link::Vacant | Link::Busy | Link::Closing => {}
+        }
     }
 
     /// The driver says how much waits to be sent.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rand_core::RngCore as _;
 
+use super::poll::Polled;
 use super::rest::Stream;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
@@ -30,7 +31,7 @@ pub(super) struct Session {
     /// Its last words.
     ledger: Ledger,
     /// When the last byte of it arrived.
-    heard: Instant,
+    pub(super) heard: Instant,
     /// When its wheel entry that counts is due.
     next_look: Instant,
     /// When it was last asked for a sign of life.
@@ -53,20 +54,12 @@ pub(super) struct Session {
 pub(super) enum Channel {
     /// A WebSocket.
     Socket(ConnId),
+    /// Requests that come and go.
+    Poll(Box<Polled>),
     /// Plain requests, one at a time.
     Rest(ConnId),
     /// A response that does not end.
     Stream(Box<Stream>),
-}
-
-impl Channel {
-    /// The connection that what arrives comes from.
-    pub(super) fn conn(&self) -> ConnId {
-        match self {
-            Self::Socket(conn) | Self::Rest(conn) => *conn,
-            Self::Stream(stream) => stream.conn,
-        }
-    }
 }
 
 /// A [`Word`] that is kept for a while.
@@ -103,6 +96,11 @@ impl Session {
         self.asked.wrapping_sub(self.answered)
     }
 
+    /// Whether what the client says now has to wait.
+    pub(super) const fn is_held_back(&self) -> bool {
+        self.is_waiting || self.is_paused
+    }
+
     fn deadline(&self) -> Instant {
         self.heard + self.settings.session_timeout
     }
@@ -116,13 +114,16 @@ impl Session {
 }
 
 impl Engine {
-    /// Opens a session; its client hears nothing yet.
+    /// Opens a session; its client hears nothing yet. A server that is stopping has no room.
     pub(super) fn open_session(
         &mut self,
         now: Now,
         channel: Channel,
         namespace: Namespace,
     ) -> Result<(SessionRef, SessionId), session::Full> {
+        if self.drain.is_on {
+            return Err(session::Full);
+        }
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
         let settings = self.settings_for(&channel, settings);
@@ -196,13 +197,17 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         assert!(state.is_waiting, "a session is settled once");
         state.is_waiting = false;
-        match state.channel {
-            Channel::Socket(conn) => {
-                self.unpause_if_calm(session, output);
-                self.received_while_waiting(now, conn, output);
-            }
-            Channel::Stream(_) => self.stream_listen(session, output),
-            Channel::Rest(_) => unreachable!("only clients with a session of their own replace one"),
+        let (socket, is_stream) = match state.channel {
+            Channel::Socket(conn) => (Some(conn), false),
+            Channel::Stream(_) => (None, true),
+            Channel::Poll(_) | Channel::Rest(_) => (None, false),
+        };
+        self.unpause_if_calm(session, output);
+        if is_stream {
+            self.stream_listen(session, output);
+        }
+        if let Some(conn) = socket {
+            self.received_while_waiting(now, conn, output);
         }
     }
 
@@ -412,9 +417,9 @@ impl Engine {
 
     fn pause(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
-        let conn = state.channel.conn();
-        if !state.is_paused {
-            state.is_paused = true;
+        if !std::mem::replace(&mut state.is_paused, true)
+            && let Channel::Socket(conn) = state.channel
+        {
             output.effects.push(Effect::Read { conn, is_wanted: false });
         }
     }
@@ -422,10 +427,13 @@ impl Engine {
     fn unpause_if_calm(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         let is_calm = !state.is_waiting && state.in_flight() < REQUESTS_IN_FLIGHT_MAX / 2;
-        let conn = state.channel.conn();
         if state.is_paused && is_calm {
             state.is_paused = false;
-            output.effects.push(Effect::Read { conn, is_wanted: true });
+            match state.channel {
+                Channel::Socket(conn) => output.effects.push(Effect::Read { conn, is_wanted: true }),
+                Channel::Poll(_) => self.stir(session),
+                Channel::Rest(_) | Channel::Stream(_) => {}
+            }
         }
     }
 
@@ -463,6 +471,7 @@ impl Engine {
                 Channel::Socket(conn) => {
                     self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
                 }
+                Channel::Poll(_) => self.let_a_poll_go(now, session, output),
                 Channel::Stream(_) => self.keep_stream_alive(now, session, output),
                 Channel::Rest(_) => {}
             }
@@ -498,6 +507,7 @@ impl Engine {
         }));
         match channel {
             Channel::Socket(conn) => self.send_away(conn, end, output),
+            Channel::Poll(polled) => self.dismiss(now, *polled, output),
             Channel::Stream(stream) => self.stream_over(*stream, output),
             Channel::Rest(_) => unreachable!("it has returned"),
         }
@@ -508,12 +518,17 @@ impl Engine {
         self.send(owner, Message::Over(Box::new(over)), output);
     }
 
-    /// Ends up to `count_max` sessions because the server stops.
-    pub(super) fn end_some_sessions(&mut self, now: Now, count_max: usize, output: &mut Output) {
-        let some: Vec<_> = self.all_sessions().map(|(session, _)| session).take(count_max).collect();
+    /// Ends the sessions of the next `slots_count` slots because the server stops. Says whether those
+    /// were the last.
+    pub(super) fn end_some_sessions(&mut self, now: Now, slots_count: u32, output: &mut Output) -> bool {
+        let from = self.drain.next_slot;
+        let to = from.saturating_add(slots_count).min(self.sessions.slots_count());
+        self.drain.next_slot = to;
+        let some: Vec<_> = self.sessions.iter_slots(from..to).map(|(session, _)| session).collect();
         for session in some {
             self.end(now, session, End::ServerStopped, None, output);
         }
+        to == self.sessions.slots_count()
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::visit::{Caller, Response, Visit};
 use crate::base::{Instant, SessionId, SessionRef, ShardId};
 use crate::data::{Location, Path};
 use crate::op::{End, Identity, Namespace, Outcome, Refusal, Request, Write};
@@ -75,6 +76,24 @@ pub enum Message {
         number: i64,
         /// What came of it.
         done: Managed,
+    },
+    /// To a session's home: a request for it has arrived.
+    Visit(Box<Visit>),
+    /// To a connection's core: the answer to its request.
+    Response {
+        /// Who waits for it.
+        to: Caller,
+        /// What it says.
+        response: Box<Response>,
+    },
+    /// To a session's home: the connection is gone whose request waited there.
+    Gone {
+        /// Who no longer waits.
+        caller: Caller,
+        /// For which session it came.
+        session: SessionId,
+        /// What that makes of the session.
+        end: End,
     },
     /// While draining: the sender will send nothing more.
     Silence,
@@ -165,6 +184,8 @@ pub struct Ask {
     pub namespace: Namespace,
     /// As far as the rules can see.
     pub identity: Arc<Identity>,
+    /// When it asked.
+    pub heard: Instant,
     /// For what.
     pub request: Request,
 }

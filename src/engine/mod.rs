@@ -14,8 +14,10 @@ mod home;
 mod io;
 mod message;
 mod owner;
+mod poll;
 mod rest;
 mod say;
+mod visit;
 
 use std::collections::VecDeque;
 
@@ -25,9 +27,10 @@ use rand_core::{RngCore as _, SeedableRng as _};
 pub use config::{Config, LateLastWords, Settings};
 pub use io::{Effect, Hangup, Input, Notice, Output};
 pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
+pub use visit::{Caller, Errand, Response, Visit};
 
 use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX};
-use crate::base::{ConnId, Hashing, Instant, Map, Now, ShardId};
+use crate::base::{ConnId, Hashing, Instant, Map, Now, SessionRef, ShardId};
 use crate::json;
 use crate::op::Namespace;
 use crate::session::Table;
@@ -39,8 +42,8 @@ use home::Session;
 
 /// Ids that one call takes from a wheel: what keeps a turn short when many deadlines meet.
 const DUE_MAX: usize = 512;
-/// Sessions that one turn ends while draining.
-const DRAIN_MAX: usize = 512;
+/// Slots of the session table that one turn empties while draining.
+const DRAIN_MAX: u32 = 512;
 
 /// One core's engine.
 #[derive(Debug)]
@@ -63,6 +66,10 @@ pub struct Engine {
     shards: Map<Namespace, Shard>,
     /// What this engine has to say to itself.
     inner: VecDeque<Message>,
+    /// Requests that have waited for an answer, ever: each is named by its number.
+    tickets: u64,
+    /// Polled sessions that have something to say or to hear.
+    stirred: Vec<SessionRef>,
     drain: Drain,
     /// Requests without a socket.
     desk: rest::Desk,
@@ -75,6 +82,8 @@ pub struct Engine {
 #[derive(Debug, Default)]
 struct Drain {
     is_on: bool,
+    /// The sessions in all slots before this one are over.
+    next_slot: u32,
     /// All own sessions are over and the other engines know it.
     is_silent: bool,
     /// Engines that will send nothing more.
@@ -97,6 +106,8 @@ impl Engine {
             conn_wheel: Wheel::new(now.instant),
             shards: hashing.map(),
             inner: VecDeque::new(),
+            tickets: 0,
+            stirred: Vec::new(),
             drain: Drain::default(),
             desk: rest::Desk::default(),
             reader: json::Reader::default(),
@@ -125,6 +136,7 @@ impl Engine {
             }
         }
         self.settle(now, output);
+        self.serve_polls(now, output);
     }
 
     /// When [`Input::Tick`] is due, if nothing else happens before.
@@ -215,6 +227,9 @@ impl Engine {
             Message::Leave(leave) => self.leave_with_stream(*leave, output),
             Message::Manage(manage) => self.manage(*manage, output),
             Message::Managed { session, number, done } => self.managed(session, number, done),
+            Message::Visit(visit) => self.visited(now, *visit, output),
+            Message::Response { to, response } => self.answer_visitor(now, to, &response, output),
+            Message::Gone { caller, session, end } => self.caller_gone(now, caller, &session, end, output),
             Message::Silence => {
                 self.drain.silent_peers += 1;
                 self.drain(now, output);
@@ -225,8 +240,8 @@ impl Engine {
     /// One slice of stopping: ends sessions, then tells the other engines, then waits for theirs.
     fn drain(&mut self, now: Now, output: &mut Output) {
         if self.drain.is_on && !self.drain.is_silent {
-            self.end_some_sessions(now, DRAIN_MAX, output);
-            if self.sessions.is_empty() {
+            if self.end_some_sessions(now, DRAIN_MAX, output) {
+                assert!(self.sessions.is_empty(), "none was opened since the drain began");
                 self.drain.is_silent = true;
                 for peer in (0..self.config.shards).map(ShardId).filter(|peer| *peer != self.config.shard) {
                     output.effects.push(Effect::Forward { to: peer, message: Message::Silence });

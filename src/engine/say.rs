@@ -22,6 +22,7 @@ impl Engine {
             }),
             Channel::Rest(conn) => self.rest_word(conn, word),
             Channel::Stream(_) => self.stream_word(session, word, output),
+            Channel::Poll(_) => self.post_word(session, word),
         }
     }
 
@@ -38,10 +39,14 @@ impl Engine {
         text.fill(&told.event);
         let mut untagged = None;
         let mut streamed = None;
-        for &Listener { session, tag } in &told.listeners {
+        for &Listener { session, tag, .. } in &told.listeners {
             let Some(state) = self.sessions.get(session) else { continue };
             let conn = match state.channel {
                 Channel::Socket(conn) => conn,
+                Channel::Poll(_) => {
+                    self.post(session, |message| text.write(message, tag));
+                    continue;
+                }
                 Channel::Stream(_) => {
                     self.tell_stream(session, told, &mut streamed, output);
                     continue;

@@ -169,6 +169,26 @@ impl World {
         }
     }
 
+    /// Sends a request without a body.
+    pub fn get(&mut self, client: Client, target: &str) {
+        self.send_bytes(client, format!("GET {target} HTTP/1.1\r\nHost: sim.example:9000\r\n\r\n").as_bytes());
+    }
+
+    /// The next whole response that has arrived: its head, and its body.
+    pub fn take_response(&mut self, client: Client) -> Option<(String, String)> {
+        let arrived = self.clients[client.0].head.as_mut()?;
+        let head_bytes = arrived.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8_lossy(&arrived[..head_bytes]).into_owned();
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        let body_bytes = length.map_or(0, |length| length.parse().expect("a length is a number"));
+        if arrived.len() < head_bytes + body_bytes {
+            return None;
+        }
+        let rest = arrived.split_off(head_bytes + body_bytes);
+        let whole = std::mem::replace(arrived, rest);
+        Some((head, String::from_utf8_lossy(&whole[head_bytes..]).into_owned()))
+    }
+
     /// Sends a text frame.
     pub fn send(&mut self, client: Client, text: &str) {
         let mut frame = Vec::new();

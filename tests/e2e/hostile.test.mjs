@@ -30,7 +30,7 @@ after(async () => {
 async function othersAreServed() {
   const value = ++honest.count;
   await soon("the honest writer's acknowledgement", honest.writer.ref("status").set(value), 20_000);
-  await honest.seen.untilLast(value);
+  await honest.seen.until((seen) => seen.includes(value), `${value}`, 20_000);
 }
 
 /** A bare connection. */

@@ -30,6 +30,7 @@ export class Raw {
     raw.opened = new Promise((resolve) => raw.socket.on("open", resolve));
     raw.closed = new Promise((resolve) => raw.socket.on("close", (code) => resolve(code)));
     raw.socket.on("message", (data, isBinary) => raw.#frame(isBinary ? data : String(data)));
+    raw.closed.then((code) => (raw.code = code));
     t.after(() => raw.socket.terminate());
     return raw;
   }
@@ -58,7 +59,12 @@ export class Raw {
   /** Sends a request, waits for its answer: `{ s, d }`. */
   async ask(a, b) {
     const r = this.begin(a, b);
-    const seen = await this.messages.until((seen) => seen.some((m) => m.d?.r === r), `the answer to ${a} ${JSON.stringify(b)?.slice(0, 200)}`);
+    const name = `${a} ${JSON.stringify(b)?.slice(0, 200)}`;
+    const closed = this.closed.then((code) => {
+      throw new Error(`closed with ${code} after ${name}`);
+    });
+    const answered = this.messages.until((seen) => seen.some((m) => m.d?.r === r), `the answer to ${name}`);
+    const seen = await Promise.race([answered, closed]);
     return seen.find((m) => m.d?.r === r).d.b;
   }
 
