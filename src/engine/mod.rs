@@ -18,6 +18,7 @@ mod io;
 mod message;
 mod owner;
 mod poll;
+mod rest;
 mod say;
 mod visit;
 
@@ -29,7 +30,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 pub use config::{Config, LateLastWords, Settings};
 pub use engineio::Order;
 pub use io::{Effect, Hangup, Input, Notice, Output};
-pub use message::{Ask, Message, Over};
+pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
 pub use visit::{Caller, Errand, Response, Visit};
 
 use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX};
@@ -74,6 +75,8 @@ pub struct Engine {
     /// Sessions without a connection of their own that may have something to say or to hear.
     stirred: Vec<SessionRef>,
     drain: Drain,
+    /// Requests without a socket.
+    desk: rest::Desk,
     reader: json::Reader,
     /// For the text of one event.
     event_text: firebase::EventText,
@@ -112,6 +115,7 @@ impl Engine {
             tickets: 0,
             stirred: Vec::new(),
             drain: Drain::default(),
+            desk: rest::Desk::default(),
             reader: json::Reader::default(),
             event_text: firebase::EventText::default(),
             wilddog_text: wilddog::EventText::default(),
@@ -156,7 +160,7 @@ impl Engine {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let is_draining = self.drain.is_on && !self.drain.is_silent;
-        is_draining || self.session_wheel.is_behind() || self.conn_wheel.is_behind()
+        is_draining || self.session_wheel.is_behind() || self.conn_wheel.is_behind() || self.has_pieces()
     }
 
     /// How many sessions live here.
@@ -167,8 +171,13 @@ impl Engine {
 
     /// Says to itself what it has to say, until nothing is left.
     fn settle(&mut self, now: Now, output: &mut Output) {
-        while let Some(message) = self.inner.pop_front() {
-            self.deliver(now, message, output);
+        loop {
+            while let Some(message) = self.inner.pop_front() {
+                self.deliver(now, message, output);
+            }
+            if !self.rest_go_on(now, output) {
+                break;
+            }
         }
     }
 
@@ -182,6 +191,7 @@ impl Engine {
         for slot in due {
             self.look_at_session(now, slot, output);
         }
+        self.send_pieces(now, output);
         if self.drain.is_on {
             self.drain(now, output);
         }
@@ -208,7 +218,7 @@ impl Engine {
         match message {
             Message::Ask(ask) => self.asked(now, *ask, output),
             Message::Answer { session, number, outcome } => self.answered(session, number, outcome, output),
-            Message::Tell(told) => self.tell(told, output),
+            Message::Tell(told) => self.tell(&told, output),
             Message::Identify { session, namespace, identity } => {
                 self.identified(now, session, &namespace, &identity, output);
             }
@@ -221,6 +231,9 @@ impl Engine {
             Message::Supersede { old, new, namespace } => self.supersede(now, old, new, &namespace, output),
             Message::Settled { session } => self.go_on(now, session, output),
             Message::Introduce { owner } => self.introduce_all(owner, output),
+            Message::Leave(leave) => self.leave_with_stream(*leave, output),
+            Message::Manage(manage) => self.manage(*manage, output),
+            Message::Managed { session, number, done } => self.managed(session, number, done),
             Message::Visit(visit) => self.visited(now, *visit, output),
             Message::Response { to, response } => self.answer_visitor(now, to, &response, output),
             Message::Switch { to, session } => self.switch_visitor(now, to, session, output),

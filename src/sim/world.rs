@@ -68,14 +68,25 @@ impl World {
         Self::with(shards, seed, &Arc::new(Settings::default()), &Arc::new(Ruleset::open()))
     }
 
-    /// A world of `shards` engines.
+    /// A world of `shards` engines that believe nobody.
     #[must_use]
     pub fn with(shards: u8, seed: u64, settings: &Arc<Settings>, rules: &Arc<Ruleset>) -> Self {
+        let verifier = Verifier::new(AuthConfig::default()).expect("there is nothing in it that could be wrong");
+        Self::believing(shards, seed, settings, rules, &Arc::new(verifier))
+    }
+
+    /// A world of `shards` engines that believe whom `verifier` believes.
+    #[must_use]
+    pub fn believing(
+        shards: u8,
+        seed: u64,
+        settings: &Arc<Settings>,
+        rules: &Arc<Ruleset>,
+        verifier: &Arc<Verifier>,
+    ) -> Self {
         let mut dice = ChaCha12Rng::seed_from_u64(seed);
         let common_seed = [dice.next_u64(), dice.next_u64(), dice.next_u64(), dice.next_u64()];
         let now = now(START);
-        let auth = AuthConfig { is_dev: true, ..AuthConfig::default() };
-        let verifier = Arc::new(Verifier::new(auth).expect("there is nothing in it that could be wrong"));
         let engine = |shard| {
             let mut engine_seed = [0; 32];
             dice.fill_bytes(&mut engine_seed);
@@ -260,6 +271,11 @@ impl World {
         String::from_utf8_lossy(self.clients[client.0].head.as_deref().unwrap_or_default()).into_owned()
     }
 
+    /// What has arrived since the last call, of a client that has not opened a WebSocket.
+    pub fn take_bytes(&mut self, client: Client) -> Vec<u8> {
+        self.clients[client.0].head.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// How many pings have arrived.
     #[must_use]
     pub fn pings(&self, client: Client) -> usize {
@@ -283,18 +299,15 @@ impl World {
                 .filter(|(from, to)| !self.queues[*from][*to].is_empty())
                 .collect();
             if waiting.is_empty() {
-                break;
+                let Some(busy) = self.engines.iter().position(Engine::is_busy) else { break };
+                self.input(busy, Input::Tick);
+                continue;
             }
             #[expect(clippy::cast_possible_truncation, reason = "the remainder is small")]
             let (from, to) = waiting[(self.dice.next_u64() % waiting.len() as u64) as usize];
             let message = self.queues[from][to].pop_front().expect("it was not empty");
             #[expect(clippy::cast_possible_truncation, reason = "shards are few")]
             self.input(to, Input::Forwarded { from: ShardId(from as u8), message });
-        }
-        for shard in 0..self.engines.len() {
-            while self.engines[shard].is_busy() {
-                self.input(shard, Input::Tick);
-            }
         }
     }
 
