@@ -1,8 +1,8 @@
 //! Connections: HTTP until they become something else.
 
 use super::home::Channel;
-use super::rest::{Arrived, Dialogue};
 use super::poll;
+use super::rest::{Arrived, Dialogue};
 use super::visit::Visitor;
 use super::{Effect, Engine, Hangup, Notice, Output};
 use crate::base::limits::{HANDSHAKE_MAX, SEND_BACKLOG_BYTES_MAX};

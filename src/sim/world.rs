@@ -69,18 +69,6 @@ impl World {
     /// A world of `shards` engines.
     #[must_use]
     pub fn with(shards: u8, seed: u64, settings: &Arc<Settings>, rules: &Arc<Ruleset>) -> Self {
-        Self::believing(shards, seed, settings, rules, &Arc::new(Verifier::default()))
-    }
-
-    /// A world of `shards` engines that believe whom `verifier` believes.
-    #[must_use]
-    pub fn believing(
-        shards: u8,
-        seed: u64,
-        settings: &Arc<Settings>,
-        rules: &Arc<Ruleset>,
-        verifier: &Arc<Verifier>,
-    ) -> Self {
         let mut dice = ChaCha12Rng::seed_from_u64(seed);
         let common_seed = [dice.next_u64(), dice.next_u64(), dice.next_u64(), dice.next_u64()];
         let now = now(START);
