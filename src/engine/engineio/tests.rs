@@ -451,7 +451,9 @@ fn the_name_lookup_names_who_was_asked() {
 
 #[test]
 fn signing_in_by_request_is_always_answered_with_success() {
-    let mut world = World::new(1, 13);
+    let nobody = crate::auth::Verifier::new(crate::auth::AuthConfig::default()).expect("nothing in it is wrong");
+    let rules = crate::rules::Ruleset::open();
+    let mut world = World::believing(1, 13, &Arc::default(), &Arc::new(rules), &Arc::new(nobody));
     let line = world.dial(0);
     for (operation, body) in [
         ("verifyCustomToken", r#"{"token":"t"}"#),
