@@ -585,19 +585,19 @@ fn claim_of<'v>(claim: &'v Json, name: &str) -> Result<&'v Json, Fail> {
     }
 }
 
-/// `claim[key]`
+/// `claim[key]`: of an object by text or number, of a list by number.
 fn property<'v>(claim: &Value<'v>, key: &Value<'_>) -> Result<Value<'v>, Fail> {
     let mut buffer = ryu_js::Buffer::new();
     let name = match key {
         Value::Number(number) => buffer.format(*number),
         other => other.as_text()?,
     };
-    match claim {
-        Value::Null => Ok(Value::Null),
-        Value::Claims(claims @ Json::Object(_)) => Ok(Value::of_json(claim_of(claims, name)?)),
-        Value::Claims(Json::Array(list)) => {
-            let is_index = name == "0" || (!name.starts_with('0') && name.bytes().all(|byte| byte.is_ascii_digit()));
-            let element = if is_index { name.parse::<usize>().ok().and_then(|index| list.get(index)) } else { None };
+    match (claim, key) {
+        (Value::Null, _) => Ok(Value::Null),
+        (Value::Claims(claims @ Json::Object(_)), _) => Ok(Value::of_json(claim_of(claims, name)?)),
+        // Whatever is no whole number of at least 0 is not the place of an element.
+        (Value::Claims(Json::Array(list)), Value::Number(_)) => {
+            let element = name.parse().ok().and_then(|index: usize| list.get(index));
             Ok(element.map_or(Value::Null, Value::of_json))
         }
         _ => Err(Fail::Type),
