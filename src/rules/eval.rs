@@ -249,15 +249,7 @@ impl<'v> Scene<'_, 'v> {
                 Ok(false)
             }
             Test::Choose(parts) => self.test(if self.test(&parts.0)? { &parts.1 } else { &parts.2 }),
-            Test::Equal { is_wanted, sides } => {
-                let (left, right) = (self.term(&sides.0)?, self.term(&sides.1)?);
-                if let (Value::Text(left), Value::Text(right)) = (&left, &right)
-                    && left.len() == right.len()
-                {
-                    self.charge(left.len())?;
-                }
-                Ok(equal(&left, &right)? == *is_wanted)
-            }
+            Test::Equal { is_wanted, sides } => Ok(self.equal(&sides.0, &sides.1)? == *is_wanted),
             Test::Exists(place) => Ok(self.place(place, 0)?.exists()),
             Test::HasChildren(place) => Ok(self.place(place, 0)?.has_children()),
             Test::HasAll(place, list) => {
@@ -313,6 +305,31 @@ impl<'v> Scene<'_, 'v> {
             | Test::HasChildren(_)
             | Test::HasAll(..) => unreachable!("the caller has looked"),
         }
+    }
+
+    fn equal(&self, left: &'v Term, right: &'v Term) -> Result<bool, Fail> {
+        match (left, right) {
+            // The two commonest comparisons, without values in between.
+            (Term::Val(place), Term::Text(wanted)) => {
+                let leaf = self.place(place, 0)?.leaf();
+                Ok(matches!(leaf, Some(Leaf::Text(text)) if text.as_str() == &**wanted))
+            }
+            (Term::Auth(names), Term::Null) => Ok(self.claim(names)?.is_null()),
+            _ => {
+                let (left, right) = (self.term(left)?, self.term(right)?);
+                if let (Value::Text(left), Value::Text(right)) = (&left, &right)
+                    && left.len() == right.len()
+                {
+                    self.charge(left.len())?;
+                }
+                equal(&left, &right)
+            }
+        }
+    }
+
+    /// A property of `auth`, or of its properties.
+    fn claim(&self, names: &[Box<str>]) -> Result<&'v Json, Fail> {
+        names.iter().try_fold(self.auth, |claim, name| claim_of(claim, name))
     }
 
     /// The place `up` levels above `place`.
@@ -383,13 +400,7 @@ impl<'v> Scene<'_, 'v> {
             Term::Text(text) => Value::Text(text),
             Term::Now => Value::Number(self.now),
             Term::Capture(level) => Value::Text(self.trail[usize::from(*level)].key),
-            Term::Auth(names) => {
-                let mut claim = self.auth;
-                for name in names {
-                    claim = claim_of(claim, name)?;
-                }
-                Value::of_json(claim)
-            }
+            Term::Auth(names) => Value::of_json(self.claim(names)?),
             Term::Val(place) => {
                 let cursor = self.place(place, 0)?;
                 match cursor.leaf() {
