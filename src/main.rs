@@ -1,1 +1,5 @@
-fn main() {}
+//! The command `stillhere`.
+
+fn main() -> std::process::ExitCode {
+    stillhere::server::main()
+}

@@ -1,5 +1,7 @@
 //! Keyed hashing for tables that clients can fill.
 
+#![expect(clippy::disallowed_types, reason = "this is where the map gets its seeded hasher")]
+
 use std::collections::HashMap;
 
 /// Builds the hashers of one engine. Keyed, so that nobody outside can aim for collisions, and

@@ -5,6 +5,7 @@
 //! a B+tree of shared pages, so that a clone is O(1) and a change after it copies one page a level.
 //! Finding, changing: O(log n). A full page of leaves: 64 × 48 bytes.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::key::{Key, KeyStr};
@@ -138,6 +139,54 @@ impl Children {
         iter
     }
 
+    /// The children from `start` on, in key order. O(log n) to begin with.
+    #[must_use]
+    pub fn from(&self, start: Bound<&KeyStr>) -> Walk<'_> {
+        self.walk(start, Side::First)
+    }
+
+    /// The children up to `end`, the last one first. O(log n) to begin with.
+    #[must_use]
+    pub fn back_from(&self, end: Bound<&KeyStr>) -> Walk<'_> {
+        self.walk(end, Side::Last)
+    }
+
+    fn walk(&self, edge: Bound<&KeyStr>, side: Side) -> Walk<'_> {
+        let mut walk = Walk { leaves: &[], pages: Vec::new(), side };
+        match &self.0 {
+            Shape::Small(list) => walk.leaves = walk.trim(list, edge),
+            Shape::Large { root, .. } => walk.descend(root, edge),
+        }
+        walk
+    }
+
+    /// The children from `key` on, in key order. O(log n).
+    #[must_use]
+    pub fn iter_from(&self, key: &KeyStr) -> Iter<'_> {
+        let mut iter = Iter { leaves: [].iter(), pages: Vec::new() };
+        let rest = |list: &'_ [(Key, Node)]| list.partition_point(|(other, _)| KeyStr::new(other.as_str()) < key);
+        let mut page = match &self.0 {
+            Shape::Small(list) => {
+                iter.leaves = list[rest(list)..].iter();
+                return iter;
+            }
+            Shape::Large { root, .. } => &**root,
+        };
+        loop {
+            match page {
+                Page::Leaves(list) => {
+                    iter.leaves = list[rest(list)..].iter();
+                    return iter;
+                }
+                Page::Pages(pages) => {
+                    let index = page_of(pages, key);
+                    iter.pages.push(pages[index + 1..].iter());
+                    page = &pages[index].1;
+                }
+            }
+        }
+    }
+
     /// Gives back room that a list grew for and does not need.
     pub fn shrink(&mut self) {
         if let Shape::Small(list) = &mut self.0 {
@@ -183,6 +232,94 @@ impl<'c> Iterator for Iter<'c> {
             }
             match self.pages.last_mut()?.next() {
                 Some((_, page)) => self.descend(page),
+                None => {
+                    self.pages.pop();
+                }
+            }
+        }
+    }
+}
+
+/// From which side children are walked.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    First,
+    Last,
+}
+
+/// The children from some key on, in key order or the other way round.
+#[derive(Clone, Debug)]
+pub struct Walk<'c> {
+    /// What is left of the innermost page.
+    leaves: &'c [(Key, Node)],
+    /// What is left of the pages above, the innermost last.
+    pages: Vec<&'c [(Key, Arc<Page>)]>,
+    side: Side,
+}
+
+impl<'c> Walk<'c> {
+    /// What of `list` is on our side of `edge`.
+    fn trim(&self, list: &'c [(Key, Node)], edge: Bound<&KeyStr>) -> &'c [(Key, Node)] {
+        let (key, is_included) = match edge {
+            Bound::Unbounded => return list,
+            Bound::Included(key) => (key, true),
+            Bound::Excluded(key) => (key, false),
+        };
+        let (before, from) = list.split_at(find(list, key).unwrap_or_else(|index| index));
+        let is_at_key = from.first().is_some_and(|(first, _)| KeyStr::new(first.as_str()) == key);
+        match self.side {
+            Side::First => &from[usize::from(is_at_key && !is_included)..],
+            Side::Last => &list[..before.len() + usize::from(is_at_key && is_included)],
+        }
+    }
+
+    fn descend(&mut self, mut page: &'c Page, edge: Bound<&KeyStr>) {
+        loop {
+            match page {
+                Page::Leaves(list) => {
+                    self.leaves = self.trim(list, edge);
+                    return;
+                }
+                Page::Pages(pages) => {
+                    let index = match (edge, self.side) {
+                        (Bound::Included(key) | Bound::Excluded(key), _) => page_of(pages, key),
+                        (Bound::Unbounded, Side::First) => 0,
+                        (Bound::Unbounded, Side::Last) => pages.len() - 1,
+                    };
+                    self.pages.push(match self.side {
+                        Side::First => &pages[index + 1..],
+                        Side::Last => &pages[..index],
+                    });
+                    page = &pages[index].1;
+                }
+            }
+        }
+    }
+}
+
+impl<'c> Iterator for Walk<'c> {
+    type Item = (&'c Key, &'c Node);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let split = match self.side {
+                Side::First => self.leaves.split_first(),
+                Side::Last => self.leaves.split_last(),
+            };
+            if let Some(((key, node), rest)) = split {
+                self.leaves = rest;
+                return Some((key, node));
+            }
+            let pages = self.pages.last_mut()?;
+            let split = match self.side {
+                Side::First => pages.split_first(),
+                Side::Last => pages.split_last(),
+            };
+            match split {
+                Some(((_, page), rest)) => {
+                    *pages = rest;
+                    self.descend(page, Bound::Unbounded);
+                }
                 None => {
                     self.pages.pop();
                 }

@@ -79,12 +79,28 @@ impl Draft {
     pub fn from_json(item: Item<'_>, depth: usize) -> Result<Self, Invalid> {
         let mut reading = Reading { trail: SmallVec::new(), holes: Vec::new(), depth };
         let node = reading.node(item)?;
+        // A last word keeps its draft for as long as its session lives.
+        reading.holes.shrink_to_fit();
         Ok(Self { node, holes: reading.holes })
     }
 
     /// Reads JSON that is to be a priority.
     pub fn priority_from_json(item: Item<'_>) -> Result<PriorityDraft, Invalid> {
         priority(item)
+    }
+
+    /// The same, where it is to be a priority; `None` if it cannot be one.
+    #[must_use]
+    pub fn as_priority(&self) -> Option<PriorityDraft> {
+        if let [hole] = &self.holes[..] {
+            return hole.path.is_root().then_some(PriorityDraft::Server(hole.value));
+        }
+        match &self.node {
+            Node::Empty => Some(PriorityDraft::Fixed(None)),
+            Node::Leaf(Leaf::Number(number)) => Some(PriorityDraft::Fixed(Some(Priority::Number(*number)))),
+            Node::Leaf(Leaf::Text(text)) => Some(PriorityDraft::Fixed(Some(Priority::Text(text.clone())))),
+            Node::Leaf(Leaf::Bool(_)) | Node::Ranked(_) | Node::Branch(_) => None,
+        }
     }
 
     /// Whether this stores nothing.

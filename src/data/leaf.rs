@@ -76,6 +76,10 @@ impl Ord for Number {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Self::Int(a), Self::Int(b)) => a.cmp(b),
+            // Integers near the ends of their range round to the first double beyond it: compared as
+            // doubles they would equal it, and through it each other.
+            (Self::Int(_), Self::Double(b)) if *b >= INT_BOUND => Ordering::Less,
+            (Self::Double(a), Self::Int(_)) if *a >= INT_BOUND => Ordering::Greater,
             // Finite, so total_cmp and the arithmetic order agree but for -0, which is `Int(0)`.
             _ => self.as_double().total_cmp(&other.as_double()),
         }

@@ -13,8 +13,9 @@ mod key;
 mod leaf;
 mod node;
 mod path;
+mod print;
 
-pub use children::{Children, Iter};
+pub use children::{Children, Iter, Walk};
 pub use draft::{Draft, Invalid, PriorityDraft, ServerValue};
 pub use export::{export, plain};
 pub use hash::Sha1Text;
@@ -22,6 +23,7 @@ pub use key::{InvalidKey, Key, KeyStr};
 pub use leaf::{Leaf, Number, Priority, Text, compare_text};
 pub use node::{Branch, Node};
 pub use path::{InvalidPath, Location, Path};
+pub use print::{Form, Printer};
 
 #[cfg(test)]
 mod tests;

@@ -109,6 +109,33 @@ fn a_location_may_be_a_priority() {
     assert!(at("/.priority/x").is_err());
 }
 
+// Numbers
+
+#[test]
+fn numbers_have_one_order_even_where_doubles_round() {
+    let ascending = [
+        Number::Double(-1e300),
+        Number::from_double(-9_223_372_036_854_777_856.0),
+        Number::Int(i64::MIN),
+        Number::Int(i64::MIN + 1),
+        Number::Int(-1),
+        Number::Double(-0.5),
+        Number::from_double(-0.0),
+        Number::Double(0.5),
+        Number::Int((1 << 53) + 1),
+        Number::Int((1 << 53) + 2),
+        Number::Int(i64::MAX - 1),
+        Number::Int(i64::MAX),
+        Number::from_double(9_223_372_036_854_775_808.0),
+        Number::Double(1e300),
+    ];
+    for (i, a) in ascending.iter().enumerate() {
+        for (j, b) in ascending.iter().enumerate() {
+            assert_eq!(a.cmp(b), i.cmp(&j), "{a:?} {b:?}");
+        }
+    }
+}
+
 // Trees
 
 #[track_caller]
@@ -182,6 +209,42 @@ fn children_behave_like_a_map_at_every_size() {
             for index in 0..keys {
                 let key = Key::parse(&format!("k{index}")).unwrap();
                 assert_eq!(tree.child(&key).is_empty(), !model.contains_key(&key));
+            }
+        }
+    }
+}
+
+/// Every walk from every key, there or not, from either side.
+#[test]
+fn walks_begin_and_end_where_they_should() {
+    use std::ops::Bound;
+    for count in [0, 1, 5, 32, 33, 200, 5_000] {
+        let mut tree = Node::Empty;
+        // Odd ones only, in an order that splits pages in the middle.
+        for index in 0..count {
+            tree.set(&format!("{}", (index * 7_919) % count * 2 + 1), Node::text("x"));
+        }
+        for index in (0..count / 2).step_by(3) {
+            tree.set(&format!("{}", index * 2 + 1), Node::Empty);
+        }
+        let all: Vec<&Key> = tree.children().iter().map(|(key, _)| key).collect();
+        let probes = (0..=2 * count + 1).step_by(if count > 1_000 { 97 } else { 1 });
+        for probe in probes.map(Key::from_index) {
+            for edge in [Bound::Included(&*probe), Bound::Excluded(&*probe), Bound::Unbounded] {
+                let up: Vec<_> = tree.children().from(edge).map(|(key, _)| key).collect();
+                let down: Vec<_> = tree.children().back_from(edge).map(|(key, _)| key).collect();
+                let is_from = |key: &&&Key| match edge {
+                    Bound::Included(edge) => ****key >= *edge,
+                    Bound::Excluded(edge) => ****key > *edge,
+                    Bound::Unbounded => true,
+                };
+                let is_to = |key: &&&Key| match edge {
+                    Bound::Included(edge) => ****key <= *edge,
+                    Bound::Excluded(edge) => ****key < *edge,
+                    Bound::Unbounded => true,
+                };
+                assert!(all.iter().filter(is_from).eq(&up), "{count} children from {edge:?}");
+                assert!(all.iter().rev().filter(is_to).eq(&down), "{count} children back from {edge:?}");
             }
         }
     }

@@ -2,9 +2,14 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::message::Message;
-use crate::base::{ConnId, ShardId};
+use crate::base::{ConnId, Millis, ShardId};
+use crate::data::Path;
+use crate::op::{End, Namespace};
+use crate::rules::Ruleset;
+use crate::shard::Fate;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ pub enum Input<'a> {
         /// What.
         message: Message,
     },
+    /// Other rules apply from here on.
+    Rules(Arc<Ruleset>),
     /// Time has passed, or there is work left.
     Tick,
     /// The server is about to stop: end every session, let what they leave be written, close.
@@ -122,11 +129,42 @@ impl Output {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {
-    /// A client broke the protocol and was sent away.
+    /// A client broke the protocol, or a limit, and was sent away.
     Violation {
         /// Its connection.
         conn: ConnId,
         /// What it did.
         what: &'static str,
+    },
+    /// A session is over.
+    Ended {
+        /// Why.
+        end: End,
+        /// How long ago it was last heard.
+        silent: Millis,
+        /// How many last words it left.
+        last_words: usize,
+    },
+    /// A session's last words were performed.
+    LastWords {
+        /// Why they were.
+        end: End,
+        /// How many were written.
+        spoken: usize,
+        /// How many yielded to newer writes.
+        yielded: usize,
+        /// How many the rules refused.
+        denied: usize,
+    },
+    /// One last word was not written.
+    Unspoken {
+        /// Where.
+        namespace: Namespace,
+        /// The path that it was about.
+        path: Path,
+        /// Why not.
+        fate: Fate,
+        /// Why its session was over.
+        end: End,
     },
 }

@@ -1,57 +1,286 @@
-//! One core: its connections and sessions, and the partition of the tree that it owns.
+//! One core: its connections and sessions, and the namespaces that it owns.
 //!
 //! The surprising idea: it does nothing by itself. Everything that happens comes in as an [`Input`],
-//! everything it wants done goes out as an [`Effect`], and time is an argument.
+//! everything it wants done goes out as an [`Effect`], and time is an argument. It is *home* to the
+//! sessions whose connections its core accepted, and *owner* of some data; the two halves speak in
+//! [`Message`]s, whether they are on one core or on two.
+//!
+//! Costs: a request of a session at home is one queue entry each way; one of a session elsewhere is
+//! one message each way.
 
+mod account;
+mod config;
+mod conn;
+mod engineio;
+mod gather;
+mod home;
 mod io;
 mod message;
+mod owner;
+mod poll;
+mod rest;
+mod say;
+mod visit;
 
+use std::collections::VecDeque;
+
+use rand_chacha::ChaCha12Rng;
+use rand_core::{RngCore as _, SeedableRng as _};
+
+pub use config::{Config, LateLastWords, Settings};
+pub use engineio::Order;
 pub use io::{Effect, Hangup, Input, Notice, Output};
-pub use message::Message;
+pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
+pub use visit::{Caller, Errand, Response, Visit};
 
-use crate::base::{Instant, Now, ShardId};
+use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX};
+use crate::base::{ConnId, Hashing, Instant, Map, Now, SessionRef, ShardId};
+use crate::json;
+use crate::op::Namespace;
+use crate::session::Table;
+use crate::shard::Shard;
+use crate::wheel::Wheel;
+use crate::wire::{firebase, wilddog};
+use conn::Conn;
+use home::Session;
 
-/// What an engine is told once, at the start.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Which of the shards this is.
-    pub shard: ShardId,
-    /// How many there are.
-    pub shards: u8,
-    /// 256 bits from which all its randomness comes; different for each engine and each start.
-    pub seed: [u8; 32],
-}
+/// Ids that one call takes from a wheel: what keeps a turn short when many deadlines meet.
+const DUE_MAX: usize = 512;
+/// Slots of the session table that one turn empties while draining.
+const DRAIN_MAX: u32 = 512;
 
 /// One core's engine.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
+    rng: ChaCha12Rng,
+    /// The same on every engine of a server: who owns what hangs on it.
+    common: Hashing,
+    /// This engine's own.
+    hashing: Hashing,
+    /// By `ConnId`: the driver numbers connections densely.
+    conns: Vec<Conn>,
+    sessions: Table<Session>,
+    /// Looks at a session when it may have something to do. An entry counts only if its time is the
+    /// session's `next_look`: others are left over from earlier tenants of the slot.
+    session_wheel: Wheel,
+    /// Looks at a connection that has no session yet.
+    conn_wheel: Wheel,
+    /// The namespaces that this engine owns.
+    shards: Map<Namespace, Shard>,
+    /// What this engine has to say to itself.
+    inner: VecDeque<Message>,
+    /// Requests that have waited for an answer, ever: each is named by its number.
+    tickets: u64,
+    /// Sessions without a connection of their own that may have something to say or to hear.
+    stirred: Vec<SessionRef>,
+    drain: Drain,
+    /// Requests without a socket.
+    desk: rest::Desk,
+    reader: json::Reader,
+    /// For the text of one event.
+    event_text: firebase::EventText,
+    /// The same, for Wilddog's clients.
+    wilddog_text: wilddog::EventText,
+}
+
+/// How far the engine is with stopping.
+#[derive(Debug, Default)]
+struct Drain {
+    is_on: bool,
+    /// The sessions in all slots before this one are over.
+    next_slot: u32,
+    /// All own sessions are over and the other engines know it.
+    is_silent: bool,
+    /// Engines that will send nothing more.
+    silent_peers: u8,
+    is_done: bool,
 }
 
 impl Engine {
     /// An engine without clients and without data.
     #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self { config }
+    pub fn new(config: Config, now: Now) -> Self {
+        assert!(config.shard.0 < config.shards, "a shard's number is below their count");
+        let mut rng = ChaCha12Rng::from_seed(config.seed);
+        let hashing = Hashing::from_seed([rng.next_u64(), rng.next_u64(), rng.next_u64(), rng.next_u64()]);
+        Self {
+            common: Hashing::from_seed(config.common_seed),
+            conns: Vec::new(),
+            sessions: Table::new(config.shard, CONNECTIONS_MAX),
+            session_wheel: Wheel::new(now.instant),
+            conn_wheel: Wheel::new(now.instant),
+            shards: hashing.map(),
+            inner: VecDeque::new(),
+            tickets: 0,
+            stirred: Vec::new(),
+            drain: Drain::default(),
+            desk: rest::Desk::default(),
+            reader: json::Reader::default(),
+            event_text: firebase::EventText::default(),
+            wilddog_text: wilddog::EventText::default(),
+            hashing,
+            rng,
+            config,
+        }
     }
 
     /// Takes in one thing that happened and appends what is to be done about it to `output`.
     ///
     /// Runs to completion and cannot fail. `now` never goes back.
     pub fn handle(&mut self, now: Now, input: Input<'_>, output: &mut Output) {
-        let _ = (now, input, output, &self.config);
+        match input {
+            Input::Opened { conn, peer: _ } => self.opened(now, conn),
+            Input::Bytes { conn, bytes } => self.received(now, conn, bytes, output),
+            Input::Closed { conn, how } => self.hung_up(now, conn, how, output),
+            Input::Backlog { conn, bytes } => self.backlog(now, conn, bytes, output),
+            Input::Forwarded { from: _, message } => self.deliver(now, message, output),
+            Input::Tick => self.tick(now, output),
+            Input::Rules(rules) => self.set_rules(rules, output),
+            Input::Drain => {
+                self.drain.is_on = true;
+                self.drain(now, output);
+            }
+        }
+        self.settle(now, output);
+        self.serve_stirred(now, output);
     }
 
     /// When [`Input::Tick`] is due, if nothing else happens before.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
-        None
+        match (self.session_wheel.next_wake(), self.conn_wheel.next_wake()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (one, other) => one.or(other),
+        }
     }
 
     /// Whether there is work left that was put off to keep turns short: the driver comes back with
     /// [`Input::Tick`] at once, after looking at what else has arrived.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        false
+        let is_draining = self.drain.is_on && !self.drain.is_silent;
+        is_draining || self.session_wheel.is_behind() || self.conn_wheel.is_behind() || self.has_pieces()
+    }
+
+    /// How many sessions live here.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Says to itself what it has to say, until nothing is left.
+    fn settle(&mut self, now: Now, output: &mut Output) {
+        loop {
+            while let Some(message) = self.inner.pop_front() {
+                self.deliver(now, message, output);
+            }
+            if !self.rest_go_on(now, output) {
+                break;
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Now, output: &mut Output) {
+        let mut due = Vec::new();
+        self.conn_wheel.due(now.instant, DUE_MAX, &mut due);
+        for id in due.drain(..) {
+            self.look_at_conn(now, ConnId(id), output);
+        }
+        self.session_wheel.due(now.instant, DUE_MAX, &mut due);
+        for slot in due {
+            self.look_at_session(now, slot, output);
+        }
+        self.send_pieces(now, output);
+        if self.drain.is_on {
+            self.drain(now, output);
+        }
+    }
+
+    /// The engine that owns a namespace. (The tree of one namespace stands on one engine; which part
+    /// of it stands where is this function's secret.)
+    fn owner(&self, namespace: &str) -> ShardId {
+        let hash = self.common.hash_one(namespace);
+        #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the count of shards, a byte")]
+        ShardId((hash % u64::from(self.config.shards)) as u8)
+    }
+
+    /// Sends a message, perhaps to this engine itself.
+    fn send(&mut self, to: ShardId, message: Message, output: &mut Output) {
+        if to == self.config.shard {
+            self.inner.push_back(message);
+        } else {
+            output.effects.push(Effect::Forward { to, message });
+        }
+    }
+
+    fn deliver(&mut self, now: Now, message: Message, output: &mut Output) {
+        match message {
+            Message::Ask(ask) => self.asked(now, *ask, output),
+            Message::Answer { session, number, outcome } => self.answered(session, number, outcome, output),
+            Message::Tell(told) => self.tell(&told, output),
+            Message::Identify { session, namespace, identity } => {
+                self.identified(now, session, &namespace, &identity, output);
+            }
+            Message::Over(over) => self.speak_last_words(now, *over, output),
+            Message::Release { namespace, places } => {
+                if let Some(shard) = self.shards.get_mut(&namespace) {
+                    shard.release(&places);
+                }
+            }
+            Message::Supersede { old, new, namespace } => self.supersede(now, old, new, &namespace, output),
+            Message::Settled { session } => self.go_on(now, session, output),
+            Message::Introduce { owner } => self.introduce_all(owner, output),
+            Message::Leave(leave) => self.leave_with_stream(*leave, output),
+            Message::Manage(manage) => self.manage(*manage, output),
+            Message::Managed { session, number, done } => self.managed(session, number, done),
+            Message::Visit(visit) => self.visited(now, *visit, output),
+            Message::Response { to, response } => self.answer_visitor(now, to, &response, output),
+            Message::Switch { to, session } => self.switch_visitor(now, to, session, output),
+            Message::Packet { session, from, text } => self.packet_came(now, session, from, text, output),
+            Message::SocketGone { session, from, end } => self.packet_socket_gone(now, session, from, end, output),
+            Message::Order { to, order } => self.perform_order(to, order, output),
+            Message::Gone { caller, session, end } => self.caller_gone(now, caller, &session, end, output),
+            Message::Silence => {
+                self.drain.silent_peers += 1;
+                self.drain(now, output);
+            }
+        }
+    }
+
+    /// One slice of stopping: ends sessions, then tells the other engines, then waits for theirs.
+    fn drain(&mut self, now: Now, output: &mut Output) {
+        if self.drain.is_on && !self.drain.is_silent {
+            if self.end_some_sessions(now, DRAIN_MAX, output) {
+                assert!(self.sessions.is_empty(), "none was opened since the drain began");
+                self.drain.is_silent = true;
+                for peer in (0..self.config.shards).map(ShardId).filter(|peer| *peer != self.config.shard) {
+                    output.effects.push(Effect::Forward { to: peer, message: Message::Silence });
+                }
+            }
+        }
+        // Last words of sessions here are in `inner` until `settle` has run: `Drained` comes after
+        // them because it is an effect of the turn that finds nothing left.
+        let is_alone = self.drain.is_silent && self.drain.silent_peers + 1 >= self.config.shards;
+        if is_alone && !self.drain.is_done {
+            self.settle(now, output);
+            self.drain.is_done = true;
+            output.effects.push(Effect::Drained);
+        }
+    }
+
+    /// The shard that holds a namespace; a new one when it is named for the first time.
+    fn shard(&mut self, namespace: &Namespace) -> Option<&mut Shard> {
+        if !self.shards.contains_key(namespace) {
+            if self.shards.len() >= NAMESPACES_MAX {
+                return None;
+            }
+            let shard = Shard::new(namespace.clone(), self.config.rules.clone(), &self.hashing);
+            self.shards.insert(namespace.clone(), shard);
+        }
+        self.shards.get_mut(namespace)
     }
 }
+
+#[cfg(test)]
+mod tests;

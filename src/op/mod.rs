@@ -52,6 +52,19 @@ impl Write {
             Self::Set { path, .. } | Self::SetPriority { path, .. } | Self::Merge { path, .. } => path,
         }
     }
+
+    /// Every place that the write replaces, absolute.
+    #[must_use]
+    pub fn places(&self) -> Vec<Location> {
+        match self {
+            Self::Set { path, .. } => vec![path.clone().into()],
+            Self::SetPriority { path, .. } => vec![Location { path: path.clone(), is_priority: true }],
+            Self::Merge { path, changes } => changes
+                .iter()
+                .map(|(place, _)| Location { path: path.join(&place.path), is_priority: place.is_priority })
+                .collect(),
+        }
+    }
 }
 
 /// What a session asks of the shard that owns the data.
@@ -59,6 +72,14 @@ impl Write {
 pub enum Request {
     /// Change data. With `if_hash`, only if the node at the write's path has that hash.
     Write {
+        /// What to change.
+        write: Write,
+        /// The hash that the client believes in.
+        if_hash: Option<String>,
+    },
+    /// Change data and say what stands at the write's path then. With `if_hash`, only if the node at
+    /// that path has this hash; if it has not, say what stands there instead.
+    Exchange {
         /// What to change.
         write: Write,
         /// The hash that the client believes in.
@@ -89,13 +110,20 @@ pub enum Request {
         /// The client's number for it.
         tag: Tag,
     },
-    /// Ask whether this write would be allowed now: a last word is about to be registered.
+    /// Ask whether this write would be allowed now: a last word is about to be registered. Its paths
+    /// are then held (see `presence::Stamps`) until they are released.
     MayWrite {
         /// The last word.
         write: Write,
+        /// How much of the session's room it takes, in bytes.
+        bytes: usize,
     },
-    /// Nothing: answered in turn, after all that was asked before.
-    Nothing,
+    /// Nothing but to say, in turn, after all that was asked before: now cancel the last words at and
+    /// below this path.
+    Cancel {
+        /// Where.
+        path: Path,
+    },
 }
 
 /// What came of a request.
@@ -105,6 +133,23 @@ pub enum Outcome {
     Done,
     /// Done; the value that was read.
     Value(Node),
+    /// Not done: the hash that the client believed in is not that of this value, which it may read.
+    Mismatch(Node),
+    /// The last word that was asked about is allowed.
+    Allowed {
+        /// Where its paths are now held.
+        namespace: Namespace,
+        /// The last word.
+        write: Write,
+        /// How much of the session's room it takes, in bytes.
+        bytes: usize,
+    },
+    /// Everything that was asked before is answered: now the last words at and below this path can be
+    /// cancelled.
+    Cancel {
+        /// Where.
+        path: Path,
+    },
     /// Listening from here on. The value was sent before, unless the client had it.
     Listening {
         /// The query orders by something that the rules do not index.
@@ -133,6 +178,8 @@ pub enum Refusal {
     Limit(&'static str),
     /// Nobody knows this action.
     UnknownAction,
+    /// The session that the request names is not there.
+    NoSession,
     /// The credential is wrong; the text says how.
     Credential(BadCredential),
     /// The server is going away.
@@ -174,6 +221,42 @@ pub enum Event {
         /// To what of it.
         query: Query,
     },
+}
+
+/// Something that a session's client is told in answer, or about itself. (What happens to data is an
+/// [`Event`].)
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Word<'w> {
+    /// The answer to a request.
+    Outcome {
+        /// The client's number for the request.
+        number: i64,
+        /// What came of it.
+        outcome: &'w Outcome,
+    },
+    /// The answer to a sign-in that succeeded.
+    SignedIn {
+        /// The client's number for the request.
+        number: i64,
+        /// Who it is now.
+        identity: &'w Identity,
+    },
+    /// The answer to a sign-out.
+    SignedOut {
+        /// The client's number for the request.
+        number: i64,
+    },
+    /// The answer to an echo.
+    Echo {
+        /// The client's number for the request.
+        number: i64,
+        /// What it said: JSON.
+        json: &'w str,
+    },
+    /// The answer to a ping of the protocol's own.
+    Pong,
+    /// The credential is no longer accepted: the session goes on as nobody.
+    CredentialRevoked(BadCredential),
 }
 
 /// Why a session is over.

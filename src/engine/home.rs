@@ -1,0 +1,611 @@
+//! The home's half: sessions, from the first word to the last.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rand_core::RngCore as _;
+
+use super::engineio::EngineIo;
+use super::poll::Polled;
+use super::rest::Stream;
+use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
+use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
+use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
+use crate::data::{Location, Path};
+use crate::op::{BadCredential, End, Identity, Namespace, Outcome, Refusal, Request, Word, Write};
+use crate::presence::{Full, Ledger};
+use crate::session;
+use crate::wire::firebase::{Action, Control, Incoming};
+use crate::wire::ws;
+
+const TOO_MANY_LAST_WORDS: Refusal = Refusal::Limit("too many onDisconnect operations");
+
+/// A client that we believe in.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) channel: Channel,
+    pub(super) namespace: Namespace,
+    pub(super) identity: Arc<Identity>,
+    /// When the identity runs out.
+    expires: Option<Instant>,
+    pub(super) settings: Arc<Settings>,
+    /// Its last words.
+    ledger: Ledger,
+    /// When the last byte of it arrived.
+    pub(super) heard: Instant,
+    /// When its wheel entry that counts is due.
+    next_look: Instant,
+    /// When it was last asked for a sign of life.
+    pinged: Instant,
+    /// Requests sent to the owner, ever (wrapping).
+    asked: u32,
+    /// Answers from the owner, ever (wrapping).
+    answered: u32,
+    /// Answers made at home, each to be sent once `answered` has come to its number: a client's
+    /// requests are answered in the order in which it made them.
+    later: VecDeque<(u32, Later)>,
+    /// An earlier session of this client has not yet settled: nothing of this one takes effect.
+    pub(super) is_waiting: bool,
+    /// Its connection is not read from, because it asks faster than it is answered.
+    is_paused: bool,
+    /// It is on the engine's list of those that have something to say or to hear.
+    is_stirred: bool,
+}
+
+/// How a session's client is reached.
+#[derive(Debug)]
+pub(super) enum Channel {
+    /// A WebSocket.
+    Socket(ConnId),
+    /// The Firebase protocol's requests, which come and go.
+    Poll(Box<Polled>),
+    /// Plain requests, one at a time.
+    Rest(ConnId),
+    /// A response that does not end.
+    Stream(Box<Stream>),
+    /// Engine.IO's requests, or its WebSocket.
+    EngineIo(Box<EngineIo>),
+}
+
+impl Channel {
+    /// The connection over which something came last: for logs.
+    pub(super) fn last_conn(&self) -> ConnId {
+        match self {
+            Self::Socket(conn) | Self::Rest(conn) => *conn,
+            Self::Poll(polled) => polled.last,
+            Self::EngineIo(channel) => channel.last(),
+            Self::Stream(stream) => stream.conn,
+        }
+    }
+}
+
+/// A [`Word`] that is kept for a while.
+#[derive(Debug)]
+enum Later {
+    Outcome { number: i64, outcome: Outcome },
+    SignedIn { number: i64, identity: Identity },
+    SignedOut { number: i64 },
+    Echo { number: i64, json: String },
+}
+
+impl Later {
+    fn as_word(&self) -> Word<'_> {
+        match self {
+            Self::Outcome { number, outcome } => Word::Outcome { number: *number, outcome },
+            Self::SignedIn { number, identity } => Word::SignedIn { number: *number, identity },
+            Self::SignedOut { number } => Word::SignedOut { number: *number },
+            Self::Echo { number, json } => Word::Echo { number: *number, json },
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn asked(&mut self) {
+        self.asked = self.asked.wrapping_add(1);
+    }
+
+    /// Something of it arrived.
+    pub(super) const fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    const fn in_flight(&self) -> u32 {
+        self.asked.wrapping_sub(self.answered)
+    }
+
+    /// Whether what the client says now has to wait.
+    pub(super) const fn is_held_back(&self) -> bool {
+        self.is_waiting || self.is_paused
+    }
+
+    fn deadline(&self) -> Instant {
+        self.heard + self.settings.session_timeout
+    }
+
+    /// When it has to be looked at next: to ask for a sign of life, or to end it.
+    fn next_duty(&self) -> Instant {
+        let ping = self.heard.max(self.pinged) + self.settings.heartbeat;
+        let duty = ping.min(self.deadline());
+        let expires = self.expires.map_or(duty, |expires| duty.min(expires));
+        match &self.channel {
+            Channel::EngineIo(packets) => packets.mute_until().map_or(expires, |until| expires.min(until)),
+            Channel::Socket(_) | Channel::Poll(_) | Channel::Rest(_) | Channel::Stream(_) => expires,
+        }
+    }
+}
+
+impl Engine {
+    /// Opens a session; its client hears nothing yet. A server that is stopping has no room.
+    pub(super) fn open_session(
+        &mut self,
+        now: Now,
+        channel: Channel,
+        namespace: Namespace,
+    ) -> Result<(SessionRef, SessionId), session::Full> {
+        if self.drain.is_on {
+            return Err(session::Full);
+        }
+        let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
+        let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
+        let settings = self.settings_for(&channel, settings);
+        let mut session = Session {
+            channel,
+            namespace,
+            identity: Arc::new(Identity::NOBODY),
+            expires: None,
+            settings,
+            ledger: Ledger::default(),
+            heard: now.instant,
+            next_look: now.instant,
+            pinged: now.instant,
+            asked: 0,
+            answered: 0,
+            later: VecDeque::new(),
+            is_waiting: false,
+            is_paused: false,
+            is_stirred: false,
+        };
+        let look = session.next_duty();
+        session.next_look = look;
+        let session = self.sessions.open(secret, session)?;
+        self.session_wheel.arm(session.slot, look);
+        let id = self.sessions.id(session).expect("it was opened just now");
+        Ok((session, id))
+    }
+
+    /// A client says which session it replaces. That one's last words take effect before anything
+    /// that this one asks for.
+    pub(super) fn replace_session(&mut self, now: Now, new: SessionRef, old: SessionId, output: &mut Output) {
+        if old.home.0 >= self.config.shards {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(new) else { return };
+        let namespace = session.namespace.clone();
+        if old.home == self.config.shard {
+            // Its last words and this session's requests go to the owner by the same queue.
+            if let Some(old) = self.find(&old, &namespace) {
+                self.end(now, old, End::Superseded, None, output);
+            }
+            return;
+        }
+        session.is_waiting = true;
+        self.pause(new, output);
+        self.send(old.home, Message::Supersede { old, new, namespace }, output);
+    }
+
+    /// Another engine has a new session of a client whose old one may be here.
+    pub(super) fn supersede(
+        &mut self,
+        now: Now,
+        old: SessionId,
+        new: SessionRef,
+        namespace: &Namespace,
+        output: &mut Output,
+    ) {
+        match self.find(&old, namespace) {
+            Some(old) => self.end(now, old, End::Superseded, Some(new), output),
+            None => self.send(new.home, Message::Settled { session: new }, output),
+        }
+    }
+
+    pub(super) fn find(&self, id: &SessionId, namespace: &Namespace) -> Option<SessionRef> {
+        let session = self.sessions.find(id)?;
+        let is_of_namespace = self.sessions.get(session).is_some_and(|state| state.namespace == *namespace);
+        is_of_namespace.then_some(session)
+    }
+
+    /// What a new session waited for has taken effect.
+    pub(super) fn go_on(&mut self, now: Now, session: SessionRef, output: &mut Output) {
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        assert!(state.is_waiting, "a session is settled once");
+        state.is_waiting = false;
+        let (socket, is_stream) = match state.channel {
+            Channel::Socket(conn) => (Some(conn), false),
+            Channel::Stream(_) => (None, true),
+            Channel::Poll(_) | Channel::EngineIo(_) | Channel::Rest(_) => (None, false),
+        };
+        self.unpause_if_calm(session, output);
+        if is_stream {
+            self.stream_listen(session, output);
+        }
+        if let Some(conn) = socket {
+            self.received_while_waiting(now, conn, output);
+        }
+    }
+
+    /// One message of a client, of so many bytes.
+    pub(super) fn act(&mut self, now: Now, session: SessionRef, incoming: Incoming, bytes: usize, output: &mut Output) {
+        match incoming {
+            Incoming::Control(Control::Ping) => self.say(session, &Word::Pong, output),
+            Incoming::Control(_) | Incoming::Unknown => {}
+            Incoming::Refused { number, refusal } => {
+                self.answer_here(session, number, Outcome::Refused(refusal), output);
+            }
+            Incoming::Broken(what) => self.violation(now, session, what, output),
+            Incoming::Request { number, action } => self.request(now, session, number, action, bytes, output),
+        }
+    }
+
+    fn request(
+        &mut self,
+        now: Now,
+        session: SessionRef,
+        number: i64,
+        action: Action,
+        bytes: usize,
+        output: &mut Output,
+    ) {
+        match action {
+            Action::Ask(request) => self.forward(session, number, request, output),
+            Action::OnDisconnect(write) => self.forward(session, number, Request::MayWrite { write, bytes }, output),
+            Action::CancelOnDisconnect(path) => self.cancel_last_words(session, number, &path, output),
+            Action::Auth { cred, noauth, authvar } => {
+                let identity = self.config.verifier.verify(&cred, now.wall.0 / 1_000);
+                let identity = identity.and_then(|identity| acting_as(identity, noauth, authvar));
+                self.sign_in(now, session, number, identity, output);
+            }
+            Action::Unauth => {
+                self.identify(now, session, Identity::NOBODY, output);
+                self.say_later(session, Later::SignedOut { number }, output);
+            }
+            Action::Stats | Action::AppCheck | Action::UnAppCheck => {
+                self.answer_here(session, number, Outcome::Done, output);
+            }
+            Action::Echo(json) => self.say_later(session, Later::Echo { number, json }, output),
+        }
+    }
+
+    /// The owner allows a last word: now it is left.
+    fn last_word_allowed(&mut self, session: SessionRef, number: i64, write: Write, bytes: usize, output: &mut Output) {
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        let namespace = state.namespace.clone();
+        let places = write.places();
+        match state.ledger.register(write, bytes) {
+            Ok(replaced) => {
+                self.release(namespace, replaced, output);
+                self.say(session, &Word::Outcome { number, outcome: &Outcome::Done }, output);
+            }
+            // Others were on their way when this one was found to fit.
+            Err(Full::Words | Full::Bytes) => {
+                self.release(namespace, places, output);
+                let outcome = Outcome::Refused(TOO_MANY_LAST_WORDS);
+                self.say(session, &Word::Outcome { number, outcome: &outcome }, output);
+            }
+        }
+    }
+
+    pub(super) fn cancel_last_words(&mut self, session: SessionRef, number: i64, path: &Path, output: &mut Output) {
+        let Some(state) = self.sessions.get(session) else { return };
+        // Ones that are still being asked about were left before: they must be there to be cancelled.
+        if state.in_flight() > 0 {
+            self.forward(session, number, Request::Cancel { path: path.clone() }, output);
+        } else {
+            self.cancel_now(session, number, path, output);
+        }
+    }
+
+    fn cancel_now(&mut self, session: SessionRef, number: i64, path: &Path, output: &mut Output) {
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        let namespace = state.namespace.clone();
+        let cancelled = state.ledger.cancel(path);
+        self.release(namespace, cancelled, output);
+        self.say(session, &Word::Outcome { number, outcome: &Outcome::Done }, output);
+    }
+
+    /// Tells the owner that last words for these places are no longer left.
+    fn release(&mut self, namespace: Namespace, places: Vec<Location>, output: &mut Output) {
+        if !places.is_empty() {
+            let owner = self.owner(&namespace);
+            self.send(owner, Message::Release { namespace, places }, output);
+        }
+    }
+
+    fn sign_in(
+        &mut self,
+        now: Now,
+        session: SessionRef,
+        number: i64,
+        identity: Result<Identity, BadCredential>,
+        output: &mut Output,
+    ) {
+        match identity {
+            Ok(identity) => {
+                self.say_later(session, Later::SignedIn { number, identity: identity.clone() }, output);
+                self.identify(now, session, identity, output);
+            }
+            Err(bad) => {
+                self.answer_here(session, number, Outcome::Refused(Refusal::Credential(bad)), output);
+            }
+        }
+    }
+
+    /// From here on the session is somebody else.
+    pub(super) fn identify(&mut self, now: Now, session: SessionRef, identity: Identity, output: &mut Output) {
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        state.expires = identity.expires_s.map(|expires_s| {
+            let ahead_ms = expires_s.saturating_mul(1_000).saturating_sub(now.wall.0);
+            now.instant + Millis(ahead_ms)
+        });
+        if state.next_duty() < state.next_look {
+            state.next_look = state.next_duty();
+            self.session_wheel.arm(session.slot, state.next_look);
+        }
+        if *state.identity != identity {
+            state.identity = Arc::new(identity);
+            self.introduce(session, output);
+        }
+    }
+
+    /// The session's credential has run out: it goes on as nobody.
+    fn expire(&mut self, now: Now, session: SessionRef, output: &mut Output) {
+        self.say(session, &Word::CredentialRevoked(BadCredential::Expired), output);
+        self.identify(now, session, Identity::NOBODY, output);
+    }
+
+    /// Tells the owner who a session is, so that it takes away the listens that are no longer allowed.
+    fn introduce(&mut self, session: SessionRef, output: &mut Output) {
+        let Some(state) = self.sessions.get(session) else { return };
+        let (namespace, identity) = (state.namespace.clone(), state.identity.clone());
+        let owner = self.owner(&namespace);
+        self.send(owner, Message::Identify { session, namespace, identity }, output);
+    }
+
+    fn all_sessions(&self) -> impl Iterator<Item = (SessionRef, &Session)> {
+        self.sessions.iter_slots(0..self.sessions.slots_count())
+    }
+
+    /// Tells `owner` who all its sessions are.
+    pub(super) fn introduce_all(&mut self, owner: ShardId, output: &mut Output) {
+        let sessions: Vec<_> = self.all_sessions().map(|(session, state)| (session, state.namespace.clone())).collect();
+        for (session, namespace) in sessions {
+            if self.owner(&namespace) == owner {
+                self.introduce(session, output);
+            }
+        }
+    }
+
+    /// The owner's answer to a request.
+    pub(super) fn answered(&mut self, session: SessionRef, number: i64, outcome: Outcome, output: &mut Output) {
+        if self.sessions.get(session).is_none() {
+            // The session ended meanwhile. A last word that was allowed too late was never left.
+            if let Outcome::Allowed { namespace, write, .. } = outcome {
+                self.release(namespace, write.places(), output);
+            }
+            return;
+        }
+        match outcome {
+            Outcome::Allowed { write, bytes, .. } => self.last_word_allowed(session, number, write, bytes, output),
+            Outcome::Cancel { path } => self.cancel_now(session, number, &path, output),
+            outcome => self.say(session, &Word::Outcome { number, outcome: &outcome }, output),
+        }
+        self.count_answer(session, output);
+    }
+
+    fn count_answer(&mut self, session: SessionRef, output: &mut Output) {
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        state.answered = state.answered.wrapping_add(1);
+        while let Some(state) = self.sessions.get_mut(session)
+            && state.later.front().is_some_and(|(after, _)| *after == state.answered)
+            && let Some((_, later)) = state.later.pop_front()
+        {
+            self.say(session, &later.as_word(), output);
+        }
+        self.unpause_if_calm(session, output);
+    }
+
+    /// Answers a request without asking the owner.
+    fn answer_here(&mut self, session: SessionRef, number: i64, outcome: Outcome, output: &mut Output) {
+        self.say_later(session, Later::Outcome { number, outcome }, output);
+    }
+
+    /// Tells a client something, but not before what it asked earlier is answered.
+    fn say_later(&mut self, session: SessionRef, later: Later, output: &mut Output) {
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        if state.in_flight() == 0 {
+            self.say(session, &later.as_word(), output);
+        } else {
+            state.later.push_back((state.asked, later));
+        }
+    }
+
+    /// Stops reading from a session's connection where too much of it is unanswered.
+    pub(super) fn pause_if_hasty(&mut self, session: SessionRef, output: &mut Output) {
+        let Some(state) = self.sessions.get(session) else { return };
+        let later = u32::try_from(state.later.len()).unwrap_or(u32::MAX);
+        if state.in_flight().saturating_add(later) >= REQUESTS_IN_FLIGHT_MAX {
+            self.pause(session, output);
+        }
+    }
+
+    fn pause(&mut self, session: SessionRef, output: &mut Output) {
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        if !std::mem::replace(&mut state.is_paused, true) {
+            self.set_reading(session, false, output);
+        }
+    }
+
+    fn unpause_if_calm(&mut self, session: SessionRef, output: &mut Output) {
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        let is_calm = !state.is_waiting && state.in_flight() < REQUESTS_IN_FLIGHT_MAX / 2;
+        if state.is_paused && is_calm {
+            state.is_paused = false;
+            self.set_reading(session, true, output);
+        }
+    }
+
+    fn set_reading(&mut self, session: SessionRef, is_wanted: bool, output: &mut Output) {
+        match self.sessions.get(session).map(|state| &state.channel) {
+            Some(Channel::Socket(conn)) => output.effects.push(Effect::Read { conn: *conn, is_wanted }),
+            Some(Channel::Poll(_)) => self.stir(session),
+            Some(Channel::EngineIo(_)) => self.set_reading_packets(session, is_wanted, output),
+            Some(Channel::Rest(_) | Channel::Stream(_)) | None => {}
+        }
+    }
+
+    /// The session may have something to say or to hear: at the end of the turn, for all that the turn
+    /// brings together.
+    pub(super) fn stir(&mut self, session: SessionRef) {
+        if let Some(state) = self.sessions.get_mut(session)
+            && !std::mem::replace(&mut state.is_stirred, true)
+        {
+            self.stirred.push(session);
+        }
+    }
+
+    /// Lets the stirred sessions act on what their clients have said, then say what there is to say.
+    pub(super) fn serve_stirred(&mut self, now: Now, output: &mut Output) {
+        while !self.stirred.is_empty() {
+            let stirred = std::mem::take(&mut self.stirred);
+            for session in &stirred {
+                if let Some(state) = self.sessions.get_mut(*session) {
+                    state.is_stirred = false;
+                    self.read_polls(now, *session, output);
+                }
+            }
+            self.settle(now, output);
+            for session in stirred {
+                match self.sessions.get(session).map(|state| &state.channel) {
+                    Some(Channel::Poll(_)) => self.answer_polls(now, session, output),
+                    Some(Channel::EngineIo(_)) => self.deliver_packets(now, session, output),
+                    Some(Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_)) | None => {}
+                }
+            }
+        }
+    }
+
+    /// Something of the session arrived.
+    pub(super) fn heard(&mut self, now: Now, session: SessionRef) {
+        if let Some(state) = self.sessions.get_mut(session) {
+            state.heard(now.instant);
+        }
+    }
+
+    /// The wheel says that a session may have something to do.
+    pub(super) fn look_at_session(&mut self, now: Now, slot: u32, output: &mut Output) {
+        let Some(session) = self.sessions.in_slot(slot) else { return };
+        let state = self.sessions.get_mut(session).expect("in_slot names a living session");
+        if now.instant < state.next_look {
+            return;
+        }
+        // Paused is our doing: the client may well have spoken.
+        if now.instant >= state.deadline() && !state.is_paused {
+            self.end(now, session, End::TimedOut, None, output);
+            return;
+        }
+        if let Channel::EngineIo(packets) = &state.channel
+            && packets.mute_until().is_some_and(|until| now.instant >= until)
+        {
+            self.end(now, session, End::Killed, None, output);
+            return;
+        }
+        if state.expires.is_some_and(|expires| now.instant >= expires) {
+            self.expire(now, session, output);
+        }
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        let is_ping_due = now.instant >= state.heard.max(state.pinged) + state.settings.heartbeat;
+        if is_ping_due {
+            state.pinged = now.instant;
+        }
+        state.next_look = state.next_duty().max(now.instant + TICK);
+        let look = state.next_look;
+        if is_ping_due {
+            match state.channel {
+                Channel::Socket(conn) => {
+                    self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
+                }
+                Channel::Poll(_) => self.let_a_poll_go(now, session, output),
+                Channel::EngineIo(_) => self.ask_for_packets(now, session, output),
+                Channel::Stream(_) => self.keep_stream_alive(now, session, output),
+                Channel::Rest(_) => {}
+            }
+        }
+        self.session_wheel.arm(slot, look);
+    }
+
+    /// Ends a session: its client is sent away, its last words go to their owner. Does nothing for a
+    /// session that is already over.
+    pub(super) fn end(
+        &mut self,
+        now: Now,
+        session: SessionRef,
+        end: End,
+        waiting: Option<SessionRef>,
+        output: &mut Output,
+    ) {
+        let Some(state) = self.sessions.close(session) else {
+            if let Some(waiting) = waiting {
+                self.send(waiting.home, Message::Settled { session: waiting }, output);
+            }
+            return;
+        };
+        let Session { channel, namespace, identity, settings, mut ledger, heard, .. } = state;
+        if let Channel::Rest(conn) = channel {
+            // It has said nothing that would outlive it.
+            return self.close(conn, output);
+        }
+        output.effects.push(Effect::Notice(Notice::Ended {
+            end,
+            silent: now.instant.since(heard),
+            last_words: ledger.len(),
+        }));
+        match channel {
+            Channel::Socket(conn) => self.send_away(conn, end, output),
+            Channel::Poll(polled) => self.dismiss(now, *polled, output),
+            Channel::EngineIo(packets) => self.dismiss_packets(now, *packets, end, output),
+            Channel::Stream(stream) => self.stream_over(*stream, output),
+            Channel::Rest(_) => unreachable!("it has returned"),
+        }
+        let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
+        let owner = self.owner(&namespace);
+        let words = ledger.take();
+        let over = Over { session, namespace, identity, words, end, heard, is_yielding, waiting };
+        self.send(owner, Message::Over(Box::new(over)), output);
+    }
+
+    /// Ends the sessions of the next `slots_count` slots because the server stops. Says whether those
+    /// were the last.
+    pub(super) fn end_some_sessions(&mut self, now: Now, slots_count: u32, output: &mut Output) -> bool {
+        let from = self.drain.next_slot;
+        let to = from.saturating_add(slots_count).min(self.sessions.slots_count());
+        self.drain.next_slot = to;
+        let some: Vec<_> = self.sessions.iter_slots(from..to).map(|(session, _)| session).collect();
+        for session in some {
+            self.end(now, session, End::ServerStopped, None, output);
+        }
+        to == self.sessions.slots_count()
+    }
+}
+
+/// Who an administrator wants to be taken for. Nobody else may choose.
+pub(super) fn acting_as(
+    identity: Identity,
+    is_nobody: bool,
+    auth: Option<serde_json::Value>,
+) -> Result<Identity, BadCredential> {
+    match (identity.is_admin, is_nobody, auth) {
+        (_, false, None) => Ok(identity),
+        (true, true, _) => Ok(Identity { expires_s: identity.expires_s, ..Identity::NOBODY }),
+        (true, false, Some(auth)) => Ok(Identity { is_admin: false, auth, expires_s: identity.expires_s }),
+        (false, _, _) => Err(BadCredential::Forbidden),
+    }
+}

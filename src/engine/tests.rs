@@ -1,0 +1,445 @@
+use super::*;
+use crate::base::Millis;
+use crate::op::End;
+use crate::shard::Fate;
+use crate::sim::{Client, WALL_START_MS, World};
+use std::sync::Arc;
+
+fn last_messages(world: &mut World, client: Client) -> Vec<String> {
+    world.settle();
+    world.take(client)
+}
+
+/// Sends one request and returns everything that the client hears until all is quiet.
+fn ask(world: &mut World, client: Client, request: &str) -> Vec<String> {
+    world.send(client, &format!(r#"{{"t":"d","d":{request}}}"#));
+    last_messages(world, client)
+}
+
+/// Sends a request that must succeed, and returns what was heard before its answer.
+#[track_caller]
+fn done(world: &mut World, client: Client, request: &str) -> Vec<String> {
+    let mut heard = ask(world, client, request);
+    let answer = heard.pop().expect("an answer");
+    assert!(answer.contains(r#""s":"ok""#), "{request}: {answer}");
+    heard
+}
+
+#[track_caller]
+fn value_at(world: &mut World, client: Client, path: &str) -> String {
+    let heard = ask(world, client, &format!(r#"{{"r":999,"a":"g","b":{{"p":"{path}","q":{{}}}}}}"#));
+    let answer = heard.last().expect("an answer");
+    // {"t":"d","d":{"r":999,"b":{"s":"ok","d":VALUE}}}
+    let at = answer.find(r#""s":"ok","d":"#).expect("ok") + r#""s":"ok","d":"#.len();
+    answer[at..answer.len() - 3].to_owned()
+}
+
+/// The session id in a handshake.
+#[track_caller]
+fn session_of(world: &mut World, client: Client) -> String {
+    let heard = last_messages(world, client);
+    let hello = heard.first().expect("the handshake is the first message");
+    let at = hello.find(r#""s":""#).expect("it names the session") + 5;
+    hello[at..].split('"').next().unwrap().to_owned()
+}
+
+/// Every story is told with one engine and with several.
+fn for_shards(story: impl Fn(u8)) {
+    (1..=4).for_each(story);
+}
+
+#[test]
+fn the_handshake_comes_first_and_echoes_the_host() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 1);
+        let client = world.join(0, "&ns=db");
+        let heard = last_messages(&mut world, client);
+        assert_eq!(heard.len(), 1);
+        assert!(
+            heard[0]
+                .starts_with(r#"{"t":"c","d":{"t":"h","d":{"ts":1700000000000,"v":"5","h":"sim.example:9000","s":""#)
+        );
+    });
+}
+
+#[test]
+fn a_listener_hears_the_value_then_the_answer_then_changes() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 2);
+        let (writer, watcher) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"));
+        last_messages(&mut world, writer);
+        last_messages(&mut world, watcher);
+        done(&mut world, writer, r#"{"r":1,"a":"p","b":{"p":"/s/a","d":"on"}}"#);
+        let heard = done(&mut world, watcher, r#"{"r":1,"a":"q","b":{"p":"/s","h":""}}"#);
+        assert_eq!(heard, [r#"{"t":"d","d":{"a":"d","b":{"p":"s","d":{"a":"on"}}}}"#]);
+        done(&mut world, writer, r#"{"r":2,"a":"p","b":{"p":"/s/a","d":"off"}}"#);
+        assert_eq!(world.take(watcher), [r#"{"t":"d","d":{"a":"d","b":{"p":"s/a","d":"off"}}}"#]);
+        done(&mut world, writer, r#"{"r":3,"a":"m","b":{"p":"/s","d":{"a":null,"b/c":1}}}"#);
+        assert_eq!(world.take(watcher), [r#"{"t":"d","d":{"a":"m","b":{"p":"s","d":{"a":null,"b/c":1}}}}"#]);
+        done(&mut world, watcher, r#"{"r":2,"a":"n","b":{"p":"/s"}}"#);
+        done(&mut world, writer, r#"{"r":4,"a":"p","b":{"p":"/s/a","d":"on"}}"#);
+        assert_eq!(world.take(watcher), [""; 0]);
+    });
+}
+
+#[test]
+fn namespaces_share_nothing() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 3);
+        let (one, other) = (world.join(0, "&ns=one"), world.join(0, "&ns=other"));
+        done(&mut world, one, r#"{"r":1,"a":"p","b":{"p":"/x","d":1}}"#);
+        assert_eq!(value_at(&mut world, one, "/x"), "1");
+        assert_eq!(value_at(&mut world, other, "/x"), "null");
+    });
+}
+
+/// A client leaves last words and goes in `way`; another hears them once, in order.
+#[track_caller]
+fn check_last_words(shards: u8, way: impl Fn(&mut World, Client), end: End) {
+    let mut world = World::new(shards, 4);
+    let (leaver, watcher) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"));
+    for request in [
+        r#"{"r":1,"a":"p","b":{"p":"/s/a","d":"on"}}"#,
+        r#"{"r":2,"a":"o","b":{"p":"/s/a","d":"off"}}"#,
+        r#"{"r":3,"a":"o","b":{"p":"/s/gone","d":"never"}}"#,
+        r#"{"r":4,"a":"om","b":{"p":"/s","d":{"t":{".sv":"timestamp"},"b":1}}}"#,
+        r#"{"r":5,"a":"oc","b":{"p":"/s/gone","d":null}}"#,
+    ] {
+        done(&mut world, leaver, request);
+    }
+    done(&mut world, watcher, r#"{"r":1,"a":"q","b":{"p":"/s","h":""}}"#);
+    way(&mut world, leaver);
+    world.settle();
+    let heard = world.take(watcher);
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    assert_eq!(heard[0], r#"{"t":"d","d":{"a":"d","b":{"p":"s/a","d":"off"}}}"#);
+    let (before, rest) = heard[1].split_once(r#""t":17000000"#).expect("the server's time");
+    let (time, after) = rest.split_once(',').expect("and more");
+    assert_eq!((before, after), (r#"{"t":"d","d":{"a":"m","b":{"p":"s","d":{"#, r#""b":1}}}}"#));
+    let wall = (WALL_START_MS..=world.wall().0).contains(&format!("17000000{time}").parse().expect("a number"));
+    assert!(wall, "it is the time of the firing");
+    world.hang_up(leaver, Hangup::Broken);
+    world.pass(Millis(300_000));
+    assert_eq!(world.take(watcher), [""; 0], "once");
+    let spoken = |n: &&Notice| matches!(n, Notice::LastWords { spoken: 2, end: why, .. } if *why == end);
+    assert_eq!(world.notices.iter().filter(spoken).count(), 1);
+}
+
+#[test]
+fn last_words_are_spoken_whichever_way_a_client_goes() {
+    for_shards(|shards| {
+        check_last_words(shards, World::say_goodbye, End::Closed);
+        check_last_words(shards, |world, client| world.hang_up(client, Hangup::Finished), End::Closed);
+        check_last_words(shards, |world, client| world.hang_up(client, Hangup::Broken), End::Dropped);
+        check_last_words(shards, |world, client| world.send_bytes(client, &[0xff; 8]), End::Killed);
+        check_last_words(
+            shards,
+            |world, client| {
+                world.unplug(client);
+                world.pass(Millis(45_000 + 16));
+            },
+            End::TimedOut,
+        );
+    });
+}
+
+#[test]
+fn silence_is_noticed_at_the_deadline_and_not_before() {
+    let mut world = World::new(1, 5);
+    let client = world.join(0, "&ns=db");
+    world.pass(Millis(7_000));
+    world.send(client, "0");
+    world.unplug(client);
+    world.pass(Millis(44_999));
+    assert_eq!(world.session_count(), 1, "not before");
+    world.pass(Millis(17));
+    assert_eq!(world.session_count(), 0, "within a tick");
+}
+
+#[test]
+fn a_client_that_answers_pings_lives_on() {
+    let mut world = World::new(1, 6);
+    let client = world.join(0, "&ns=db");
+    world.pass(Millis(600_000));
+    assert_eq!(world.session_count(), 1);
+    assert!((29..=30).contains(&world.pings(client)), "{} pings in ten minutes", world.pings(client));
+}
+
+#[test]
+fn a_returning_client_ends_its_old_session_first() {
+    for_shards(|shards| {
+        for home in 0..usize::from(shards) {
+            let mut world = World::new(shards, 7 + home as u64);
+            let (old, watcher) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"));
+            let id = session_of(&mut world, old);
+            done(&mut world, old, r#"{"r":1,"a":"o","b":{"p":"/s","d":"off"}}"#);
+            done(&mut world, watcher, r#"{"r":1,"a":"q","b":{"p":"/s","h":""}}"#);
+            world.unplug(old);
+            let new = world.join(home, &format!("&ns=db&ls={id}"));
+            world.send(new, r#"{"t":"d","d":{"r":1,"a":"p","b":{"p":"/s","d":"on"}}}"#);
+            world.settle();
+            let push = |value: &str| format!(r#"{{"t":"d","d":{{"a":"d","b":{{"p":"s","d":"{value}"}}}}}}"#);
+            assert_eq!(world.take(watcher), [push("off"), push("on")]);
+            assert_eq!(last_messages(&mut world, new).len(), 2, "a handshake and an answer");
+            world.pass(Millis(100_000));
+            assert_eq!(world.take(watcher), [""; 0], "the old session's deadline does nothing");
+        }
+    });
+}
+
+#[test]
+fn only_the_right_id_of_the_right_database_ends_a_session() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 8);
+        let old = world.join(0, "&ns=db");
+        let id = session_of(&mut world, old);
+        let last = if id.ends_with('0') { "1" } else { "0" };
+        let wrong = format!("{}{last}", &id[..id.len() - 1]);
+        let far = format!("ff{}", &id[2..]);
+        for address in [
+            format!("&ns=db&ls={wrong}"),
+            format!("&ns=else&ls={id}"),
+            format!("&ns=db&ls={far}"),
+            "&ns=db&ls=x".into(),
+        ] {
+            let client = world.join(1, &address);
+            done(&mut world, client, r#"{"r":1,"a":"s","b":{"c":{}}}"#);
+        }
+        assert_eq!(world.session_count(), 5);
+        done(&mut world, old, r#"{"r":1,"a":"s","b":{"c":{}}}"#);
+    });
+}
+
+/// Seed 000's race: a client falls silent, a new process of the same user writes, the silence is
+/// noticed.
+#[track_caller]
+fn check_late(late: LateLastWords, second_writes: &str, expected: &str) {
+    for_shards(|shards| {
+        let settings = Arc::new(Settings { late_last_words: late, ..Settings::default() });
+        let rules = Arc::new(crate::rules::Ruleset::open());
+        let mut world = World::with(shards, 9, &settings, &rules);
+        let first = world.join(0, "&ns=db");
+        done(&mut world, first, r#"{"r":1,"a":"p","b":{"p":"/users/joe","d":"online"}}"#);
+        done(&mut world, first, r#"{"r":2,"a":"o","b":{"p":"/users/joe","d":"offline"}}"#);
+        world.unplug(first);
+        world.pass(Millis(10_000));
+        let second = world.join(1, "&ns=db");
+        if !second_writes.is_empty() {
+            done(&mut world, second, second_writes);
+        }
+        world.pass(Millis(40_000));
+        assert_eq!(world.session_count(), 1, "the first is over");
+        assert_eq!(value_at(&mut world, second, "/users/joe"), expected);
+    });
+}
+
+#[test]
+fn late_last_words_yield_to_newer_writes() {
+    check_late(LateLastWords::Yield, r#"{"r":1,"a":"p","b":{"p":"/users/joe","d":"back"}}"#, r#""back""#);
+    check_late(LateLastWords::Yield, r#"{"r":1,"a":"p","b":{"p":"/users","d":{"joe":"back"}}}"#, r#""back""#);
+    check_late(LateLastWords::Yield, r#"{"r":1,"a":"p","b":{"p":"/users/joe","d":null}}"#, "null");
+    check_late(LateLastWords::Yield, r#"{"r":1,"a":"p","b":{"p":"/users/ann","d":"back"}}"#, r#""offline""#);
+    check_late(LateLastWords::Yield, "", r#""offline""#);
+    check_late(LateLastWords::Always, r#"{"r":1,"a":"p","b":{"p":"/users/joe","d":"back"}}"#, r#""offline""#);
+}
+
+#[test]
+fn answers_come_in_the_order_of_the_requests() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 10);
+        let client = world.join(0, "&ns=db");
+        last_messages(&mut world, client);
+        let requests = [
+            r#"{"r":1,"a":"p","b":{"p":"/a","d":1}}"#,
+            r#"{"r":2,"a":"s","b":{"c":{}}}"#,
+            r#"{"r":3,"a":"nonsense","b":{}}"#,
+            r#"{"r":4,"a":"o","b":{"p":"/a","d":1}}"#,
+            r#"{"r":5,"a":"oc","b":{"p":"/a","d":null}}"#,
+            r#"{"r":6,"a":"unauth","b":{}}"#,
+            r#"{"r":7,"a":"g","b":{"p":"/a","q":{}}}"#,
+            r#"{"r":8,"a":"p","b":{"p":"/a.b","d":1}}"#,
+            r#"{"r":9,"a":"echo","b":{"d":[1]}}"#,
+        ];
+        for request in requests {
+            world.send(client, &format!(r#"{{"t":"d","d":{request}}}"#));
+        }
+        let heard = last_messages(&mut world, client);
+        for (index, text) in heard.iter().enumerate() {
+            assert!(text.contains(&format!(r#"{{"r":{},"#, index + 1)), "{index}: {text}");
+        }
+        assert_eq!(heard.len(), requests.len());
+    });
+}
+
+#[test]
+fn a_cancelled_last_word_is_not_spoken_even_when_cancelled_at_once() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 11);
+        let (client, other) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"));
+        world.send(client, r#"{"t":"d","d":{"r":1,"a":"o","b":{"p":"/a/b","d":1}}}"#);
+        world.send(client, r#"{"t":"d","d":{"r":2,"a":"oc","b":{"p":"/a","d":null}}}"#);
+        world.settle();
+        world.say_goodbye(client);
+        world.settle();
+        assert_eq!(value_at(&mut world, other, "/"), "null");
+    });
+}
+
+#[test]
+fn a_stale_transaction_is_refused_and_a_fresh_one_is_not() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 12);
+        let client = world.join(0, "&ns=db");
+        last_messages(&mut world, client);
+        done(&mut world, client, r#"{"r":1,"a":"p","b":{"p":"/n","d":4}}"#);
+        let stale = ask(&mut world, client, r#"{"r":2,"a":"p","b":{"p":"/n","d":5,"h":""}}"#);
+        assert!(stale[0].contains("datastale"), "{stale:?}");
+        done(&mut world, client, r#"{"r":3,"a":"p","b":{"p":"/n","d":5,"h":"eVih19a6ZDz3NL32uVBtg9KSgQY="}}"#);
+        assert_eq!(value_at(&mut world, client, "/n"), "5");
+    });
+}
+
+#[test]
+fn a_known_hash_brings_no_data() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 13);
+        let client = world.join(0, "&ns=db");
+        last_messages(&mut world, client);
+        done(&mut world, client, r#"{"r":1,"a":"p","b":{"p":"/n","d":4}}"#);
+        assert_eq!(
+            done(&mut world, client, r#"{"r":2,"a":"q","b":{"p":"/n","h":"eVih19a6ZDz3NL32uVBtg9KSgQY="}}"#),
+            [""; 0]
+        );
+        assert_eq!(done(&mut world, client, r#"{"r":3,"a":"q","b":{"p":"/n","h":"other"}}"#).len(), 1);
+        assert_eq!(done(&mut world, client, r#"{"r":4,"a":"q","b":{"p":"/empty","h":""}}"#), [""; 0]);
+    });
+}
+
+#[test]
+fn draining_speaks_every_last_word_and_then_stops() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 14);
+        let clients: Vec<_> = (0..20).map(|n| world.join(n, "&ns=db")).collect();
+        for (n, client) in clients.iter().enumerate() {
+            done(&mut world, *client, &format!(r#"{{"r":1,"a":"o","b":{{"p":"/s/{n}","d":1}}}}"#));
+        }
+        world.input_all(|| Input::Drain);
+        world.settle();
+        assert_eq!(world.session_count(), 0);
+        assert!(world.drained.iter().all(|is_drained| *is_drained));
+        let spoken: usize =
+            world.notices.iter().map(|n| if let Notice::LastWords { spoken, .. } = n { *spoken } else { 0 }).sum();
+        assert_eq!(spoken, 20);
+    });
+}
+
+#[test]
+fn a_request_that_is_none_is_answered_and_hurts_nobody() {
+    for_shards(|shards| {
+        for bad in ["{", "[]", "\"x\"", "{}x", r#"{"t":"d","d":{"a":"p"}}"#] {
+            let mut world = World::new(shards, 15);
+            let (bad_one, good) = (world.join(0, "&ns=db"), world.join(0, "&ns=db"));
+            world.send(bad_one, bad);
+            world.settle();
+            assert_eq!(world.close_code(bad_one), Some(1008), "{bad}");
+            done(&mut world, good, r#"{"r":1,"a":"p","b":{"p":"/a","d":1}}"#);
+        }
+    });
+}
+
+#[test]
+fn a_request_for_nothing_we_know_is_pointed_elsewhere() {
+    let mut world = World::new(1, 16);
+    let client = world.dial(0);
+    world.send_bytes(client, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(world.response(client).starts_with("HTTP/1.1 404 "), "{}", world.response(client));
+    let client = world.dial(0);
+    world.send_bytes(client, b"GET /.ws HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(world.response(client).starts_with("HTTP/1.1 426 "), "{}", world.response(client));
+    let client = world.dial(0);
+    world.pass(Millis(10_016));
+    assert!(world.response(client).starts_with("HTTP/1.1 408 "), "{}", world.response(client));
+}
+
+/// A world under these rules.
+fn under(rules: &str, shards: u8, seed: u64) -> World {
+    let rules =
+        crate::rules::Ruleset::parse(rules, crate::rules::Dialect::Firebase).expect("the test's rules are right");
+    World::with(shards, seed, &Arc::new(Settings::default()), &Arc::new(rules))
+}
+
+#[test]
+fn a_last_word_is_checked_when_it_is_left_and_when_it_is_spoken() {
+    let rules =
+        r#"{"rules":{".read":true,"open":{".write":true},"s":{".write":"data.parent().child('open').val() == true"}}}"#;
+    for_shards(|shards| {
+        let mut world = under(rules, shards, 20);
+        let (first, second) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"));
+        let refused = ask(&mut world, first, r#"{"r":1,"a":"o","b":{"p":"/s","d":1}}"#);
+        assert!(refused.last().is_some_and(|answer| answer.contains("permission_denied")), "{refused:?}");
+        done(&mut world, first, r#"{"r":2,"a":"p","b":{"p":"/open","d":true}}"#);
+        done(&mut world, first, r#"{"r":3,"a":"o","b":{"p":"/s","d":1}}"#);
+        done(&mut world, second, r#"{"r":1,"a":"p","b":{"p":"/open","d":false}}"#);
+        world.say_goodbye(first);
+        assert_eq!(value_at(&mut world, second, "/s"), "null");
+        let denied = world.notices.iter().any(|notice| {
+            let Notice::Unspoken { path, fate: Fate::Denied(Some(denial)), .. } = notice else { return false };
+            path.as_str() == "s" && denial.to_string().contains(".write")
+        });
+        assert!(denied, "{:?}", world.notices);
+    });
+}
+
+#[test]
+fn a_listen_that_data_no_longer_allows_hears_nothing_more() {
+    let rules = r#"{"rules":{".write":true,"m":{".read":true},"room":{".read":"root.child('m/open').val() == true"}}}"#;
+    for_shards(|shards| {
+        let mut world = under(rules, shards, 21);
+        let (writer, watcher) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"));
+        done(&mut world, writer, r#"{"r":1,"a":"p","b":{"p":"/m/open","d":true}}"#);
+        last_messages(&mut world, watcher);
+        done(&mut world, watcher, r#"{"r":1,"a":"q","b":{"p":"/room","h":""}}"#);
+        done(&mut world, writer, r#"{"r":2,"a":"p","b":{"p":"/room/x","d":1}}"#);
+        assert_eq!(world.take(watcher), [r#"{"t":"d","d":{"a":"d","b":{"p":"room/x","d":1}}}"#]);
+        done(&mut world, writer, r#"{"r":3,"a":"p","b":{"p":"/m/open","d":false}}"#);
+        done(&mut world, writer, r#"{"r":4,"a":"p","b":{"p":"/room/x","d":"secret"}}"#);
+        let heard = world.take(watcher);
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        assert!(heard[0].contains(r#""a":"c""#) && heard[0].contains(r#""p":"room""#), "{heard:?}");
+        done(&mut world, writer, r#"{"r":5,"a":"p","b":{"p":"/room/x","d":"more"}}"#);
+        assert_eq!(world.take(watcher), [""; 0]);
+    });
+}
+
+#[test]
+fn other_rules_end_the_listens_that_they_do_not_allow() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 22);
+        let watcher = world.join(1, "&ns=db");
+        last_messages(&mut world, watcher);
+        done(&mut world, watcher, r#"{"r":1,"a":"q","b":{"p":"/a","h":""}}"#);
+        done(&mut world, watcher, r#"{"r":2,"a":"q","b":{"p":"/b","q":{"l":1,"vf":"l"},"t":7,"h":""}}"#);
+        let rules = r#"{"rules":{"a":{".read":true}}}"#;
+        let rules = Arc::new(crate::rules::Ruleset::parse(rules, crate::rules::Dialect::Firebase).unwrap());
+        world.input_all(|| Input::Rules(rules.clone()));
+        let heard = last_messages(&mut world, watcher);
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        assert!(heard[0].contains(r#""a":"c""#) && heard[0].contains(r#""p":"b""#), "{heard:?}");
+    });
+}
+
+#[test]
+fn the_later_of_two_silences_has_the_last_word() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 23);
+        let (first, second, watcher) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"), world.join(2, "&ns=db"));
+        done(&mut world, first, r#"{"r":1,"a":"o","b":{"p":"/s","d":"first"}}"#);
+        done(&mut world, second, r#"{"r":1,"a":"o","b":{"p":"/s","d":"second"}}"#);
+        world.unplug(first);
+        world.pass(Millis(10_000));
+        world.send(second, "0");
+        world.unplug(second);
+        world.pass(Millis(100_000));
+        assert_eq!(value_at(&mut world, watcher, "/s"), r#""second""#, "the first spoke as of ten seconds earlier");
+    });
+}

@@ -1,0 +1,261 @@
+//! The turn: the one loop of each core.
+//!
+//! Gather what has happened, read the clock once, let the engine decide about each thing, perform what
+//! it wants done, sleep if there is nothing left. The loop decides nothing itself; its one subtlety is
+//! the *order* of things, on which "a client cannot tell how many cores there are" rests:
+//!
+//! - Messages of a turn go to the peers before its bytes go to clients; while some message could not go,
+//!   bytes to clients are kept. Whoever reads an answer can rely on every core knowing its cause.
+//! - Whatever a client has sent is handled after all messages that had been sent to this core when it
+//!   was received. A client that acts upon an answer never outruns that answer's cause.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use super::mesh::{Port, Seat};
+use super::net::Net;
+use super::wake::Sleep;
+use super::{Notify, clock};
+use crate::base::{Instant, Millis, Now, ShardId};
+use crate::engine::{Effect, Engine, Input, Message, Output};
+
+/// Turns between two looks at the executor's other tasks.
+const TURNS_PER_YIELD: u32 = 8;
+/// Bytes for clients that may gather in a turn before they are sent.
+const OUTPUT_BYTES: usize = 1024 * 1024;
+/// Room for bytes to clients that is kept from turn to turn.
+const OUTPUT_BYTES_KEPT: usize = 4 * 1024 * 1024;
+
+/// What a loop drives: an [`Engine`], or something simpler in a test.
+pub trait Core {
+    /// Takes in one thing that happened and appends what is to be done about it.
+    fn handle(&mut self, now: Now, input: Input<'_>, output: &mut Output);
+    /// When [`Input::Tick`] is due.
+    fn next_wake(&self) -> Option<Instant>;
+    /// Whether [`Input::Tick`] is wanted at once.
+    fn is_busy(&self) -> bool;
+}
+
+impl Core for Engine {
+    fn handle(&mut self, now: Now, input: Input<'_>, output: &mut Output) {
+        Self::handle(self, now, input, output);
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        Self::next_wake(self)
+    }
+
+    fn is_busy(&self) -> bool {
+        Self::is_busy(self)
+    }
+}
+
+/// One core's loop and everything it owns.
+pub(super) struct Loop<C, N> {
+    pub(super) shard: ShardId,
+    pub(super) core: C,
+    pub(super) net: N,
+    pub(super) port: Port<Message>,
+    pub(super) seats: Arc<[Seat]>,
+    pub(super) commands: Receiver<Input<'static>>,
+    pub(super) notify: Notify,
+    /// How long the end may take.
+    pub(super) drain_max: Millis,
+    /// How many cores have said that they are drained.
+    pub(super) drained_count: Arc<AtomicUsize>,
+    pub(super) stage: Stage,
+    /// A command that came while we looked whether we may sleep.
+    pub(super) waiting_command: Option<Input<'static>>,
+    pub(super) output: Output,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Not begun.
+    Serving,
+    /// The engine was told; patience ends at `until`.
+    Draining {
+        /// The last moment.
+        until: Instant,
+    },
+    /// The engine is done. Its peers may still need it.
+    Drained {
+        /// The last moment.
+        until: Instant,
+    },
+}
+
+impl<C: Core, N: Net> Loop<C, N> {
+    /// Turns until everything is drained.
+    ///
+    /// # Errors
+    /// When this core cannot sleep.
+    pub(super) async fn run(mut self, sleep: Sleep) -> io::Result<()> {
+        let mut turns = 0_u32;
+        let seats = Arc::clone(&self.seats);
+        let bell = &seats[self.shard.index()].bell;
+        loop {
+            let now = clock::read();
+            self.turn(now);
+            if self.is_over(now.instant) {
+                break;
+            }
+            turns = turns.wrapping_add(1);
+            if self.has_work(now.instant) {
+                if turns.is_multiple_of(TURNS_PER_YIELD) {
+                    glommio::executor().yield_task_queue_now().await;
+                }
+            } else {
+                sleep.unless(bell, || self.look_again()).await?;
+                self.net.wake();
+            }
+        }
+        sleep.close().await;
+        Ok(())
+    }
+
+    /// Everything that has happened by now, and everything that follows from it.
+    pub(super) fn turn(&mut self, now: Now) {
+        self.net.gather(now.instant);
+        self.take_commands(now);
+        self.take_messages(now);
+        self.take_sockets(now);
+        let is_due = self.core.next_wake().is_some_and(|due| due <= now.instant);
+        // Work that was put off makes messages; there must be room for them.
+        if is_due || (self.core.is_busy() && !self.port.is_congested()) {
+            self.core.handle(now, Input::Tick, &mut self.output);
+        }
+        self.perform(now);
+        self.net.hold_reads(self.port.is_congested());
+    }
+
+    fn take_commands(&mut self, now: Now) {
+        loop {
+            let command = match self.waiting_command.take() {
+                Some(command) => command,
+                // Nobody is left who could send commands: there will be none.
+                None => match self.commands.try_recv() {
+                    Ok(command) => command,
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+                },
+            };
+            if matches!(command, Input::Drain) {
+                if self.stage != Stage::Serving {
+                    continue;
+                }
+                self.stage = Stage::Draining { until: now.instant + self.drain_max };
+                self.net.stop_accepting();
+            }
+            self.core.handle(now, command, &mut self.output);
+        }
+    }
+
+    fn take_messages(&mut self, now: Now) {
+        if self.port.has_news() {
+            hand_over(&mut self.port, &mut self.core, now, &mut self.output);
+        }
+    }
+
+    fn take_sockets(&mut self, now: Now) {
+        while let Some(input) = self.net.next() {
+            // What had been sent to us when these bytes arrived comes first.
+            if self.port.has_news() {
+                hand_over(&mut self.port, &mut self.core, now, &mut self.output);
+            }
+            self.core.handle(now, input, &mut self.output);
+            if self.output.bytes.len() >= OUTPUT_BYTES {
+                self.perform(now);
+            }
+        }
+    }
+
+    /// Does what the engine wants done, and tells it what comes of it, until nothing does.
+    fn perform(&mut self, now: Now) {
+        loop {
+            for effect in self.output.effects.drain(..) {
+                match effect {
+                    Effect::Send { conn, bytes } => self.net.send(conn, bytes),
+                    Effect::Close { conn } => self.net.close(conn),
+                    Effect::Read { conn, is_wanted } => self.net.read(conn, is_wanted),
+                    Effect::Forward { to, message } => self.port.send(to, message),
+                    Effect::Notice(notice) => (self.notify)(self.shard, &notice),
+                    Effect::Drained => {
+                        if let Stage::Draining { until } = self.stage {
+                            self.stage = Stage::Drained { until };
+                            self.drained_count.fetch_add(1, Ordering::SeqCst);
+                            self.seats.iter().for_each(|seat| seat.bell.ring());
+                        }
+                    }
+                }
+            }
+            self.port.flush(clock::stamp);
+            self.net.flush(&self.output.bytes, now.instant, !self.port.is_stuck());
+            self.output.clear();
+            self.output.bytes.shrink_to(OUTPUT_BYTES_KEPT);
+            // Only what the flush has brought up: sockets are read in their own time.
+            while let Some(input) = self.net.next_news() {
+                self.core.handle(now, input, &mut self.output);
+            }
+            if self.output.effects.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Whether another turn is due at once.
+    fn has_work(&self, now: Instant) -> bool {
+        self.waiting_command.is_some()
+            || self.net.has_work()
+            || self.port.has_news()
+            || (self.core.is_busy() && !self.port.is_congested())
+            || self.next_wake().is_some_and(|due| due <= now)
+    }
+
+    /// The last look before a sleep, after which the bell rings for whatever comes.
+    fn look_again(&mut self) -> bool {
+        let until = self.next_wake();
+        self.waiting_command = self.commands.try_recv().ok();
+        self.waiting_command.is_some()
+            || self.port.has_news()
+            || !self.port.is_settled()
+            || self.is_done()
+            || !self.net.is_quiet(until)
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let end = match self.stage {
+            Stage::Serving => None,
+            Stage::Draining { until } | Stage::Drained { until } => Some(until),
+        };
+        [self.core.next_wake(), self.net.next_wake(), end].into_iter().flatten().min()
+    }
+
+    /// Whether nobody needs this core any more, and nobody waits for bytes from it.
+    fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Drained { .. })
+            && self.drained_count.load(Ordering::SeqCst) == self.seats.len()
+            && !self.port.is_stuck()
+            && !self.port.has_news()
+            && self.net.is_settled()
+    }
+
+    /// Whether this core may go: it is done, or patience is over.
+    fn is_over(&self, now: Instant) -> bool {
+        match self.stage {
+            Stage::Serving => false,
+            Stage::Draining { until } | Stage::Drained { until } => now >= until || self.is_done(),
+        }
+    }
+}
+
+/// Gives the core every message that had been sent to it by now.
+fn hand_over(port: &mut Port<Message>, core: &mut impl Core, now: Now, output: &mut Output) {
+    port.look(clock::stamp);
+    while let Some((from, message)) = port.next() {
+        core.handle(now, Input::Forwarded { from, message }, output);
+    }
+    port.tell_taken();
+}

@@ -1,0 +1,317 @@
+//! Everything that touches the kernel: threads, executors, sockets, clocks, wake-ups.
+//!
+//! One thread for each shard, pinned to a core, with a glommio executor whose one task is the loop in
+//! `core.rs`. The surprising idea: the executor only sleeps, places and (for other tasks) does files; the
+//! network runs on a second io_uring of the same thread, because that is a third cheaper than the
+//! executor's own sockets, and an idle connection costs 32 bytes instead of a kilobyte.
+//!
+//! This room decides nothing: delete it and no rule of the product is lost. It holds all of the
+//! product's `unsafe` code.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this room starts the threads of the cores: the others must not, which is what the ban is for"
+)]
+
+pub mod clock;
+mod core;
+mod mesh;
+mod net;
+mod ring;
+mod socket;
+mod wake;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use glommio::{LocalExecutorBuilder, Placement};
+
+pub use self::core::Core;
+use self::core::{Loop, Stage};
+use self::mesh::{Port, Seat};
+use self::ring::{RingNet, Room};
+use self::wake::{Bell, Sleep};
+use crate::base::limits::SHARDS_MAX;
+use crate::base::{Millis, ShardId};
+use crate::engine::{Input, Message, Notice, Output};
+
+/// Told what an operator may want to know. Called on the core's own thread: it must not block.
+pub type Notify = Arc<dyn Fn(ShardId, &Notice) + Send + Sync>;
+
+/// Memory that an executor's rings keep for direct files: what glommio needs at least. Each of its three
+/// rings pins as much.
+const EXECUTOR_MEMORY_BYTES: usize = 64 * 1024;
+/// Requests of an executor's tasks that may be under way.
+const EXECUTOR_RING_DEPTH: usize = 256;
+/// How long a task of an executor may run before the others have their turn.
+const EXECUTOR_TURN: Duration = Duration::from_millis(10);
+/// Open files that are kept from clients: for the log, for snapshots, for the executors themselves.
+const FILES_RESERVED: u64 = 256;
+
+/// What is to be started.
+#[derive(Clone)]
+pub struct Plan {
+    /// How many shards, at least one.
+    pub shards: u8,
+    /// Where to listen. Port 0 lets the kernel choose.
+    pub listen: SocketAddr,
+    /// How long a drain may take before what is left is dropped.
+    pub drain_max: Millis,
+    /// How many connections all shards together accept; fewer if the process may not open as many files.
+    pub connections_max: usize,
+    /// Who is told the engines' notices.
+    pub notify: Notify,
+}
+
+impl Plan {
+    /// A plan with `shards` shards at `listen`, ten seconds for a drain, connections up to what the
+    /// process may open, and notices to the log.
+    #[must_use]
+    pub fn new(shards: u8, listen: SocketAddr) -> Self {
+        let notify = |shard: ShardId, notice: &Notice| tracing::info!(shard = shard.0, ?notice, "notice");
+        Self { shards, listen, drain_max: Millis::from_secs(10), connections_max: usize::MAX, notify: Arc::new(notify) }
+    }
+}
+
+/// A started server: it serves until it is [drained](Remote::request_drain).
+#[derive(Debug)]
+pub struct Running {
+    local_addr: SocketAddr,
+    remote: Remote,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Where it listens, with the port that was chosen.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// A handle for other threads.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// See [`Remote::request_drain`].
+    pub fn request_drain(&self) {
+        self.remote.request_drain();
+    }
+
+    /// Waits until every shard has ended.
+    pub fn join(self) {
+        for thread in self.threads {
+            thread.join().expect("a shard that panics ends the process");
+        }
+    }
+}
+
+/// Speaks to a server's shards from any thread.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    seats: Arc<[Seat]>,
+    commands: Vec<Sender<Input<'static>>>,
+}
+
+impl Remote {
+    /// Ends the server: it accepts no more, each engine is told [`Input::Drain`], and when all have said
+    /// `Drained` and everything is sent, or patience is over, the threads end. More than once is as once.
+    pub fn request_drain(&self) {
+        for shard in 0..self.commands.len() {
+            self.tell_index(shard, Input::Drain);
+        }
+    }
+
+    /// Gives a shard's engine something to handle. What is told to one shard arrives in order. A shard
+    /// that has ended takes no notice.
+    ///
+    /// # Panics
+    /// If there is no such shard.
+    pub fn tell(&self, shard: ShardId, input: Input<'static>) {
+        self.tell_index(shard.index(), input);
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.commands.len()
+    }
+
+    fn tell_index(&self, shard: usize, input: Input<'static>) {
+        let _sent_or_ended = self.commands[shard].send(input);
+        self.seats[shard].bell.ring();
+    }
+}
+
+/// Starts a thread for each shard, with the core that `make_core` makes for it, on that thread. When this
+/// returns all of them serve, or none does.
+///
+/// A panic in a core ends the process: half a server would be worse than none.
+///
+/// # Errors
+/// When the plan is impossible, the address cannot be listened at, or io_uring is not available; the
+/// message says what to do about it.
+pub fn start<C, F>(plan: Plan, make_core: F) -> io::Result<Running>
+where
+    C: Core + 'static,
+    F: Fn(ShardId) -> C + Clone + Send + 'static,
+{
+    let count = usize::from(plan.shards);
+    if count == 0 || count > SHARDS_MAX {
+        let text = format!("there can be 1 to {SHARDS_MAX} shards, not {count}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    ring::check_available()?;
+    let files = socket::raise_open_files()?;
+    let for_clients = usize::try_from(files - FILES_RESERVED.min(files / 4)).unwrap_or(usize::MAX);
+    let room = Arc::new(Room::new(plan.connections_max.min(for_clients)));
+    let (listeners, local_addr) = socket::listeners(plan.listen, count)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", plan.listen)))?;
+
+    let plan = Arc::new(plan);
+    let seats: io::Result<Vec<Seat>> = (0..count).map(|_| Bell::new().map(Seat::new)).collect();
+    let seats: Arc<[Seat]> = seats?.into();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| channel()).unzip();
+    let ports = mesh::connect(&seats, mesh::RING_MESSAGES);
+    let drained_count = Arc::new(AtomicUsize::new(0));
+    let (report, reports) = channel();
+    let mut gates = Vec::new();
+    let mut threads = Vec::new();
+    let parts = listeners.into_iter().zip(receivers).zip(ports).zip(placements(count));
+    for (shard, (((listener, commands), port), placement)) in (0..plan.shards).zip(parts) {
+        let (gate, go) = channel();
+        gates.push(gate);
+        let shard_plan = ShardPlan {
+            shard: ShardId(shard),
+            listener,
+            commands,
+            port,
+            placement,
+            plan: Arc::clone(&plan),
+            seats: Arc::clone(&seats),
+            room: Arc::clone(&room),
+            drained_count: Arc::clone(&drained_count),
+        };
+        let (make_core, report) = (make_core.clone(), report.clone());
+        let thread = Builder::new().name(format!("shard-{shard}"));
+        threads.push(thread.spawn(move || shard_plan.run(make_core, &report, &go))?);
+    }
+    drop(report);
+    // A thread that fails reports and ends. Without its gate a thread that is ready ends, too.
+    let outcome: io::Result<Vec<()>> = reports.iter().take(count).collect();
+    if let Err(error) = outcome {
+        drop(gates);
+        for thread in threads {
+            thread.join().expect("a shard that panics ends the process");
+        }
+        return Err(error);
+    }
+    for gate in gates {
+        gate.send(()).expect("a thread that is ready waits at its gate");
+    }
+    Ok(Running { local_addr, remote: Remote { seats, commands: senders }, threads })
+}
+
+/// One shard's thread, before it runs.
+struct ShardPlan {
+    shard: ShardId,
+    listener: OwnedFd,
+    commands: Receiver<Input<'static>>,
+    port: Port<Message>,
+    placement: Placement,
+    plan: Arc<Plan>,
+    seats: Arc<[Seat]>,
+    room: Arc<Room>,
+    drained_count: Arc<AtomicUsize>,
+}
+
+impl ShardPlan {
+    /// The whole life of a shard's thread.
+    fn run<C: Core + 'static>(
+        self,
+        make_core: impl FnOnce(ShardId) -> C + 'static,
+        report: &Sender<io::Result<()>>,
+        go: &Receiver<()>,
+    ) {
+        let _watch = Watch(self.shard);
+        let executor = LocalExecutorBuilder::new(self.placement)
+            .name(&format!("shard-{}", self.shard.0))
+            .io_memory(EXECUTOR_MEMORY_BYTES)
+            .ring_depth(EXECUTOR_RING_DEPTH)
+            .preempt_timer(EXECUTOR_TURN)
+            .make();
+        let executor = match executor {
+            Ok(executor) => executor,
+            Err(error) => {
+                let text = format!("cannot start the executor of shard {}: {error}", self.shard.0);
+                let _told_or_given_up = report.send(Err(io::Error::other(text)));
+                return;
+            }
+        };
+        executor.run(async {
+            let bell = &self.seats[self.shard.index()].bell;
+            let net = RingNet::new(self.listener, bell, Arc::clone(&self.room));
+            let (net, sleep) = match net.and_then(|net| Ok((net, Sleep::new(bell)?))) {
+                Ok(both) => both,
+                Err(error) => {
+                    let _told_or_given_up = report.send(Err(error));
+                    return;
+                }
+            };
+            let _told_or_given_up = report.send(Ok(()));
+            if go.recv().is_err() {
+                return;
+            }
+            let shard_loop = Loop {
+                shard: self.shard,
+                core: make_core(self.shard),
+                net,
+                port: self.port,
+                seats: Arc::clone(&self.seats),
+                commands: self.commands,
+                notify: Arc::clone(&self.plan.notify),
+                drain_max: self.plan.drain_max,
+                drained_count: self.drained_count,
+                stage: Stage::Serving,
+                waiting_command: None,
+                output: Output::default(),
+            };
+            if let Err(error) = shard_loop.run(sleep).await {
+                panic!("shard {} cannot be woken any more: {error}", self.shard.0);
+            }
+        });
+    }
+}
+
+/// Ends the process when the thread that holds it panics.
+struct Watch(ShardId);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The panic's own message stands above this.
+            eprintln!("stillhere: shard {} has failed; the server stops", self.0.0);
+            std::process::abort();
+        }
+    }
+}
+
+/// Where the shards run: each on a core of its own if there are enough, else wherever there is time.
+fn placements(count: usize) -> Vec<Placement> {
+    let cores = socket::allowed_cores();
+    if count <= cores.len() {
+        cores[..count].iter().map(|&core| Placement::Fixed(core)).collect()
+    } else {
+        vec![Placement::Unbound; count]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1175 @@
+//! Sockets by a ring of this core's own: readiness comes through io_uring, bytes by plain calls.
+//!
+//! One multishot accept, one multishot poll a connection, `recv(2)` into one buffer that all connections
+//! share, one `send(2)` a connection and turn, straight from what the engine wrote. The surprising
+//! idea: readiness by multishot poll and plain calls costs the same as receiving through the ring with
+//! provided buffers, and an idle connection then owns no buffer at all.
+//!
+//! A poll tells of *changes*: after one, the connection is read until the kernel has nothing left, or
+//! its place in the `ready` queue is kept. What was told and not acted upon is remembered in the slot
+//! (`is_readable`), so that pausing a connection loses nothing.
+//!
+//! A completion carries the slot and the slot's generation. Those of an earlier tenant find nobody.
+//!
+//! Costs: [`Slot`] bytes of user memory an idle connection (32), about 256 bytes in the kernel for the
+//! poll; one `recv` and one `send` an exchange, one `io_uring_enter` a turn.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
+use smallvec::SmallVec;
+
+use super::net::Net;
+use super::socket;
+use super::wake::Bell;
+use crate::base::limits::CONNECTIONS_MAX;
+use crate::base::{ConnId, Instant, Millis};
+use crate::engine::{Hangup, Input};
+
+/// Submissions that fit in the ring; more are submitted in between.
+const SUBMISSIONS: u32 = 1_024;
+/// Completions that fit; the kernel keeps what does not, but ends multishot requests then.
+const COMPLETIONS: u32 = 8 * SUBMISSIONS;
+/// The one receive buffer.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// What one connection may bring into a turn before the others have their turn.
+const READ_BYTES_PER_CONNECTION: usize = 256 * 1024;
+/// What all connections together may bring into a turn.
+const READ_BYTES_PER_TURN: usize = 4 * 1024 * 1024;
+/// Connections that are read in a turn.
+const READS_PER_TURN: usize = 1_024;
+/// Ranges that are given to the kernel in one call.
+const PARTS_PER_CALL: usize = 64;
+/// How long accepting rests when the process has no file descriptor left.
+const ACCEPT_REST: Millis = Millis(100);
+/// How long a shortage of connections lasts before it is reported again.
+const SHORTAGE_SILENCE: Millis = Millis(10_000);
+/// How long a closed connection may take to send what was kept for it.
+const CLOSING_MAX: Millis = Millis(5_000);
+/// How long the peer of a closed connection may take to close it, too. Closing a socket that has
+/// something unread resets it, and a reset may overtake our last bytes.
+const LINGER_MAX: Millis = Millis(1_000);
+
+const _: () = assert!(COMPLETIONS >= 4 * SUBMISSIONS, "a turn's accepts and polls must fit");
+const _: () = assert!(size_of::<Slot>() <= 32, "there may be a million");
+
+/// How many connections the process may have: shared by all its cores.
+#[derive(Debug)]
+pub(super) struct Room {
+    used: AtomicUsize,
+    max: usize,
+}
+
+impl Room {
+    /// Room for `max` connections.
+    #[must_use]
+    pub(super) fn new(max: usize) -> Self {
+        Self { used: AtomicUsize::new(0), max }
+    }
+
+    fn take(&self) -> bool {
+        let is_free = self.used.fetch_add(1, Ordering::Relaxed) < self.max;
+        if !is_free {
+            self.give_back(1);
+        }
+        is_free
+    }
+
+    fn give_back(&self, count: usize) {
+        self.used.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
+/// What a completion is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Accept = 1,
+    Readable = 2,
+    Writable = 3,
+    Timer = 4,
+    /// Nobody waits for it.
+    Farewell = 5,
+}
+
+/// A request's name: kind (4 bits), generation of the slot (28 bits), slot (32 bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Token {
+    kind: Kind,
+    generation: u32,
+    index: u32,
+}
+
+impl Token {
+    const GENERATION_MASK: u32 = (1 << 28) - 1;
+
+    const fn alone(kind: Kind) -> Self {
+        Self { kind, generation: 0, index: 0 }
+    }
+
+    fn pack(self) -> u64 {
+        (self.kind as u64) << 60 | u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the low 32 bits are the index")]
+    fn unpack(name: u64) -> Self {
+        let kind = match name >> 60 {
+            1 => Kind::Accept,
+            2 => Kind::Readable,
+            3 => Kind::Writable,
+            4 => Kind::Timer,
+            _ => Kind::Farewell,
+        };
+        Self { kind, generation: (name >> 32) as u32 & Self::GENERATION_MASK, index: name as u32 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nobody's.
+    Free,
+    /// The engine's.
+    Open,
+    /// The peer has finished, the engine knows; what it had written before is still to be sent.
+    Parting,
+    /// The engine wants it closed; what it had written is still to be sent.
+    Closing,
+    /// Everything is sent and the peer was told; now it may close, too.
+    Lingering,
+}
+
+/// `Slot::dirty` of a connection for which nothing was noted.
+const CLEAN: u32 = u32::MAX;
+
+/// A connection.
+struct Slot {
+    /// There unless the slot is free.
+    socket: Option<OwnedFd>,
+    /// Of the present tenant, or of the next.
+    generation: u32,
+    /// Where in `RingNet::dirty` its noted ranges begin, or [`CLEAN`].
+    dirty: u32,
+    phase: Phase,
+    /// Whether it is in `RingNet::ready`. Outlives the tenant, as the entry does.
+    is_queued: bool,
+    /// Whether it is in `RingNet::owed`. Outlives the tenant, as the entry does.
+    is_owed: bool,
+    /// Whether the kernel may have something that we have not read.
+    is_readable: bool,
+    /// Whether the end of the stream is near: then a short read is no sign that nothing is left.
+    is_hung_up: bool,
+    /// Whether sending has failed: what had arrived is still read, nothing more is sent.
+    is_broken: bool,
+    /// Whether the engine wants to be spared its bytes.
+    is_unwanted: bool,
+    /// Whether the kernel tells us when it takes bytes again.
+    is_write_armed: bool,
+    /// What the kernel did not take. Never empty.
+    unsent: Option<Box<Unsent>>,
+}
+
+impl Slot {
+    fn unsent_bytes(&self) -> usize {
+        self.unsent.as_ref().map_or(0, |unsent| unsent.rest().len())
+    }
+}
+
+/// Bytes that wait for the kernel.
+#[derive(Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Unsent {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.sent += count;
+        // Each byte is moved at most once for each time that as many have left.
+        if self.sent >= self.bytes.len() / 2 {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+            self.bytes.shrink_to(2 * self.bytes.len());
+        }
+    }
+}
+
+/// The ranges that were noted for a connection: a list through `RingNet::parts`.
+struct Dirty {
+    index: u32,
+    first: u32,
+    last: u32,
+}
+
+struct Part {
+    bytes: Range<usize>,
+    next: u32,
+}
+
+enum News {
+    Opened { conn: ConnId, peer: SocketAddr },
+    Closed { conn: ConnId, how: Hangup },
+    Backlog { conn: ConnId, bytes: usize },
+}
+
+impl From<News> for Input<'static> {
+    fn from(news: News) -> Self {
+        match news {
+            News::Opened { conn, peer } => Self::Opened { conn, peer },
+            News::Closed { conn, how } => Self::Closed { conn, how },
+            News::Backlog { conn, bytes } => Self::Backlog { conn, bytes },
+        }
+    }
+}
+
+/// What is left of a turn's share of reading.
+#[derive(Default)]
+struct Share {
+    connections: usize,
+    bytes: usize,
+    /// Which connection is being read, and how much it has brought.
+    current: Option<(u32, usize)>,
+}
+
+/// One core's connections, by a ring.
+pub(super) struct RingNet {
+    ring: IoUring,
+    completions: Vec<(u64, i32, u32)>,
+    listener: Option<OwnedFd>,
+    accept_again: Option<Instant>,
+    /// Until when a shortage of connections is not worth another line in the log.
+    shortage_told_until: Instant,
+    room: Arc<Room>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    scratch: Box<[u8]>,
+    news: VecDeque<News>,
+    /// Connections to be read. Each at most once.
+    ready: VecDeque<u32>,
+    share: Share,
+    is_held: bool,
+    dirty: Vec<Dirty>,
+    parts: Vec<Part>,
+    /// Connections whose unsent bytes may be tried. Each at most once.
+    owed: Vec<u32>,
+    /// Connections that were closed in this turn.
+    leaving: Vec<u32>,
+    /// Connections in the phases Parting and Closing with unsent bytes, and when patience ends.
+    closing: VecDeque<(Instant, Token)>,
+    /// Connections in the phase Lingering, and when patience ends.
+    lingering: VecDeque<(Instant, Token)>,
+    /// Connections that have unsent bytes or are neither free nor open.
+    unsettled_count: usize,
+    /// For when the ring's timer is set.
+    timer: Option<Instant>,
+}
+
+impl RingNet {
+    /// A net that accepts from `listener` and rings `bell`. Must be called in the thread that will use
+    /// it: the ring takes submissions from no other.
+    ///
+    /// # Errors
+    /// The kernel's, in particular `ENOSYS` and `EPERM` where io_uring is not available.
+    pub(super) fn new(listener: OwnedFd, bell: &Bell, room: Arc<Room>) -> io::Result<Self> {
+        let ring = build_ring(SUBMISSIONS, COMPLETIONS)?;
+        ring.submitter().register_eventfd(bell.as_raw_fd())?;
+        let mut net = Self {
+            ring,
+            completions: Vec::new(),
+            listener: Some(listener),
+            accept_again: None,
+            shortage_told_until: Instant(0),
+            room,
+            slots: Vec::new(),
+            free: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            news: VecDeque::new(),
+            ready: VecDeque::new(),
+            share: Share::default(),
+            is_held: false,
+            dirty: Vec::new(),
+            parts: Vec::new(),
+            owed: Vec::new(),
+            leaving: Vec::new(),
+            closing: VecDeque::new(),
+            lingering: VecDeque::new(),
+            unsettled_count: 0,
+            timer: None,
+        };
+        net.ring.completion().disable_eventfd();
+        net.arm_accept();
+        Ok(net)
+    }
+}
+
+/// Whether this kernel lets this process have such rings as we need.
+///
+/// # Errors
+/// With a message that says what is missing and what to do.
+pub(super) fn check_available() -> io::Result<()> {
+    build_ring(8, 64).map(drop).map_err(|error| {
+        let advice = match error.raw_os_error() {
+            Some(libc::ENOSYS) => "this kernel has no io_uring; Linux 6.1 or later is needed",
+            Some(libc::EPERM | libc::EACCES) => {
+                "io_uring is forbidden here; set the sysctl kernel.io_uring_disabled to 0, and in a container \
+                 allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
+            }
+            Some(libc::EINVAL) => "this kernel's io_uring is too old; Linux 6.1 or later is needed",
+            Some(libc::ENOMEM) => "io_uring may not lock enough memory; raise `ulimit -l` (LimitMEMLOCK)",
+            _ => "io_uring cannot be set up",
+        };
+        io::Error::new(error.kind(), format!("{advice} ({error})"))
+    })
+}
+
+fn build_ring(submissions: u32, completions: u32) -> io::Result<IoUring> {
+    IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_cqsize(completions)
+        .build(submissions)
+}
+
+impl Net for RingNet {
+    fn gather(&mut self, now: Instant) {
+        self.enter(EnterFlags::empty());
+        self.collect();
+        let mut completions = std::mem::take(&mut self.completions);
+        for (name, result, flags) in completions.drain(..) {
+            self.completed(Token::unpack(name), result, cqueue::more(flags), now);
+        }
+        // What handling them brought up meanwhile waits for the next turn.
+        completions.append(&mut self.completions);
+        self.completions = completions;
+        self.expire(now);
+        self.share =
+            Share { connections: self.ready.len().min(READS_PER_TURN), bytes: READ_BYTES_PER_TURN, current: None };
+    }
+
+    fn next(&mut self) -> Option<Input<'_>> {
+        loop {
+            if let Some(news) = self.next_news() {
+                return Some(news);
+            }
+            let index = self.pick()?;
+            match self.receive(index) {
+                Received::Bytes(count) => {
+                    return Some(Input::Bytes { conn: ConnId(index), bytes: &mut self.scratch[..count] });
+                }
+                Received::Closed(how) => return Some(Input::Closed { conn: ConnId(index), how }),
+                Received::Nothing => {}
+            }
+        }
+    }
+
+    fn next_news(&mut self) -> Option<Input<'static>> {
+        self.news.pop_front().map(Input::from)
+    }
+
+    fn send(&mut self, conn: ConnId, bytes: Range<usize>) {
+        let index = conn.0;
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        if bytes.is_empty() || slot.is_broken || !matches!(slot.phase, Phase::Open | Phase::Parting) {
+            return;
+        }
+        let part = u32::try_from(self.parts.len()).expect("a turn has fewer effects");
+        if slot.dirty == CLEAN {
+            slot.dirty = u32::try_from(self.dirty.len()).expect("a turn has fewer effects");
+            self.dirty.push(Dirty { index, first: part, last: part });
+        } else {
+            let dirty = &mut self.dirty[slot.dirty as usize];
+            let last = &mut self.parts[dirty.last as usize];
+            if last.bytes.end == bytes.start {
+                last.bytes.end = bytes.end;
+                return;
+            }
+            last.next = part;
+            dirty.last = part;
+        }
+        self.parts.push(Part { bytes, next: CLEAN });
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.get_mut(conn.0 as usize) else { return };
+        if slot.phase == Phase::Open {
+            if slot.unsent.is_none() {
+                self.unsettled_count += 1;
+            }
+            slot.phase = Phase::Closing;
+            self.leaving.push(conn.0);
+        }
+    }
+
+    fn read(&mut self, conn: ConnId, is_wanted: bool) {
+        let Some(slot) = self.slots.get_mut(conn.0 as usize) else { return };
+        if slot.phase != Phase::Open {
+            return;
+        }
+        slot.is_unwanted = !is_wanted;
+        if is_wanted && slot.is_readable {
+            self.enqueue(conn.0);
+        } else if slot.is_broken {
+            self.break_off(conn.0);
+        }
+    }
+
+    fn flush(&mut self, bytes: &[u8], now: Instant, is_allowed: bool) {
+        if is_allowed {
+            for index in std::mem::take(&mut self.owed) {
+                self.slots[index as usize].is_owed = false;
+                self.send_unsent(index, now);
+            }
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for dirty in dirty.drain(..) {
+            self.slots[dirty.index as usize].dirty = CLEAN;
+            self.send_noted(&dirty, bytes, is_allowed);
+        }
+        self.dirty = dirty;
+        self.parts.clear();
+        for index in std::mem::take(&mut self.leaving) {
+            let slot = &self.slots[index as usize];
+            if !matches!(slot.phase, Phase::Parting | Phase::Closing) {
+                continue;
+            }
+            if slot.unsent.is_none() {
+                self.all_sent(index, now);
+            } else {
+                let token = Token { kind: Kind::Farewell, generation: slot.generation, index };
+                self.closing.push_back((now + CLOSING_MAX, token));
+            }
+        }
+    }
+
+    fn hold_reads(&mut self, is_held: bool) {
+        self.is_held = is_held;
+    }
+
+    fn stop_accepting(&mut self) {
+        if self.listener.take().is_some() {
+            self.accept_again = None;
+            let cancel = opcode::AsyncCancel::new(Token::alone(Kind::Accept).pack()).build();
+            self.push(&cancel.user_data(Token::alone(Kind::Farewell).pack()));
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.news.is_empty() || !self.completions.is_empty() || (!self.ready.is_empty() && !self.is_held)
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let queues = [self.closing.front(), self.lingering.front()];
+        queues.into_iter().flatten().map(|&(due, _)| due).chain(self.accept_again).min()
+    }
+
+    fn is_quiet(&mut self, until: Option<Instant>) -> bool {
+        self.set_timer(until);
+        self.ring.completion().enable_eventfd();
+        // Either the kernel sees that we want to be rung, or this look finds what it has.
+        fence(Ordering::SeqCst);
+        self.enter(EnterFlags::GETEVENTS);
+        // The kernel finishes only some of what it has put off at each call, perhaps without an answer for us
+        // among them; and it rings for what comes new, not for what still waits.
+        let has_put_off = self.ring.submission().taskrun();
+        self.completions.is_empty() && self.ring.completion().is_empty() && !has_put_off
+    }
+
+    fn wake(&mut self) {
+        self.ring.completion().disable_eventfd();
+    }
+
+    fn is_settled(&self) -> bool {
+        self.unsettled_count == 0
+    }
+}
+
+/// What a look at one connection brought.
+enum Received {
+    /// So many bytes in the shared buffer.
+    Bytes(usize),
+    /// The engine must be told that it is gone.
+    Closed(Hangup),
+    /// Nothing for the engine.
+    Nothing,
+}
+
+/// Completions.
+impl RingNet {
+    fn completed(&mut self, token: Token, result: i32, is_armed: bool, now: Instant) {
+        match token.kind {
+            Kind::Accept => self.accepted(result, is_armed, now),
+            Kind::Readable => self.readable(token, result, is_armed),
+            Kind::Writable => {
+                if let Some(slot) = self.tenant(token) {
+                    slot.is_write_armed = false;
+                    self.owe(token.index);
+                }
+            }
+            // A timer that was moved answers once, when it fires; the answer to the move is a farewell.
+            Kind::Timer => self.timer = None,
+            Kind::Farewell => {}
+        }
+    }
+
+    /// The slot that a completion is about, unless its tenant has gone.
+    fn tenant(&mut self, token: Token) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(token.index as usize)?;
+        (slot.generation == token.generation && slot.phase != Phase::Free).then_some(slot)
+    }
+
+    fn accepted(&mut self, result: i32, is_armed: bool, now: Instant) {
+        if result >= 0 {
+            // SAFETY: the kernel has just given us this descriptor, and us alone.
+            let socket = unsafe { OwnedFd::from_raw_fd(result) };
+            self.open(socket, now);
+        }
+        if is_armed || self.listener.is_none() {
+            return;
+        }
+        match -result {
+            // The peer has gone before we came; or the kernel ended the series for want of room in the ring.
+            i32::MIN..=0 | libc::ECONNABORTED | libc::EINTR | libc::EPROTO => self.arm_accept(),
+            error => {
+                self.accept_again = Some(now + ACCEPT_REST);
+                if self.may_tell_shortage(now) {
+                    let error = io::Error::from_raw_os_error(error);
+                    tracing::warn!(%error, "cannot accept connections; those that wait are tried again");
+                }
+            }
+        }
+    }
+
+    fn may_tell_shortage(&mut self, now: Instant) -> bool {
+        let may_tell = now >= self.shortage_told_until;
+        if may_tell {
+            self.shortage_told_until = now + SHORTAGE_SILENCE;
+        }
+        may_tell
+    }
+
+    /// A new connection. Refused by closing it when there is no room.
+    fn open(&mut self, socket: OwnedFd, now: Instant) {
+        if self.listener.is_none() {
+            return;
+        }
+        let Ok(peer) = socket::peer_address(socket.as_fd()) else { return };
+        let is_slot_left = !self.free.is_empty() || self.slots.len() < CONNECTIONS_MAX as usize;
+        if !is_slot_left || !self.room.take() {
+            if self.may_tell_shortage(now) {
+                tracing::warn!(connections = self.room.max, "no room for more connections; new ones are closed");
+            }
+            return;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                socket: None,
+                generation: 0,
+                dirty: CLEAN,
+                phase: Phase::Free,
+                is_queued: false,
+                is_owed: false,
+                is_readable: false,
+                is_hung_up: false,
+                is_broken: false,
+                is_unwanted: false,
+                is_write_armed: false,
+                unsent: None,
+            });
+            u32::try_from(self.slots.len() - 1).expect("slots are below CONNECTIONS_MAX")
+        });
+        let slot = &mut self.slots[index as usize];
+        assert_eq!(slot.phase, Phase::Free, "a free slot has no tenant");
+        slot.phase = Phase::Open;
+        slot.socket = Some(socket);
+        self.arm_readable(index);
+        self.news.push_back(News::Opened { conn: ConnId(index), peer });
+    }
+
+    fn readable(&mut self, token: Token, result: i32, is_armed: bool) {
+        let index = token.index;
+        let Some(slot) = self.tenant(token) else { return };
+        let Ok(events) = i16::try_from(result) else {
+            // Wider than poll's events: none that we asked for. Or the kernel is out of memory for the poll.
+            return self.break_off(index);
+        };
+        if events < 0 {
+            return self.break_off(index);
+        }
+        let is_dead = events & (libc::POLLERR | libc::POLLHUP) != 0;
+        slot.is_readable = true;
+        slot.is_hung_up |= is_dead || events & libc::POLLRDHUP != 0;
+        let is_unread = slot.phase == Phase::Open && slot.is_unwanted;
+        if is_dead && (is_unread || matches!(slot.phase, Phase::Parting | Phase::Closing)) {
+            // Nobody would find out by reading.
+            return self.break_off(index);
+        }
+        self.enqueue(index);
+        if !is_armed {
+            self.arm_readable(index);
+        }
+    }
+
+    /// Ends what has lasted too long, tries again what had to rest.
+    fn expire(&mut self, now: Instant) {
+        while let Some(&(due, token)) = self.closing.front()
+            && due <= now
+        {
+            self.closing.pop_front();
+            if self.tenant(token).is_some_and(|slot| matches!(slot.phase, Phase::Parting | Phase::Closing)) {
+                self.break_off(token.index);
+            }
+        }
+        while let Some(&(due, token)) = self.lingering.front()
+            && due <= now
+        {
+            self.lingering.pop_front();
+            if self.tenant(token).is_some_and(|slot| slot.phase == Phase::Lingering) {
+                self.break_off(token.index);
+            }
+        }
+        if self.accept_again.is_some_and(|due| due <= now) {
+            self.accept_again = None;
+            self.arm_accept();
+        }
+    }
+}
+
+/// Reading.
+impl RingNet {
+    fn enqueue(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if !slot.is_queued {
+            slot.is_queued = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// The connection to be read next, if this turn has a share left.
+    fn pick(&mut self) -> Option<u32> {
+        let is_over = self.is_held || self.share.bytes == 0;
+        if let Some((index, taken)) = self.share.current {
+            if !is_over && taken < READ_BYTES_PER_CONNECTION {
+                return Some(index);
+            }
+            self.share.current = None;
+            self.enqueue(index);
+        }
+        if is_over || self.share.connections == 0 {
+            return None;
+        }
+        self.share.connections -= 1;
+        let index = self.ready.pop_front()?;
+        self.slots[index as usize].is_queued = false;
+        self.share.current = Some((index, 0));
+        Some(index)
+    }
+
+    /// Receives once from the current connection. It stays the current one while there may be more.
+    fn receive(&mut self, index: u32) -> Received {
+        let slot = &mut self.slots[index as usize];
+        let is_read = match slot.phase {
+            Phase::Open => !slot.is_unwanted,
+            Phase::Lingering => true,
+            Phase::Free | Phase::Parting | Phase::Closing => false,
+        };
+        if !is_read || !slot.is_readable {
+            self.share.current = None;
+            return Received::Nothing;
+        }
+        let is_open = slot.phase == Phase::Open;
+        let socket = slot.socket.as_ref().expect("a tenant has a socket");
+        match socket::receive(socket.as_fd(), &mut self.scratch) {
+            Ok(0) => self.finished(index),
+            Ok(count) => {
+                let taken = self.share.current.map_or(0, |(_, taken)| taken) + count;
+                self.share.bytes = self.share.bytes.saturating_sub(count);
+                self.share.current = Some((index, taken));
+                // Whatever comes from now on is told anew.
+                if count < self.scratch.len() && !slot.is_hung_up {
+                    slot.is_readable = false;
+                    self.share.current = None;
+                }
+                if is_open { Received::Bytes(count) } else { Received::Nothing }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !slot.is_broken => {
+                slot.is_readable = false;
+                self.share.current = None;
+                Received::Nothing
+            }
+            Err(_) => {
+                self.share.current = None;
+                self.break_off(index);
+                Received::Nothing
+            }
+        }
+    }
+
+    /// The peer sends no more.
+    fn finished(&mut self, index: u32) -> Received {
+        self.share.current = None;
+        let slot = &mut self.slots[index as usize];
+        slot.is_readable = false;
+        if slot.phase == Phase::Lingering || slot.is_broken {
+            self.break_off(index);
+            return Received::Nothing;
+        }
+        // What the engine has answered to the last bytes is on its way: it is sent before the socket is
+        // closed. Some clients finish sending right after their request.
+        if slot.unsent.is_none() {
+            self.unsettled_count += 1;
+        }
+        slot.phase = Phase::Parting;
+        self.leaving.push(index);
+        Received::Closed(Hangup::Finished)
+    }
+}
+
+/// Sending.
+impl RingNet {
+    fn owe(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if !slot.is_owed {
+            slot.is_owed = true;
+            self.owed.push(index);
+        }
+    }
+
+    /// Sends the ranges that were noted for a connection, and keeps the rest.
+    fn send_noted(&mut self, dirty: &Dirty, bytes: &[u8], is_allowed: bool) {
+        let slot = &mut self.slots[dirty.index as usize];
+        if slot.phase == Phase::Free || slot.is_broken {
+            return;
+        }
+        let had_none = slot.unsent.is_none();
+        let mut next = dirty.first;
+        let mut is_taken = is_allowed && had_none;
+        while next != CLEAN {
+            let mut parts: SmallVec<[&[u8]; PARTS_PER_CALL]> = SmallVec::new();
+            while next != CLEAN && parts.len() < PARTS_PER_CALL {
+                let part = &self.parts[next as usize];
+                parts.push(&bytes[part.bytes.clone()]);
+                next = part.next;
+            }
+            let mut sent = 0;
+            if is_taken {
+                let socket = slot.socket.as_ref().expect("a tenant has a socket").as_fd();
+                match send_all(socket, &parts) {
+                    Ok(count) => sent = count,
+                    Err(_) => return self.fail_sending(dirty.index),
+                }
+            }
+            for part in parts {
+                let skipped = sent.min(part.len());
+                sent -= skipped;
+                if skipped < part.len() {
+                    is_taken = false;
+                    slot.unsent.get_or_insert_default().bytes.extend_from_slice(&part[skipped..]);
+                }
+            }
+        }
+        let left = slot.unsent_bytes();
+        if left == 0 {
+            return;
+        }
+        if slot.phase == Phase::Open {
+            self.unsettled_count += usize::from(had_none);
+            self.news.push_back(News::Backlog { conn: ConnId(dirty.index), bytes: left });
+        }
+        if !is_allowed {
+            self.owe(dirty.index);
+        } else if had_none {
+            self.arm_writable(dirty.index);
+        }
+    }
+
+    /// Sends what was kept for a connection.
+    fn send_unsent(&mut self, index: u32, now: Instant) {
+        let slot = &mut self.slots[index as usize];
+        if slot.is_write_armed {
+            return;
+        }
+        let Some(unsent) = &mut slot.unsent else { return };
+        let socket = slot.socket.as_ref().expect("a tenant has a socket").as_fd();
+        match send_all(socket, &[unsent.rest()]) {
+            Ok(count) => unsent.advance(count),
+            Err(_) => return self.fail_sending(index),
+        }
+        let left = slot.unsent_bytes();
+        if slot.phase == Phase::Open {
+            self.news.push_back(News::Backlog { conn: ConnId(index), bytes: left });
+        }
+        if left > 0 {
+            return self.arm_writable(index);
+        }
+        slot.unsent = None;
+        if slot.phase == Phase::Open {
+            self.unsettled_count -= 1;
+        } else {
+            self.all_sent(index, now);
+        }
+    }
+
+    /// The peer takes nothing any more. What it had sent before is still read.
+    fn fail_sending(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if slot.phase != Phase::Open || slot.is_unwanted {
+            return self.break_off(index);
+        }
+        if slot.unsent.take().is_some() {
+            self.unsettled_count -= 1;
+            self.news.push_back(News::Backlog { conn: ConnId(index), bytes: 0 });
+        }
+        slot.is_broken = true;
+        slot.is_hung_up = true;
+        slot.is_readable = true;
+        self.enqueue(index);
+    }
+
+    /// Everything for a closed connection is with the kernel.
+    fn all_sent(&mut self, index: u32, now: Instant) {
+        let slot = &mut self.slots[index as usize];
+        if slot.phase == Phase::Parting {
+            return self.retire(index);
+        }
+        assert_eq!(slot.phase, Phase::Closing, "only closed connections come to an end");
+        socket::finish_sending(slot.socket.as_ref().expect("a tenant has a socket").as_fd());
+        slot.phase = Phase::Lingering;
+        // What has arrived is thrown away, and perhaps the peer has closed already.
+        slot.is_readable = true;
+        let token = Token { kind: Kind::Farewell, generation: slot.generation, index };
+        self.lingering.push_back((now + LINGER_MAX, token));
+        self.enqueue(index);
+    }
+
+    /// Gives up a connection, whatever its phase, and tells the engine unless it knows.
+    fn break_off(&mut self, index: u32) {
+        let conn = ConnId(index);
+        match self.slots[index as usize].phase {
+            Phase::Free | Phase::Parting => {}
+            Phase::Open => self.news.push_back(News::Closed { conn, how: Hangup::Broken }),
+            Phase::Closing | Phase::Lingering => self.news.push_back(News::Closed { conn, how: Hangup::Ours }),
+        }
+        self.retire(index);
+    }
+
+    /// Frees the slot. Its name is not given away before the next turn.
+    fn retire(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if slot.phase == Phase::Free {
+            return;
+        }
+        let is_settled = slot.phase == Phase::Open && slot.unsent.is_none();
+        self.unsettled_count -= usize::from(!is_settled);
+        let socket = slot.socket.take();
+        let readable = Token { kind: Kind::Readable, generation: slot.generation, index };
+        let writable = slot.is_write_armed.then_some(Token { kind: Kind::Writable, ..readable });
+        slot.phase = Phase::Free;
+        slot.generation = (slot.generation + 1) & Token::GENERATION_MASK;
+        slot.unsent = None;
+        slot.is_readable = false;
+        slot.is_hung_up = false;
+        slot.is_broken = false;
+        slot.is_unwanted = false;
+        slot.is_write_armed = false;
+        // A poll keeps the connection alive in the kernel, even without its descriptor.
+        for token in [Some(readable), writable].into_iter().flatten() {
+            let remove = opcode::PollRemove::new(token.pack()).build().flags(squeue::Flags::SKIP_SUCCESS);
+            self.push(&remove.user_data(Token::alone(Kind::Farewell).pack()));
+        }
+        drop(socket);
+        self.free.push(index);
+        self.room.give_back(1);
+    }
+}
+
+/// Sends what the kernel takes of `parts`; 0 when it takes nothing at present.
+fn send_all(socket: BorrowedFd<'_>, parts: &[&[u8]]) -> io::Result<usize> {
+    let parts: SmallVec<[IoSlice<'_>; PARTS_PER_CALL]> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    loop {
+        match socket::send(socket, &parts) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            // The kernel is short of memory: the connection is as good as before.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(0),
+            result => return result,
+        }
+    }
+}
+
+/// The ring.
+impl RingNet {
+    fn arm_accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        let accept = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
+        self.push(&accept.user_data(Token::alone(Kind::Accept).pack()));
+    }
+
+    fn arm_readable(&mut self, index: u32) {
+        self.arm(index, Kind::Readable, libc::POLLIN | libc::POLLRDHUP);
+    }
+
+    fn arm_writable(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        assert!(!slot.is_write_armed, "one answer is awaited at a time");
+        slot.is_write_armed = true;
+        self.arm(index, Kind::Writable, libc::POLLOUT);
+    }
+
+    fn arm(&mut self, index: u32, kind: Kind, events: i16) {
+        let slot = &self.slots[index as usize];
+        let fd = types::Fd(slot.socket.as_ref().expect("a tenant has a socket").as_raw_fd());
+        let token = Token { kind, generation: slot.generation, index };
+        let poll = opcode::PollAdd::new(fd, u32::from(events.unsigned_abs())).multi(kind == Kind::Readable).build();
+        self.push(&poll.user_data(token.pack()));
+    }
+
+    /// Makes the ring ring at `until`. An earlier setting stays: it wakes us in vain, once.
+    fn set_timer(&mut self, until: Option<Instant>) {
+        let Some(until) = until else { return };
+        if self.timer.is_some_and(|set| set <= until) {
+            return;
+        }
+        let nanos = u32::try_from(until.0 % 1_000 * 1_000_000).expect("below 10^9");
+        let time = types::Timespec::new().sec(until.0 / 1_000).nsec(nanos);
+        let name = Token::alone(Kind::Timer).pack();
+        let flags = types::TimeoutFlags::ABS;
+        if self.timer.is_some() {
+            // If it has fired meanwhile there is nothing to move, and its completion wakes us.
+            let move_up = opcode::TimeoutUpdate::new(name, &raw const time).flags(flags).build();
+            self.push(&move_up.user_data(Token::alone(Kind::Farewell).pack()));
+        } else {
+            self.push(&opcode::Timeout::new(&raw const time).flags(flags).build().user_data(name));
+        }
+        self.timer = Some(until);
+        // The kernel reads `time` now, while it is there.
+        self.enter(EnterFlags::empty());
+        assert!(self.ring.submission().is_empty(), "the kernel has read the time");
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: no request of ours points to memory, except for a timer's time, which is submitted
+            // where it lives.
+            let is_pushed = unsafe { self.ring.submission().push(entry) }.is_ok();
+            if is_pushed {
+                return;
+            }
+            self.enter(EnterFlags::empty());
+        }
+    }
+
+    /// Submits what is queued, and lets the kernel finish what it has put off for us.
+    fn enter(&mut self, flags: EnterFlags) {
+        loop {
+            let queue = self.ring.submission();
+            let count = u32::try_from(queue.len()).expect("at most SUBMISSIONS");
+            let has_put_off = queue.taskrun() || queue.cq_overflow();
+            drop(queue);
+            let flags = if has_put_off { flags | EnterFlags::GETEVENTS } else { flags };
+            if count == 0 && flags.is_empty() {
+                return;
+            }
+            // SAFETY: no signal set is passed, and the queued entries are valid: see `push`.
+            let result = unsafe { self.ring.submitter().enter::<libc::sigset_t>(count, 0, flags.bits(), None) };
+            match result {
+                Ok(submitted) if submitted >= count as usize => return,
+                // The kernel took some; the rest goes with the next call.
+                Ok(_) => {}
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR | libc::EAGAIN) => {}
+                    // Completions must be taken out first.
+                    Some(libc::EBUSY) => self.collect(),
+                    _ => panic!("the socket ring is broken: {error}"),
+                },
+            }
+        }
+    }
+
+    /// Takes the completions out of the ring.
+    fn collect(&mut self) {
+        let completions = self.ring.completion();
+        self.completions.extend(completions.map(|entry| (entry.user_data(), entry.result(), entry.flags())));
+    }
+}
+
+impl Drop for RingNet {
+    fn drop(&mut self) {
+        self.room.give_back(self.slots.iter().filter(|slot| slot.phase != Phase::Free).count());
+    }
+}
+
+impl std::fmt::Debug for RingNet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RingNet").field("slots", &self.slots.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "clients are plain and wait")]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    /// A net, turned by hand.
+    fn net() -> (RingNet, SocketAddr) {
+        let (mut listeners, address) = socket::listeners("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let bell = Bell::new().unwrap();
+        let net = RingNet::new(listeners.pop().unwrap(), &bell, Arc::new(Room::new(100))).unwrap();
+        (net, address)
+    }
+
+    /// Turns until `pick` gives something.
+    fn turn_until<T>(net: &mut RingNet, mut pick: impl FnMut(&mut RingNet) -> Option<T>) -> T {
+        for _ in 0..10_000 {
+            net.gather(Instant(0));
+            if let Some(found) = pick(net) {
+                return found;
+            }
+            net.flush(&[], Instant(0), true);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        panic!("nothing has come");
+    }
+
+    fn opened(net: &mut RingNet) -> ConnId {
+        turn_until(net, |net| match net.next() {
+            Some(Input::Opened { conn, .. }) => Some(conn),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_token_survives_the_kernel() {
+        for kind in [Kind::Accept, Kind::Readable, Kind::Writable, Kind::Timer, Kind::Farewell] {
+            for (generation, index) in [(0, 0), (1, 2), (Token::GENERATION_MASK, u32::MAX)] {
+                let token = Token { kind, generation, index };
+                assert_eq!(Token::unpack(token.pack()), token);
+            }
+        }
+    }
+
+    #[test]
+    fn a_late_completion_finds_nobody() {
+        let (mut net, address) = net();
+        let first = TcpStream::connect(address).unwrap();
+        let conn = opened(&mut net);
+        let late = Token { kind: Kind::Readable, generation: net.slots[0].generation, index: conn.0 };
+        drop(first);
+        turn_until(&mut net, |net| matches!(net.next(), Some(Input::Closed { .. })).then_some(()));
+        net.flush(&[], Instant(0), true);
+        let _second = TcpStream::connect(address).unwrap();
+        assert_eq!(opened(&mut net), conn, "the name is used again");
+        for kind in [Kind::Readable, Kind::Writable] {
+            net.completed(Token { kind, ..late }, i32::from(libc::POLLERR | libc::POLLIN), false, Instant(0));
+        }
+        assert!(!net.slots[0].is_readable);
+        assert!(!net.has_work());
+        net.flush(&[], Instant(0), true);
+        assert!(net.next().is_none(), "the new tenant knows nothing of it");
+    }
+
+    #[test]
+    fn a_poll_that_the_kernel_has_ended_is_begun_again() {
+        let (mut net, address) = net();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let conn = opened(&mut net);
+        let token = Token { kind: Kind::Readable, generation: net.slots[0].generation, index: conn.0 };
+        net.push(&opcode::PollRemove::new(token.pack()).build().user_data(Token::alone(Kind::Farewell).pack()));
+        net.enter(EnterFlags::GETEVENTS);
+        net.collect();
+        net.completions.clear();
+        net.completed(token, i32::from(libc::POLLIN), false, Instant(0));
+        net.gather(Instant(0));
+        assert!(net.next().is_none(), "it was a false alarm");
+        assert!(!net.has_work());
+        stream.write_all(b"x").unwrap();
+        turn_until(&mut net, |net| matches!(net.next(), Some(Input::Bytes { .. })).then_some(()));
+    }
+
+    #[test]
+    fn what_may_not_be_sent_yet_is_kept() {
+        let (mut net, address) = net();
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let conn = opened(&mut net);
+        for (bytes, backlog) in [(b"held, ", 6), (b"later.", 12)] {
+            net.send(conn, 0..6);
+            net.flush(bytes, Instant(0), false);
+            assert!(matches!(net.next(), Some(Input::Backlog { bytes, .. }) if bytes == backlog));
+        }
+        assert_eq!(stream.read(&mut [0; 16]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert!(!net.is_settled());
+        net.send(conn, 0..3);
+        net.flush(b"End", Instant(0), true);
+        let mut text = [0; 15];
+        stream.set_nonblocking(false).unwrap();
+        stream.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"held, later.End");
+        turn_until(&mut net, |net| matches!(net.next(), Some(Input::Backlog { bytes: 0, .. })).then_some(()));
+        assert!(net.is_settled());
+    }
+
+    #[test]
+    fn a_greedy_connection_leaves_the_others_their_turn() {
+        let (mut net, address) = net();
+        let mut greedy = TcpStream::connect(address).unwrap();
+        let greedy_conn = opened(&mut net);
+        let mut modest = TcpStream::connect(address).unwrap();
+        let modest_conn = opened(&mut net);
+        greedy.set_nonblocking(true).unwrap();
+        let mut sent = 0;
+        while let Ok(count) = greedy.write(&[7; 65_536]) {
+            sent += count;
+        }
+        assert!(sent > 2 * READ_BYTES_PER_CONNECTION, "{sent} bytes are enough to be greedy");
+        modest.write_all(b"x").unwrap();
+        let mut taken = 0;
+        let mut was_modest_heard = false;
+        while taken < sent {
+            net.gather(Instant(0));
+            let mut turn = 0;
+            while let Some(input) = net.next() {
+                let Input::Bytes { conn, bytes } = input else { panic!("{input:?}") };
+                was_modest_heard |= conn == modest_conn;
+                turn += if conn == greedy_conn { bytes.len() } else { 0 };
+            }
+            assert!(was_modest_heard, "in the first turn");
+            assert!(turn < READ_BYTES_PER_CONNECTION + SCRATCH_BYTES, "{turn} bytes in one turn");
+            taken += turn;
+            net.flush(&[], Instant(0), true);
+        }
+        assert_eq!(taken, sent);
+    }
+
+    #[test]
+    fn patience_with_a_closed_connection_ends() {
+        let (mut net, address) = net();
+        let _silent = TcpStream::connect(address).unwrap();
+        let conn = opened(&mut net);
+        net.send(conn, 0..32 << 20);
+        net.close(conn);
+        net.flush(&vec![0; 32 << 20], Instant(1_000), true);
+        assert!(net.next().is_none());
+        assert_eq!(net.next_wake(), Some(Instant(1_000) + CLOSING_MAX));
+        net.gather(Instant(999) + CLOSING_MAX);
+        assert!(net.next().is_none());
+        net.gather(Instant(1_000) + CLOSING_MAX);
+        assert!(matches!(net.next(), Some(Input::Closed { how: Hangup::Ours, .. })));
+        assert!(net.is_settled());
+        assert_eq!(net.room.used.load(Ordering::Relaxed), 0);
+    }
+}

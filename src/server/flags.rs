@@ -1,0 +1,149 @@
+//! The command line, as it was typed. A flag that cannot be read is a mistake of usage: clap says so and
+//! the exit code is 2.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::low::Low;
+use super::place::{Origin, Typed};
+use super::value::{Address, FilePath, LogFormat, LogLevel};
+
+/// A self-hosted presence engine: clients come, go and leave last words that the server speaks for them.
+#[derive(Debug, Parser)]
+#[command(name = "stillhere", version, subcommand_required = true, arg_required_else_help = true)]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server until SIGTERM or SIGINT.
+    ///
+    /// Each flag can be given in the environment too (`--log-level` as STILLHERE_LOG, the others as
+    /// STILLHERE_ and their name in capitals) or in the file. Flags beat the environment, the environment
+    /// beats the file. SIGHUP reads the rules again.
+    ///
+    /// Exit codes: 0 stopped as asked, 1 failure, 2 usage, 78 bad configuration.
+    Serve(ServeFlags),
+    /// Check the configuration, the rules and the machine, and show what would be in force.
+    ///
+    /// Exit codes: 0 fit to serve, 2 usage, 78 not, with the place and the reason.
+    Check(CheckFlags),
+    /// Work with rules.
+    #[command(subcommand)]
+    Rules(RulesCommand),
+}
+
+/// What to do with rules.
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Run files of rules cases; print each mismatch and, last, `N passed, M failed`.
+    ///
+    /// Exit codes: 0 all passed, 1 any failed, 2 usage.
+    Test {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// The flags of `serve`.
+#[derive(Args, Debug, Default)]
+pub struct ServeFlags {
+    /// Read this configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<FilePath>,
+    /// Serve WebSocket, Engine.IO, REST and streaming here [default: 127.0.0.1:9000].
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<Address>,
+    /// Serve CoAP (UDP) here.
+    #[arg(long, value_name = "ADDR")]
+    pub coap: Option<Address>,
+    /// Serve CoAP over DTLS (UDP) here.
+    #[arg(long, value_name = "ADDR")]
+    pub coaps: Option<Address>,
+    /// Serve /healthz, /readyz and /metrics here [default: 127.0.0.1:9001].
+    #[arg(long, value_name = "ADDR")]
+    pub internal: Option<Address>,
+    /// Keep data in this directory [default: ./stillhere-data].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<FilePath>,
+    /// Use the rules of this file; without one, everything is denied.
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<FilePath>,
+    /// Use this many cores [default: all].
+    #[arg(long, value_name = "N")]
+    pub shards: Option<u16>,
+    /// Accept `Bearer owner` and unsigned tokens, and open the rules when there are none. Only on loopback.
+    #[arg(long)]
+    pub dev: bool,
+}
+
+/// The flags of `check`.
+#[derive(Args, Debug, Default)]
+pub struct CheckFlags {
+    /// Check this configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<FilePath>,
+    /// Check the rules of this file.
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<FilePath>,
+}
+
+/// The flags that every command has.
+#[derive(Args, Debug, Default)]
+pub struct LogFlags {
+    /// Write the log as `human` or `json` [default: human on a terminal, else json].
+    #[arg(long, value_name = "FORMAT", global = true)]
+    pub log_format: Option<LogFormat>,
+    /// Log this and what is graver: error, warn, info, debug or trace [default: info].
+    #[arg(long, value_name = "LEVEL", global = true)]
+    pub log_level: Option<LogLevel>,
+}
+
+impl ServeFlags {
+    /// What was typed.
+    #[must_use]
+    pub fn low(self, log: LogFlags) -> Low {
+        Low {
+            listen: typed("--listen", self.listen),
+            coap: typed("--coap", self.coap),
+            coaps: typed("--coaps", self.coaps),
+            internal: typed("--internal", self.internal),
+            data: typed("--data", self.data),
+            rules: typed("--rules", self.rules),
+            shards: typed("--shards", self.shards),
+            dev: typed("--dev", self.dev.then_some(true)),
+            ..log.low()
+        }
+    }
+}
+
+impl CheckFlags {
+    /// What was typed.
+    #[must_use]
+    pub fn low(self, log: LogFlags) -> Low {
+        Low { rules: typed("--rules", self.rules), ..log.low() }
+    }
+}
+
+impl LogFlags {
+    fn low(self) -> Low {
+        Low {
+            log_format: typed("--log-format", self.log_format),
+            log_level: typed("--log-level", self.log_level),
+            ..Low::default()
+        }
+    }
+}
+
+fn typed<T>(flag: &'static str, value: Option<T>) -> Option<Typed<T>> {
+    value.map(|value| Typed { value, origin: Origin::Flag(flag) })
+}

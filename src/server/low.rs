@@ -1,0 +1,146 @@
+//! Exactly what was typed, in one place: the command line, the environment, or the file.
+//!
+//! All three are read into the same [`Low`], each value with its [`Origin`](super::place::Origin); laying
+//! them over each other is then one line a key. What they mean is decided in [`config`](super::config).
+
+use std::collections::BTreeMap;
+
+use super::place::{Origin, Typed};
+use super::value::{Address, Durability, Duration, FilePath, LateLastWords, LogFormat, LogLevel};
+
+/// A setting that there is, under all its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// In the file: `coap.session_timeout` is `session_timeout` in the table `[coap]`.
+    pub name: &'static str,
+    /// In the environment.
+    pub variable: &'static str,
+    /// On the command line, when it has a flag.
+    pub flag: Option<&'static str>,
+    /// Whether a `[namespace.NAME]` may have its own.
+    pub is_per_namespace: bool,
+}
+
+const fn key(name: &'static str, variable: &'static str, flag: Option<&'static str>) -> Key {
+    Key { name, variable, flag, is_per_namespace: false }
+}
+
+const fn namespace_key(name: &'static str, variable: &'static str) -> Key {
+    Key { name, variable, flag: None, is_per_namespace: true }
+}
+
+/// Every setting, in the order in which they are shown.
+pub const KEYS: [Key; 18] = [
+    key("listen", "STILLHERE_LISTEN", Some("--listen")),
+    key("coap.listen", "STILLHERE_COAP", Some("--coap")),
+    key("coaps.listen", "STILLHERE_COAPS", Some("--coaps")),
+    key("internal", "STILLHERE_INTERNAL", Some("--internal")),
+    key("data", "STILLHERE_DATA", Some("--data")),
+    key("rules", "STILLHERE_RULES", Some("--rules")),
+    key("shards", "STILLHERE_SHARDS", Some("--shards")),
+    key("dev", "STILLHERE_DEV", Some("--dev")),
+    key("log_format", "STILLHERE_LOG_FORMAT", Some("--log-format")),
+    key("log_level", "STILLHERE_LOG", Some("--log-level")),
+    key("tls.cert", "STILLHERE_TLS_CERT", None),
+    key("tls.key", "STILLHERE_TLS_KEY", None),
+    key("namespaces", "STILLHERE_NAMESPACES", None),
+    namespace_key("heartbeat", "STILLHERE_HEARTBEAT"),
+    namespace_key("session_timeout", "STILLHERE_SESSION_TIMEOUT"),
+    namespace_key("coap.session_timeout", "STILLHERE_COAP_SESSION_TIMEOUT"),
+    namespace_key("late_last_words", "STILLHERE_LATE_LAST_WORDS"),
+    namespace_key("durability", "STILLHERE_DURABILITY"),
+];
+
+/// The variable that names the configuration file; it has no key, for the file cannot name itself.
+pub const CONFIG_VARIABLE: &str = "STILLHERE_CONFIG";
+
+/// What was typed in one place. `None`: nothing was said about it there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Low {
+    /// Where WebSocket, Engine.IO, REST and streaming clients come in.
+    pub listen: Option<Typed<Address>>,
+    /// Where CoAP clients come in.
+    pub coap: Option<Typed<Address>>,
+    /// Where CoAP clients come in over DTLS.
+    pub coaps: Option<Typed<Address>>,
+    /// Where the operator's tools ask for health and metrics.
+    pub internal: Option<Typed<Address>>,
+    /// The data directory.
+    pub data: Option<Typed<FilePath>>,
+    /// The rules file.
+    pub rules: Option<Typed<FilePath>>,
+    /// How many cores to use.
+    pub shards: Option<Typed<u16>>,
+    /// Whether this is a server to develop against.
+    pub dev: Option<Typed<bool>>,
+    /// How to log.
+    pub log_format: Option<Typed<LogFormat>>,
+    /// How much to log.
+    pub log_level: Option<Typed<LogLevel>>,
+    /// The certificate chain.
+    pub tls_cert: Option<Typed<FilePath>>,
+    /// The certificate's private key.
+    pub tls_key: Option<Typed<FilePath>>,
+    /// The only namespaces that there may be.
+    pub namespaces: Option<Typed<Vec<String>>>,
+    /// What holds in every namespace that says nothing else.
+    pub everywhere: NamespaceLow,
+    /// What single namespaces say, and where each begins.
+    pub namespace: BTreeMap<String, (Origin, NamespaceLow)>,
+}
+
+/// What was typed about one namespace, or about all of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NamespaceLow {
+    /// How often the server pings.
+    pub heartbeat: Option<Typed<Duration>>,
+    /// When a silent WebSocket or Engine.IO session ends.
+    pub session_timeout: Option<Typed<Duration>>,
+    /// When a silent CoAP session ends.
+    pub coap_session_timeout: Option<Typed<Duration>>,
+    /// Whether late last words yield.
+    pub late_last_words: Option<Typed<LateLastWords>>,
+    /// What an acknowledged write survives.
+    pub durability: Option<Typed<Durability>>,
+}
+
+impl Low {
+    /// What holds when `self` is laid over `below`.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        let mut namespace = below.namespace;
+        for (name, (origin, low)) in self.namespace {
+            let lower = namespace.remove(&name).map(|(_, lower)| lower).unwrap_or_default();
+            namespace.insert(name, (origin, low.over(lower)));
+        }
+        Self {
+            listen: self.listen.or(below.listen),
+            coap: self.coap.or(below.coap),
+            coaps: self.coaps.or(below.coaps),
+            internal: self.internal.or(below.internal),
+            data: self.data.or(below.data),
+            rules: self.rules.or(below.rules),
+            shards: self.shards.or(below.shards),
+            dev: self.dev.or(below.dev),
+            log_format: self.log_format.or(below.log_format),
+            log_level: self.log_level.or(below.log_level),
+            tls_cert: self.tls_cert.or(below.tls_cert),
+            tls_key: self.tls_key.or(below.tls_key),
+            namespaces: self.namespaces.or(below.namespaces),
+            everywhere: self.everywhere.over(below.everywhere),
+            namespace,
+        }
+    }
+}
+
+impl NamespaceLow {
+    fn over(self, below: Self) -> Self {
+        Self {
+            heartbeat: self.heartbeat.or(below.heartbeat),
+            session_timeout: self.session_timeout.or(below.session_timeout),
+            coap_session_timeout: self.coap_session_timeout.or(below.coap_session_timeout),
+            late_last_words: self.late_last_words.or(below.late_last_words),
+            durability: self.durability.or(below.durability),
+        }
+    }
+}

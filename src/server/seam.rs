@@ -1,0 +1,198 @@
+//! Where this room touches the others: everything that `server` asks of `rules`, `engine` and `runtime`
+//! is asked here, so that a change over there is an edit in this file.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::config::{Config, Namespace, Namespaces};
+use super::health::Health;
+use super::logs::NoticeLog;
+use super::value::LateLastWords;
+use crate::auth::{AuthConfig, Verifier};
+use crate::base::ShardId;
+use crate::engine;
+use crate::rules::{Dialect, Ruleset, casefile};
+use crate::runtime;
+
+/// Rules that were found sound, ready to be given to the shards.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// As they were written.
+    pub text: Arc<str>,
+    /// Compiled.
+    pub compiled: Arc<Ruleset>,
+    /// What is accepted and probably not meant.
+    pub warnings: Vec<Remark>,
+}
+
+/// What there is to say about a place of a rules file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+    /// For people.
+    pub text: String,
+}
+
+/// Reads rules.
+///
+/// # Errors
+///
+/// The first place where the text is wrong.
+pub fn compile_rules(text: &str) -> Result<Rules, Remark> {
+    let remark = |line: u32, column: u32, text: &str| Remark {
+        line: line as usize,
+        column: column as usize,
+        text: text.to_owned(),
+    };
+    let compiled = Ruleset::parse(text, Dialect::Both).map_err(|bad| remark(bad.line, bad.column, &bad.text))?;
+    let warnings =
+        compiled.warnings().iter().map(|warning| remark(warning.line, warning.column, &warning.text)).collect();
+    Ok(Rules { text: text.into(), compiled: Arc::new(compiled), warnings })
+}
+
+/// What came of cases for rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Cases that came out as they should.
+    pub passed_count: usize,
+    /// Cases that did not.
+    pub failed_count: usize,
+}
+
+/// Runs the cases of `files` and writes each mismatch to `output`.
+///
+/// # Errors
+///
+/// A file cannot be read or is none of cases, or `output` cannot be written.
+pub fn test_rules(files: &[PathBuf], output: &mut dyn io::Write) -> io::Result<Tally> {
+    let mut tally = Tally::default();
+    for file in files {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+        let report = casefile::run(&std::fs::read_to_string(file).map_err(named)?);
+        for mismatch in &report.mismatches {
+            writeln!(output, "{}:{mismatch}", file.display())?;
+        }
+        tally.passed_count += report.passed;
+        tally.failed_count += report.mismatches.len();
+    }
+    Ok(tally)
+}
+
+/// What one engine is told at the start: `seed` is its own, `common_seed` that of all.
+#[must_use]
+pub fn engine_config(
+    config: &Config,
+    rules: &Rules,
+    shard: u8,
+    seed: [u8; 32],
+    common_seed: [u64; 4],
+) -> engine::Config {
+    let settings = |namespace: &Namespace| {
+        Arc::new(engine::Settings {
+            heartbeat: namespace.heartbeat,
+            session_timeout: namespace.session_timeout,
+            late_last_words: match namespace.late_last_words {
+                LateLastWords::Yield => engine::LateLastWords::Yield,
+                LateLastWords::Always => engine::LateLastWords::Always,
+            },
+        })
+    };
+    let Namespaces { allowed, everywhere, named } = &config.namespaces;
+    let everywhere = settings(everywhere);
+    let mut namespaces: BTreeMap<String, Arc<engine::Settings>> =
+        named.iter().map(|(name, namespace)| (name.clone(), settings(namespace))).collect();
+    for name in allowed.iter().flatten() {
+        namespaces.entry(name.clone()).or_insert_with(|| everywhere.clone());
+    }
+    engine::Config {
+        shard: ShardId(shard),
+        shards: config.shards,
+        seed,
+        common_seed,
+        settings: everywhere,
+        namespaces,
+        is_restricted: allowed.is_some(),
+        rules: Arc::clone(&rules.compiled),
+        verifier: Arc::new(verifier(config)),
+    }
+}
+
+/// Who is believed.
+fn verifier(config: &Config) -> Verifier {
+    let auth = AuthConfig { is_dev: config.is_dev, ..AuthConfig::default() };
+    Verifier::new(auth).expect("there is nothing in it that could be wrong")
+}
+
+/// Everything that running a server takes.
+#[derive(Debug)]
+pub struct Plan {
+    /// Where TCP clients come in; port 0 means any free one.
+    pub listen: SocketAddr,
+    /// One for each shard, in their order.
+    pub engines: Vec<engine::Config>,
+    /// One for each shard, in their order.
+    pub notices: Vec<NoticeLog>,
+    /// What is allowed.
+    pub rules: Rules,
+    /// Where the shards may count.
+    pub health: Arc<Health>,
+}
+
+/// A server that runs.
+pub struct Running {
+    /// Where TCP clients come in.
+    pub tcp: SocketAddr,
+    /// Where CoAP clients come in.
+    pub coap: Option<SocketAddr>,
+    /// Where CoAP clients come in over DTLS.
+    pub coaps: Option<SocketAddr>,
+    /// Asks all shards to end their sessions and stop. Returns at once.
+    pub request_drain: Box<dyn Fn() + Send>,
+    /// Gives all shards new rules. Returns at once.
+    pub set_rules: Box<dyn Fn(Rules) + Send>,
+    /// Waits until all shards have stopped; an error is why one did without being asked.
+    pub join: Box<dyn FnOnce() -> io::Result<()> + Send>,
+}
+
+/// Starts the shards.
+///
+/// # Errors
+///
+/// The address cannot be listened on, or a shard cannot be started.
+pub fn start(plan: Plan) -> io::Result<Running> {
+    let Plan { listen, engines, notices, rules: _, health: _ } = plan;
+    let shards = u8::try_from(engines.len()).expect("an engine for each shard");
+    let mut kernel_plan = runtime::Plan::new(shards, listen);
+    // Each shard's notices come from its own thread; the lock is there for the types and never waits.
+    let notices: Vec<Mutex<NoticeLog>> = notices.into_iter().map(Mutex::new).collect();
+    kernel_plan.notify = Arc::new(move |shard, notice| {
+        let mut log = notices[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        log.note(runtime::clock::read().instant, notice);
+    });
+    let engines: Arc<[engine::Config]> = engines.into();
+    let running = runtime::start(kernel_plan, move |shard| {
+        engine::Engine::new(engines[shard.index()].clone(), runtime::clock::read())
+    })?;
+    let (draining, reloading) = (running.remote(), running.remote());
+    Ok(Running {
+        tcp: running.local_addr(),
+        coap: None,
+        coaps: None,
+        request_drain: Box::new(move || draining.request_drain()),
+        set_rules: Box::new(move |rules| {
+            for shard in 0..shards {
+                reloading.tell(ShardId(shard), engine::Input::Rules(Arc::clone(&rules.compiled)));
+            }
+        }),
+        join: Box::new(move || {
+            running.join();
+            Ok(())
+        }),
+    })
+}

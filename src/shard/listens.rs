@@ -1,0 +1,421 @@
+//! Who listens to what, and what each must hear of a change.
+//!
+//! A write finds the listens it concerns by looking up its path and every path above it (O(depth)) and
+//! by walking those below it; how much else its listeners listen to does not matter. Queries of one
+//! location share its [`Windows`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
+
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::apply::{Changes, ResolvedWhat};
+use crate::base::limits::LISTENS_MAX;
+use crate::base::{Hashing, Map, SessionRef};
+use crate::data::{Key, Node, Path};
+use crate::op::{Event, Identity, Query, Refusal, Tag};
+use crate::tree::{Change, Delta, WindowId, Windows};
+
+/// One session's listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Whose.
+    pub session: SessionRef,
+    /// Its number for it.
+    pub tag: Tag,
+    /// Whether the rules must allow it anew before each thing it hears, because they look at data.
+    pub is_conditional: bool,
+}
+
+/// Something that has happened, and who must hear of it.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// What.
+    pub event: Event,
+    /// Who.
+    pub listeners: Vec<Listener>,
+}
+
+/// All listens of one shard.
+#[derive(Debug)]
+pub(super) struct Listens {
+    hashing: Hashing,
+    /// Paths below a path are neighbours in this order.
+    places: BTreeMap<Path, Place>,
+    by_session: Map<SessionRef, Member>,
+}
+
+/// A session that listens.
+#[derive(Debug)]
+struct Member {
+    identity: Arc<Identity>,
+    /// At least one. Sorted by path and tag.
+    held: Vec<Held>,
+}
+
+/// Who wants to listen to what.
+pub(super) struct Wish<'a> {
+    pub(super) path: &'a Path,
+    pub(super) query: &'a Query,
+    pub(super) listener: Listener,
+    pub(super) identity: &'a Arc<Identity>,
+}
+
+/// A conditional listen that something was to be told to.
+pub(super) struct Doubt {
+    pub(super) path: Path,
+    pub(super) listener: Listener,
+    /// Which of what is told.
+    pub(super) told_index: usize,
+}
+
+/// The listens of one location: at least one.
+#[derive(Debug, Default)]
+struct Place {
+    /// Those to all of it.
+    whole: Slab<Listener>,
+    /// Those to parts of it.
+    parts: Option<Box<Parts>>,
+}
+
+/// The listens to parts of one location: at least one.
+#[derive(Debug)]
+struct Parts {
+    windows: Windows,
+    listeners: Map<WindowId, Slab<Listener>>,
+}
+
+/// One listen, as its session finds it.
+#[derive(Debug)]
+struct Held {
+    path: Path,
+    tag: Tag,
+    /// Which part of the location; `None`: all of it.
+    window: Option<WindowId>,
+    /// Where it stands in that list.
+    index: u32,
+}
+
+/// What [`Listens::before`] keeps for [`Listens::after`].
+pub(super) struct Noticing {
+    /// Locations with windows that the write touches, and what they will want to compare.
+    windows: Vec<(Path, Touched)>,
+    /// Locations strictly below the base of the write that somebody listens to as a whole, and what
+    /// stood there.
+    below: Vec<(Path, Node)>,
+}
+
+/// What of a location a write touches, and what it was.
+enum Touched {
+    Whole(Node),
+    Children(Vec<(Key, Node)>),
+}
+
+impl Listens {
+    pub(super) fn new(hashing: &Hashing) -> Self {
+        Self { hashing: hashing.clone(), places: BTreeMap::new(), by_session: hashing.map() }
+    }
+
+    /// Adds a listen and returns what it sees first. A listen of the same session with the same path
+    /// and tag is replaced.
+    pub(super) fn add(&mut self, wish: &Wish<'_>, node: &Node) -> Result<Node, Refusal> {
+        let Wish { path, query, listener, identity } = *wish;
+        let Listener { session, tag, .. } = listener;
+        self.remove(session, path, tag);
+        if self.by_session.get(&session).is_some_and(|member| member.held.len() >= LISTENS_MAX) {
+            return Err(Refusal::Limit("listens of one session"));
+        }
+        let place = self.places.entry(path.clone()).or_default();
+        let (seen, window, index) = if query.is_all() {
+            (node.clone(), None, place.whole.insert(listener))
+        } else {
+            let parts = place.parts.get_or_insert_with(|| Box::new(Parts::new(&self.hashing)));
+            let window = parts.windows.open(query, node);
+            let index = parts.listeners.entry(window).or_default().insert(listener);
+            (parts.windows.node(window, node), Some(window), index)
+        };
+        let index = u32::try_from(index).expect("listens are fewer than memory allows");
+        let member =
+            self.by_session.entry(session).or_insert_with(|| Member { identity: identity.clone(), held: Vec::new() });
+        member.identity = identity.clone();
+        let at = member.held.partition_point(|other| (&other.path, other.tag) < (path, tag));
+        member.held.insert(at, Held { path: path.clone(), tag, window, index });
+        Ok(seen)
+    }
+
+    /// Ends one listen, if there is one.
+    pub(super) fn remove(&mut self, session: SessionRef, path: &Path, tag: Tag) {
+        let Some(member) = self.by_session.get_mut(&session) else { return };
+        let Some(at) = member.find(path, tag) else { return };
+        let gone = member.held.remove(at);
+        if member.held.is_empty() {
+            self.by_session.remove(&session);
+        }
+        self.forget(&gone);
+    }
+
+    /// Ends all listens of a session.
+    pub(super) fn remove_all(&mut self, session: SessionRef) {
+        for gone in self.by_session.remove(&session).into_iter().flat_map(|member| member.held) {
+            self.forget(&gone);
+        }
+    }
+
+    /// The listens of a session.
+    pub(super) fn of(&self, session: SessionRef) -> Vec<(Path, Query, Tag)> {
+        let held = self.by_session.get(&session).map_or(&[][..], |member| &member.held);
+        held.iter().map(|held| (held.path.clone(), self.query(held), held.tag)).collect()
+    }
+
+    /// The query of one listen.
+    pub(super) fn query_of(&self, session: SessionRef, path: &Path, tag: Tag) -> Option<Query> {
+        let member = self.by_session.get(&session)?;
+        member.find(path, tag).map(|at| self.query(&member.held[at]))
+    }
+
+    /// Who a listening session is.
+    pub(super) fn identity(&self, session: SessionRef) -> Option<&Arc<Identity>> {
+        self.by_session.get(&session).map(|member| &member.identity)
+    }
+
+    /// The session is somebody else from now on.
+    pub(super) fn set_identity(&mut self, session: SessionRef, identity: &Arc<Identity>) {
+        if let Some(member) = self.by_session.get_mut(&session) {
+            member.identity = identity.clone();
+        }
+    }
+
+    fn query(&self, held: &Held) -> Query {
+        let Some(window) = held.window else { return Query::ALL };
+        let parts = self.places[&held.path].parts.as_ref().expect("a window is a part");
+        parts.windows.query(window).clone()
+    }
+
+    /// Removes a listen from its place, and the place with its last listen.
+    fn forget(&mut self, gone: &Held) {
+        let place = self.places.get_mut(&gone.path).expect("a listen stands at its place");
+        match (gone.window, &mut place.parts) {
+            (None, _) => drop(place.whole.remove(gone.index as usize)),
+            (Some(_), None) => unreachable!("a window is a part"),
+            (Some(window), Some(parts)) => {
+                parts.remove(window, gone.index);
+                if parts.windows.is_empty() {
+                    place.parts = None;
+                }
+            }
+        }
+        if place.whole.is_empty() && place.parts.is_none() {
+            self.places.remove(&gone.path);
+        }
+    }
+
+    /// To be called before `changes` (all at or below `base`) are made to `root`.
+    pub(super) fn before(&self, base: &Path, changes: &Changes, root: &Node) -> Noticing {
+        let mut noticing = Noticing { windows: Vec::new(), below: Vec::new() };
+        if self.places.is_empty() {
+            return noticing;
+        }
+        for prefix in base.prefixes() {
+            if let Some((path, place)) = self.places.get_key_value(prefix) {
+                notice_windows(path, place, changes, root, &mut noticing);
+            }
+        }
+        let is_plain_set = changes.len() == 1 && changes[0].path == *base;
+        let below: BTreeSet<&Path> = if is_plain_set {
+            self.strictly_below(base).map(|(path, _)| path).collect()
+        } else {
+            changes.iter().flat_map(|change| self.related(base, &change.path)).collect()
+        };
+        for path in below {
+            let place = &self.places[path];
+            notice_windows(path, place, changes, root, &mut noticing);
+            if !place.whole.is_empty() {
+                noticing.below.push((path.clone(), root.at(path.as_str()).clone()));
+            }
+        }
+        noticing
+    }
+
+    /// Listened-to paths strictly below `base` that are above, at or below `changed`.
+    fn related<'l>(&'l self, base: &Path, changed: &'l Path) -> impl Iterator<Item = &'l Path> + use<'l> {
+        let above = changed.prefixes().skip(base.depth() + 1);
+        let above = above.filter_map(|prefix| self.places.get_key_value(prefix)).map(|(path, _)| path);
+        above.chain(self.strictly_below(changed).map(|(path, _)| path))
+    }
+
+    fn strictly_below<'l>(&'l self, path: &Path) -> impl Iterator<Item = (&'l Path, &'l Place)> + use<'l> {
+        // In byte order, what is below a path is what begins with it and a slash.
+        let prefix = if path.is_root() { String::new() } else { format!("{}/", path.as_str()) };
+        let from = self.places.range::<str, _>((Excluded(prefix.as_str()), Unbounded));
+        from.take_while(move |(other, _)| other.as_str().starts_with(&prefix))
+    }
+
+    /// To be called after the changes, with what [`before`](Self::before) returned. Listeners that may
+    /// hear it only if the rules still allow it are returned instead of being told.
+    pub(super) fn after(
+        &mut self,
+        noticing: Noticing,
+        base: &Path,
+        changes: &Changes,
+        root: &Node,
+        told: &mut Vec<Told>,
+    ) -> Vec<Doubt> {
+        let mut telling = Telling { told, doubts: Vec::new() };
+        if self.places.is_empty() {
+            return telling.doubts;
+        }
+        {
+            let places = base.prefixes().filter_map(|prefix| self.places.get_key_value(prefix));
+            let whole = places.map(|(path, place)| (path, &place.whole)).filter(|(_, listeners)| !listeners.is_empty());
+            let whole: SmallVec<[_; 4]> = whole.collect();
+            if !whole.is_empty() {
+                telling.tell(event_at(base, changes, root), whole);
+            }
+        }
+        for (path, old) in noticing.below {
+            if let Some(event) = event_below(&path, &old, changes, root) {
+                telling.tell(event, [(&path, &self.places[&path].whole)]);
+            }
+        }
+        for (path, touched) in noticing.windows {
+            let place = self.places.get_mut(&path).expect("listens do not change while a write is made");
+            let Parts { windows, listeners } = &mut **place.parts.as_mut().expect("it had windows before");
+            let node = root.at(path.as_str());
+            let tell = |window: WindowId, delta: Delta| {
+                telling.tell(window_event(&path, delta), [(&path, &listeners[&window])]);
+            };
+            match touched {
+                Touched::Whole(old) => windows.replace(&old, node, tell),
+                Touched::Children(children) => windows.update(node, &children, tell),
+            }
+        }
+        telling.doubts
+    }
+}
+
+/// What is told, as it is collected.
+struct Telling<'a> {
+    told: &'a mut Vec<Told>,
+    doubts: Vec<Doubt>,
+}
+
+impl Telling<'_> {
+    fn tell<'l>(&mut self, event: Event, to: impl IntoIterator<Item = (&'l Path, &'l Slab<Listener>)>) {
+        let mut listeners = Vec::new();
+        let told_index = self.told.len();
+        for (path, some) in to {
+            for (_, listener) in some {
+                if listener.is_conditional {
+                    self.doubts.push(Doubt { path: path.clone(), listener: *listener, told_index });
+                } else {
+                    listeners.push(*listener);
+                }
+            }
+        }
+        self.told.push(Told { event, listeners });
+    }
+}
+
+impl Member {
+    fn find(&self, path: &Path, tag: Tag) -> Option<usize> {
+        self.held.binary_search_by(|other| (&other.path, other.tag).cmp(&(path, tag))).ok()
+    }
+}
+
+impl Parts {
+    fn new(hashing: &Hashing) -> Self {
+        Self { windows: Windows::new(hashing), listeners: hashing.map() }
+    }
+
+    fn remove(&mut self, window: WindowId, index: u32) {
+        let listeners = self.listeners.get_mut(&window).expect("a listen stands at its window");
+        listeners.remove(index as usize);
+        if self.windows.close(window) {
+            let gone = self.listeners.remove(&window);
+            assert!(gone.is_some_and(|gone| gone.is_empty()), "a window closes with its last listen");
+        }
+    }
+}
+
+fn notice_windows(path: &Path, place: &Place, changes: &Changes, root: &Node, noticing: &mut Noticing) {
+    if place.parts.is_some() {
+        noticing.windows.push((path.clone(), touched(path, changes, root)));
+    }
+}
+
+/// Which children of `path` the changes touch, and what they were.
+fn touched(path: &Path, changes: &Changes, root: &Node) -> Touched {
+    let node = root.at(path.as_str());
+    let mut children: Vec<(Key, Node)> = Vec::new();
+    for change in changes {
+        let Some(below) = path.relative(&change.path) else {
+            if change.path.contains(path) && matches!(change.what, ResolvedWhat::Value(_)) {
+                return Touched::Whole(node.clone());
+            }
+            continue;
+        };
+        let first = below.split('/').next().unwrap_or_default();
+        match (Key::parse(first), &change.what) {
+            (Ok(key), _) => {
+                let old = node.child(&key).clone();
+                children.push((key, old));
+            }
+            // The change is at the location itself; its own priority does not matter to a window.
+            (Err(_), ResolvedWhat::Priority(_)) => {}
+            (Err(_), ResolvedWhat::Value(_)) => return Touched::Whole(node.clone()),
+        }
+    }
+    Touched::Children(children)
+}
+
+/// What listeners at or above the write hear of it.
+fn event_at(base: &Path, changes: &Changes, root: &Node) -> Event {
+    if let [change] = &changes[..]
+        && change.path == *base
+    {
+        return Event::Set { path: base.clone(), node: root.at(base.as_str()).clone() };
+    }
+    let places = changes.iter().map(|change| {
+        let place = base.below(&change.path).expect("a merge's places are below its base");
+        (place, root.at(change.path.as_str()).clone())
+    });
+    Event::Merge { path: base.clone(), changes: places.collect() }
+}
+
+/// What listeners to the whole of `path`, strictly below the write's base, hear of it.
+fn event_below(path: &Path, old: &Node, changes: &Changes, root: &Node) -> Option<Event> {
+    let is_replaced = changes.iter().any(|change| change.path.contains(path));
+    if is_replaced {
+        let node = root.at(path.as_str());
+        return (node != old).then(|| Event::Set { path: path.clone(), node: node.clone() });
+    }
+    let mut parts: Vec<(Path, Node)> = changes
+        .iter()
+        .filter_map(|change| Some((path.below(&change.path)?, root.at(change.path.as_str()).clone())))
+        .collect();
+    match parts.len() {
+        0 => None,
+        1 => parts.pop().map(|(place, node)| Event::Set { path: path.join(&place), node }),
+        _ => Some(Event::Merge { path: path.clone(), changes: parts }),
+    }
+}
+
+/// What the listeners of a window hear.
+fn window_event(path: &Path, delta: Delta) -> Event {
+    let mut children = match delta {
+        Delta::Whole(node) => return Event::Set { path: path.clone(), node },
+        Delta::Children(children) => children.into_iter().map(|(key, change)| match change {
+            Change::Left => (key, Node::Empty),
+            Change::Entered(node) | Change::Changed(node) => (key, node),
+        }),
+    };
+    match (children.len(), children.next()) {
+        (1, Some((key, node))) => Event::Set { path: path.child(&key), node },
+        (_, first) => {
+            let changes = first.into_iter().chain(children).map(|(key, node)| (Path::ROOT.child(&key), node));
+            Event::Merge { path: path.clone(), changes: changes.collect() }
+        }
+    }
+}

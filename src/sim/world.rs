@@ -1,0 +1,424 @@
+//! Engines and clients, driven by hand or by dice.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rand_chacha::ChaCha12Rng;
+use rand_core::{RngCore as _, SeedableRng as _};
+
+use crate::auth::{AuthConfig, Verifier};
+use crate::base::{ConnId, Instant, Millis, Now, ShardId, WallMillis};
+use crate::engine::{Config, Effect, Engine, Hangup, Input, Message, Notice, Output, Settings};
+use crate::rules::Ruleset;
+use crate::wire::{Input as Bytes, ws};
+
+/// When the world begins, on its clients' calendar.
+pub const WALL_START_MS: u64 = 1_700_000_000_000;
+/// When the world begins, on its engines' clocks.
+const START: Instant = Instant(1_000_000);
+
+/// A client of the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client(usize);
+
+/// Several engines, the queues between them, and clients.
+#[derive(Debug)]
+pub struct World {
+    engines: Vec<Engine>,
+    /// `queues[from][to]`: what engines have said to each other and not yet heard.
+    queues: Vec<Vec<VecDeque<Message>>>,
+    clients: Vec<Peer>,
+    now: Instant,
+    dice: ChaCha12Rng,
+    /// Everything that operators were told.
+    pub notices: Vec<Notice>,
+    /// Which engines have drained.
+    pub drained: Vec<bool>,
+}
+
+/// The client's half of a connection.
+#[derive(Debug)]
+struct Peer {
+    shard: usize,
+    conn: ConnId,
+    /// Whether the engine knows of it.
+    is_open: bool,
+    /// Whether what it sends gets through, and what is sent to it.
+    is_linked: bool,
+    /// Its frames are never segments of a message.
+    has_whole_frames: bool,
+    /// What has arrived of the response to its handshake.
+    head: Option<Vec<u8>>,
+    reader: ws::Reader,
+    /// Segments that are still to come, and the message so far.
+    missing: usize,
+    partial: String,
+    /// Whole messages that have arrived and were not taken.
+    inbox: Vec<String>,
+    /// The close frame that has arrived.
+    close_code: Option<u16>,
+    answers_pings: bool,
+    pings: usize,
+}
+
+impl World {
+    /// A world of `shards` engines under open rules and default settings.
+    #[must_use]
+    pub fn new(shards: u8, seed: u64) -> Self {
+        Self::with(shards, seed, &Arc::new(Settings::default()), &Arc::new(Ruleset::open()))
+    }
+
+    /// A world of `shards` engines that believe nobody.
+    #[must_use]
+    pub fn with(shards: u8, seed: u64, settings: &Arc<Settings>, rules: &Arc<Ruleset>) -> Self {
+        let verifier = Verifier::new(AuthConfig::default()).expect("there is nothing in it that could be wrong");
+        Self::believing(shards, seed, settings, rules, &Arc::new(verifier))
+    }
+
+    /// A world of `shards` engines that believe whom `verifier` believes.
+    #[must_use]
+    pub fn believing(
+        shards: u8,
+        seed: u64,
+        settings: &Arc<Settings>,
+        rules: &Arc<Ruleset>,
+        verifier: &Arc<Verifier>,
+    ) -> Self {
+        let mut dice = ChaCha12Rng::seed_from_u64(seed);
+        let common_seed = [dice.next_u64(), dice.next_u64(), dice.next_u64(), dice.next_u64()];
+        let now = now(START);
+        let engine = |shard| {
+            let mut engine_seed = [0; 32];
+            dice.fill_bytes(&mut engine_seed);
+            let config = Config {
+                shard: ShardId(shard),
+                shards,
+                seed: engine_seed,
+                common_seed,
+                settings: settings.clone(),
+                namespaces: std::collections::BTreeMap::new(),
+                is_restricted: false,
+                rules: rules.clone(),
+                verifier: verifier.clone(),
+            };
+            Engine::new(config, now)
+        };
+        let count = usize::from(shards);
+        Self {
+            engines: (0..shards).map(engine).collect(),
+            queues: (0..count).map(|_| (0..count).map(|_| VecDeque::new()).collect()).collect(),
+            clients: Vec::new(),
+            now: START,
+            dice,
+            notices: Vec::new(),
+            drained: vec![false; count],
+        }
+    }
+
+    /// The time of the engines.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The calendar's time.
+    #[must_use]
+    pub const fn wall(&self) -> WallMillis {
+        now(self.now).wall
+    }
+
+    /// A connection to the core `shard` (modulo how many there are), and nothing sent yet.
+    pub fn dial(&mut self, shard: usize) -> Client {
+        let shard = shard % self.engines.len();
+        let on_shard = self.clients.iter().filter(|client| client.shard == shard).count();
+        let conn = ConnId(u32::try_from(on_shard).expect("few clients"));
+        self.clients.push(Peer {
+            shard,
+            conn,
+            is_open: true,
+            is_linked: true,
+            has_whole_frames: false,
+            head: Some(Vec::new()),
+            reader: ws::Reader::for_client(),
+            missing: 0,
+            partial: String::new(),
+            inbox: Vec::new(),
+            close_code: None,
+            answers_pings: true,
+            pings: 0,
+        });
+        let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        self.input(shard, Input::Opened { conn, peer });
+        Client(self.clients.len() - 1)
+    }
+
+    /// A client with a WebSocket at `target`, whose frames are never segments of a message.
+    pub fn connect(&mut self, shard: usize, target: &str) -> Client {
+        let client = self.dial(shard);
+        self.upgrade(client, target);
+        client
+    }
+
+    /// Asks for a WebSocket over a connection that is there.
+    pub fn upgrade(&mut self, client: Client, target: &str) {
+        self.clients[client.0].has_whole_frames = true;
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: sim.example:9000\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        self.send_bytes(client, request.as_bytes());
+    }
+
+    /// A client with an open WebSocket; `params` are those of its address after `v=5`.
+    pub fn join(&mut self, shard: usize, params: &str) -> Client {
+        let client = self.dial(shard);
+        let request = format!(
+            "GET /.ws?v=5{params} HTTP/1.1\r\nHost: sim.example:9000\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        self.send_bytes(client, request.as_bytes());
+        client
+    }
+
+    /// Sends bytes as they are.
+    pub fn send_bytes(&mut self, client: Client, bytes: &[u8]) {
+        let peer = &self.clients[client.0];
+        if peer.is_open && peer.is_linked {
+            let (shard, conn) = (peer.shard, peer.conn);
+            let mut bytes = bytes.to_vec();
+            self.input(shard, Input::Bytes { conn, bytes: &mut bytes });
+        }
+    }
+
+    /// Sends a request without a body.
+    pub fn get(&mut self, client: Client, target: &str) {
+        self.send_bytes(client, format!("GET {target} HTTP/1.1\r\nHost: sim.example:9000\r\n\r\n").as_bytes());
+    }
+
+    /// Sends a request with a body of text.
+    pub fn post(&mut self, client: Client, target: &str, body: &str) {
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: sim.example:9000\r\nOrigin: http://page.example\r\n\
+             Content-Type: text/plain;charset=UTF-8\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.send_bytes(client, &[head.as_bytes(), body.as_bytes()].concat());
+    }
+
+    /// The next whole response that has arrived: its head, and its body.
+    pub fn take_response(&mut self, client: Client) -> Option<(String, String)> {
+        let arrived = self.clients[client.0].head.as_mut()?;
+        let head_bytes = arrived.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8_lossy(&arrived[..head_bytes]).into_owned();
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        let body_bytes = length.map_or(0, |length| length.parse().expect("a length is a number"));
+        if arrived.len() < head_bytes + body_bytes {
+            return None;
+        }
+        let rest = arrived.split_off(head_bytes + body_bytes);
+        let whole = std::mem::replace(arrived, rest);
+        Some((head, String::from_utf8_lossy(&whole[head_bytes..]).into_owned()))
+    }
+
+    /// Sends a text frame.
+    pub fn send(&mut self, client: Client, text: &str) {
+        let mut frame = Vec::new();
+        ws::write_masked(&mut frame, ws::Kind::Text, text.as_bytes(), [1, 2, 3, 4]);
+        self.send_bytes(client, &frame);
+    }
+
+    /// Sends a close frame.
+    pub fn say_goodbye(&mut self, client: Client) {
+        let mut frame = Vec::new();
+        ws::write_close_masked(&mut frame, ws::close_code::NORMAL, "", [1, 2, 3, 4]);
+        self.send_bytes(client, &frame);
+    }
+
+    /// Ends the connection.
+    pub fn hang_up(&mut self, client: Client, how: Hangup) {
+        let peer = &mut self.clients[client.0];
+        if std::mem::take(&mut peer.is_open) {
+            let (shard, conn) = (peer.shard, peer.conn);
+            self.input(shard, Input::Closed { conn, how });
+        }
+    }
+
+    /// From now on nothing gets through to or from the client; nobody is told.
+    pub fn unplug(&mut self, client: Client) {
+        self.clients[client.0].is_linked = false;
+    }
+
+    /// What has arrived since the last call.
+    pub fn take(&mut self, client: Client) -> Vec<String> {
+        std::mem::take(&mut self.clients[client.0].inbox)
+    }
+
+    /// Whether the engine has closed the connection, or the client has.
+    #[must_use]
+    pub fn is_open(&self, client: Client) -> bool {
+        self.clients[client.0].is_open
+    }
+
+    /// The code of the close frame that has arrived.
+    #[must_use]
+    pub fn close_code(&self, client: Client) -> Option<u16> {
+        self.clients[client.0].close_code
+    }
+
+    /// What the server answered the handshake with, if it was not an upgrade.
+    #[must_use]
+    pub fn response(&self, client: Client) -> String {
+        String::from_utf8_lossy(self.clients[client.0].head.as_deref().unwrap_or_default()).into_owned()
+    }
+
+    /// What has arrived since the last call, of a client that has not opened a WebSocket.
+    pub fn take_bytes(&mut self, client: Client) -> Vec<u8> {
+        self.clients[client.0].head.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// How many pings have arrived.
+    #[must_use]
+    pub fn pings(&self, client: Client) -> usize {
+        self.clients[client.0].pings
+    }
+
+    /// Gives the engines something that does not come from a client.
+    pub fn input_all(&mut self, input: impl Fn() -> Input<'static>) {
+        for shard in 0..self.engines.len() {
+            self.input(shard, input());
+        }
+    }
+
+    /// Delivers what engines have said to each other, in an order that the dice choose but for each
+    /// pair's own, until all is quiet.
+    pub fn settle(&mut self) {
+        loop {
+            let count = self.engines.len();
+            let waiting: Vec<(usize, usize)> = (0..count)
+                .flat_map(|from| (0..count).map(move |to| (from, to)))
+                .filter(|(from, to)| !self.queues[*from][*to].is_empty())
+                .collect();
+            if waiting.is_empty() {
+                let Some(busy) = self.engines.iter().position(Engine::is_busy) else { break };
+                self.input(busy, Input::Tick);
+                continue;
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "the remainder is small")]
+            let (from, to) = waiting[(self.dice.next_u64() % waiting.len() as u64) as usize];
+            let message = self.queues[from][to].pop_front().expect("it was not empty");
+            #[expect(clippy::cast_possible_truncation, reason = "shards are few")]
+            self.input(to, Input::Forwarded { from: ShardId(from as u8), message });
+        }
+    }
+
+    /// Lets time pass, waking engines when they want to be woken.
+    pub fn pass(&mut self, span: Millis) {
+        let end = self.now + span;
+        self.settle();
+        loop {
+            let next = self.engines.iter().filter_map(Engine::next_wake).min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            self.now = self.now.max(next);
+            for shard in 0..self.engines.len() {
+                if self.engines[shard].next_wake().is_some_and(|wake| wake <= self.now) {
+                    self.input(shard, Input::Tick);
+                }
+            }
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    /// How many sessions live.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.engines.iter().map(Engine::session_count).sum()
+    }
+
+    fn input(&mut self, shard: usize, input: Input<'_>) {
+        let mut output = Output::default();
+        self.engines[shard].handle(now(self.now), input, &mut output);
+        for effect in output.effects {
+            match effect {
+                Effect::Send { conn, bytes } => self.arrive(shard, conn, &output.bytes[bytes]),
+                Effect::Close { conn } => {
+                    if let Some(client) = self.find(shard, conn) {
+                        self.hang_up(client, Hangup::Ours);
+                    }
+                }
+                Effect::Read { .. } => {}
+                Effect::Forward { to, message } => self.queues[shard][to.index()].push_back(message),
+                Effect::Notice(notice) => self.notices.push(notice),
+                Effect::Drained => self.drained[shard] = true,
+            }
+        }
+    }
+
+    fn find(&self, shard: usize, conn: ConnId) -> Option<Client> {
+        let is_it = |peer: &Peer| peer.shard == shard && peer.conn == conn && peer.is_open;
+        self.clients.iter().position(is_it).map(Client)
+    }
+
+    /// Bytes for a client.
+    fn arrive(&mut self, shard: usize, conn: ConnId, bytes: &[u8]) {
+        let Some(client) = self.find(shard, conn) else { return };
+        let peer = &mut self.clients[client.0];
+        if !peer.is_linked {
+            return;
+        }
+        let mut bytes = bytes.to_vec();
+        if let Some(head) = &mut peer.head {
+            head.extend_from_slice(&bytes);
+            let is_upgrade = head.starts_with(b"HTTP/1.1 101");
+            let Some(end) = head.windows(4).position(|end| end == b"\r\n\r\n").filter(|_| is_upgrade) else { return };
+            bytes = head.split_off(end + 4);
+            peer.head = None;
+        }
+        let mut pongs = Vec::new();
+        peer.read(&mut bytes, &mut pongs);
+        if !pongs.is_empty() {
+            self.send_bytes(client, &pongs);
+        }
+    }
+}
+
+impl Peer {
+    fn read(&mut self, bytes: &mut [u8], pongs: &mut Vec<u8>) {
+        let mut input = Bytes::new(bytes);
+        while let Some(frame) = self.reader.next(&mut input).expect("a server's frames are right") {
+            let text = match frame {
+                ws::Frame::Text(text) => std::str::from_utf8(text).expect("the reader has checked it").to_owned(),
+                ws::Frame::Ping(payload) => {
+                    self.pings += 1;
+                    if self.answers_pings {
+                        ws::write_masked(pongs, ws::Kind::Pong, payload, [1, 2, 3, 4]);
+                    }
+                    continue;
+                }
+                ws::Frame::Close { code, .. } => {
+                    self.close_code = Some(code);
+                    continue;
+                }
+                frame => panic!("a server never sends {frame:?}"),
+            };
+            if self.has_whole_frames {
+                self.inbox.push(text);
+            } else if self.missing > 0 {
+                self.partial.push_str(&text);
+                self.missing -= 1;
+                if self.missing == 0 {
+                    self.inbox.push(std::mem::take(&mut self.partial));
+                }
+            } else if let Ok(count) = text.parse::<usize>() {
+                assert!(count > 0, "a server never announces no segments: its client would wait for ever");
+                self.missing = count;
+            } else {
+                self.inbox.push(text);
+            }
+        }
+    }
+}
+
+const fn now(instant: Instant) -> Now {
+    Now { instant, wall: WallMillis(WALL_START_MS + instant.0 - START.0) }
+}

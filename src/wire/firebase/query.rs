@@ -1,0 +1,235 @@
+//! Query objects (Firebase wire specification, section 4), read and written.
+
+use std::num::NonZeroU32;
+
+use crate::data::{Leaf, Number, Path};
+use crate::json::{self, Item};
+use crate::op::{Bound, BoundKey, BoundText, Direction, Index, Limit, Query, Refusal};
+
+/// Less than every key.
+const MIN_NAME: &str = "[MIN_NAME]";
+/// Greater than every key, to JavaScript and iOS.
+const MAX_NAME: &str = "[MAX_NAME]";
+/// Greater than every key, to Android and Java.
+const MAX_KEY: &str = "[MAX_KEY]";
+
+/// Reads a query object.
+///
+/// Bounds may hold keys longer than keys can be: Android writes "just before k" as `k` followed by
+/// hundreds of `z`.
+pub fn read_query(item: Item<'_>) -> Result<Query, Refusal> {
+    let mut fields = Fields::default();
+    for (name, value) in item.as_object().ok_or(Refusal::Malformed("q"))? {
+        fields.set(name, value);
+    }
+    let index = match fields.i.map(|i| i.as_text().ok_or(Refusal::Malformed("i"))).transpose()? {
+        None | Some(".priority") => Index::Priority,
+        Some(".key") => Index::Key,
+        Some(".value") => Index::Value,
+        Some(path) => Index::Child(Path::parse(path).map_err(Refusal::Path)?),
+    };
+    let limit = fields.limit()?;
+    let is_by_key = index == Index::Key;
+    let start = match fields.sp {
+        None => None,
+        Some(value) => Some(Bound {
+            is_inclusive: flag(fields.sin, "sin")?,
+            ..if is_by_key { bound_by_key(value, "sp")? } else { bound(value, fields.sn, BoundKey::Min, "sp", "sn")? }
+        }),
+    };
+    let end = match fields.ep {
+        None => None,
+        Some(value) => Some(Bound {
+            is_inclusive: flag(fields.ein, "ein")?,
+            ..if is_by_key { bound_by_key(value, "ep")? } else { bound(value, fields.en, BoundKey::Max, "ep", "en")? }
+        }),
+    };
+    Ok(Query { index, start, end, limit })
+}
+
+/// The members of a query object, by their names on the wire.
+#[derive(Default)]
+struct Fields<'t> {
+    i: Option<Item<'t>>,
+    sp: Option<Item<'t>>,
+    sn: Option<Item<'t>>,
+    sin: Option<Item<'t>>,
+    ep: Option<Item<'t>>,
+    en: Option<Item<'t>>,
+    ein: Option<Item<'t>>,
+    l: Option<Item<'t>>,
+    vf: Option<Item<'t>>,
+}
+
+impl<'t> Fields<'t> {
+    /// Keeps a member; what nobody knows is ignored.
+    fn set(&mut self, name: &str, value: Item<'t>) {
+        let field = match name {
+            "i" => &mut self.i,
+            "sp" => &mut self.sp,
+            "sn" => &mut self.sn,
+            "sin" => &mut self.sin,
+            "ep" => &mut self.ep,
+            "en" => &mut self.en,
+            "ein" => &mut self.ein,
+            "l" => &mut self.l,
+            "vf" => &mut self.vf,
+            _ => return,
+        };
+        *field = Some(value);
+    }
+
+    fn limit(&self) -> Result<Option<Limit>, Refusal> {
+        let Some(count) = self.l else { return Ok(None) };
+        let count = count.as_int().filter(|count| *count > 0).ok_or(Refusal::Malformed("l"))?;
+        // Nobody has four billion children, so more than that is the same.
+        let count = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)).ok_or(Refusal::Malformed("l"))?;
+        let from = match self.vf.map(Item::as_text) {
+            Some(Some("l")) => Direction::First,
+            Some(Some("r")) => Direction::Last,
+            None if self.sp.is_some() => Direction::First,
+            None => Direction::Last,
+            Some(_) => return Err(Refusal::Malformed("vf")),
+        };
+        Ok(Some(Limit { count, from }))
+    }
+}
+
+/// Whether a bound is inclusive. Clients from before exclusive bounds do not say; it is.
+fn flag(item: Option<Item<'_>>, name: &'static str) -> Result<bool, Refusal> {
+    match item {
+        None => Ok(true),
+        Some(Item::Bool(value)) => Ok(value),
+        Some(_) => Err(Refusal::Malformed(name)),
+    }
+}
+
+/// A bound when children are ordered by their keys: its value is the key.
+fn bound_by_key(value: Item<'_>, name: &'static str) -> Result<Bound, Refusal> {
+    let key = bound_key(value.as_text().ok_or(Refusal::Malformed(name))?);
+    Ok(Bound { value: None, key, is_inclusive: true })
+}
+
+fn bound(
+    value: Item<'_>,
+    key: Option<Item<'_>>,
+    extreme: BoundKey,
+    value_name: &'static str,
+    key_name: &'static str,
+) -> Result<Bound, Refusal> {
+    let value = match value {
+        Item::Null => None,
+        Item::Bool(value) => Some(Leaf::Bool(value)),
+        Item::Int(value) => Some(Leaf::Number(Number::Int(value))),
+        Item::Double(value) => Some(Leaf::Number(Number::from_double(value))),
+        Item::Text(text) => Some(Leaf::Text(text.into())),
+        Item::Array(_) | Item::Object(_) => return Err(Refusal::Malformed(value_name)),
+    };
+    let key = match key {
+        None => extreme,
+        Some(key) => bound_key(key.as_text().ok_or(Refusal::Malformed(key_name))?),
+    };
+    Ok(Bound { value, key, is_inclusive: true })
+}
+
+fn bound_key(text: &str) -> BoundKey {
+    match text {
+        MIN_NAME => BoundKey::Min,
+        MAX_NAME | MAX_KEY => BoundKey::Max,
+        _ => BoundKey::Key(BoundText(text.into())),
+    }
+}
+
+/// Appends a query object as JavaScript clients write theirs when they look for it: names sorted, no
+/// spaces, `sin` and `ein` wherever there is a bound.
+///
+/// Clients from before exclusive bounds wrote neither; they do not find the query again.
+pub fn write_query(out: &mut Vec<u8>, query: &Query) {
+    let mut object = Object { out, is_empty: true };
+    let is_by_key = query.index == Index::Key;
+    if let Some(end) = &query.end {
+        object.flag("ein", end.is_inclusive);
+        if !is_by_key {
+            object.key("en", &end.key, &BoundKey::Max);
+        }
+        object.bound("ep", end, is_by_key);
+    }
+    match &query.index {
+        Index::Priority => {}
+        Index::Key => object.text("i", ".key"),
+        Index::Value => object.text("i", ".value"),
+        Index::Child(path) => object.text("i", path.as_str()),
+    }
+    if let Some(limit) = query.limit {
+        object.name("l");
+        json::integer(object.out, limit.count.get());
+    }
+    if let Some(start) = &query.start {
+        object.flag("sin", start.is_inclusive);
+        if !is_by_key {
+            object.key("sn", &start.key, &BoundKey::Min);
+        }
+        object.bound("sp", start, is_by_key);
+    }
+    if let Some(limit) = query.limit {
+        object.text("vf", if limit.from == Direction::First { "l" } else { "r" });
+    }
+    object.end();
+}
+
+/// An object being written.
+struct Object<'o> {
+    out: &'o mut Vec<u8>,
+    is_empty: bool,
+}
+
+impl Object<'_> {
+    fn name(&mut self, name: &str) {
+        self.out.push(if self.is_empty { b'{' } else { b',' });
+        self.is_empty = false;
+        json::text(self.out, name);
+        self.out.push(b':');
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.name(name);
+        json::text(self.out, value);
+    }
+
+    fn flag(&mut self, name: &str, value: bool) {
+        self.name(name);
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    /// The key of a bound, unless it is what its absence means.
+    fn key(&mut self, name: &str, key: &BoundKey, absent: &BoundKey) {
+        if key != absent {
+            self.text(name, key_text(key));
+        }
+    }
+
+    fn bound(&mut self, name: &str, bound: &Bound, is_by_key: bool) {
+        self.name(name);
+        match &bound.value {
+            _ if is_by_key => json::text(self.out, key_text(&bound.key)),
+            None => self.out.extend_from_slice(b"null"),
+            Some(Leaf::Bool(true)) => self.out.extend_from_slice(b"true"),
+            Some(Leaf::Bool(false)) => self.out.extend_from_slice(b"false"),
+            Some(Leaf::Number(Number::Int(value))) => json::integer(self.out, *value),
+            Some(Leaf::Number(Number::Double(value))) => json::number(self.out, *value),
+            Some(Leaf::Text(text)) => json::text(self.out, text),
+        }
+    }
+
+    fn end(self) {
+        self.out.extend_from_slice(if self.is_empty { b"{}" } else { b"}" });
+    }
+}
+
+fn key_text(key: &BoundKey) -> &str {
+    match key {
+        BoundKey::Min => MIN_NAME,
+        BoundKey::Max => MAX_NAME,
+        BoundKey::Key(text) => &text.0,
+    }
+}

@@ -1,0 +1,33 @@
+// The published packages, as users install them.
+
+import { createRequire } from "node:module";
+
+import { modular, namespaced } from "./facade.mjs";
+
+const require = createRequire(import.meta.url);
+
+let apps = 0;
+
+const OPEN = {
+  // firebase 12, modular
+  modular: async (url, name) => modular(await import("firebase/app"), await import("firebase/database"), url, name),
+  // firebase 12, the namespaced API that it still brings
+  compat: (url, name) => {
+    const firebase = require("firebase/compat/app").default ?? require("firebase/compat/app");
+    require("firebase/compat/database");
+    return namespaced(firebase, url, name);
+  },
+  // firebase 8
+  v8: (url, name) => {
+    const firebase = require("firebase8/app").default ?? require("firebase8/app");
+    require("firebase8/database");
+    return namespaced(firebase, url, name);
+  },
+};
+
+export const FAMILIES = Object.keys(OPEN);
+
+/** A client of a family, in this process. */
+export async function open(family, url) {
+  return OPEN[family](url, `app${++apps}`);
+}

@@ -1,0 +1,67 @@
+// Programs from the documentation of the SDKs, run exactly as printed: what stands around them here is what
+// stands around them in every app, an app's configuration. They are kept in `seeds/`.
+
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+import { randomBytes } from "node:crypto";
+
+const require = createRequire(import.meta.url);
+const HERE = new URL("..", import.meta.url);
+
+/** How each family is printed. */
+export const PRINTED = { modular: "modular", compat: "namespaced", v8: "namespaced" };
+
+/** The text of a program: parts that build on each other, one below the other. */
+export function text(family, parts) {
+  const extension = family === "modular" ? "mjs" : "js";
+  return parts.map((part) => readFileSync(new URL(`seeds/${PRINTED[family]}/${part}.${extension}`, HERE), "utf8")).join("\n");
+}
+
+/** Runs a program in this process with the default app at `url`; gives a client on the same connection. */
+export async function program({ family, url, program: parts }) {
+  if (family === "modular") {
+    const { initializeApp } = await import("firebase/app");
+    const m = await import("firebase/database");
+    initializeApp({ databaseURL: url });
+    await import(pathToFileURL(place("mjs", text(family, parts))));
+    const database = m.getDatabase();
+    return companion({
+      lastWord: (path, value) => m.onDisconnect(m.ref(database, path)).set(value),
+      info: (name, callback) => m.onValue(m.ref(database, `.info/${name}`), callback),
+      goOffline: () => m.goOffline(database),
+      goOnline: () => m.goOnline(database),
+    });
+  }
+  const name = family === "v8" ? "firebase8" : "firebase/compat";
+  const firebase = require(`${name}/app`).default ?? require(`${name}/app`);
+  require(`${name}/database`);
+  firebase.initializeApp({ databaseURL: url });
+  globalThis.firebase = firebase;
+  require(place("cjs", text(family, parts)));
+  const database = firebase.database();
+  return companion({
+    lastWord: (path, value) => database.ref(path).onDisconnect().set(value),
+    info: (name, callback) => database.ref(`.info/${name}`).on("value", callback),
+    goOffline: () => database.goOffline(),
+    goOnline: () => database.goOnline(),
+  });
+}
+
+function companion(client) {
+  const info = (name, is) => new Promise((resolve) => client.info(name, (snap) => is(snap.val()) && resolve(snap.val())));
+  return {
+    ...client,
+    connected: () => info("connected", (value) => value === true),
+    offset: () => info("serverTimeOffset", (value) => typeof value === "number"),
+  };
+}
+
+/** Writes a program where it finds the packages that it imports. */
+function place(extension, text) {
+  const folder = new URL("node_modules/.programs/", HERE);
+  mkdirSync(folder, { recursive: true });
+  const file = new URL(`${randomBytes(8).toString("hex")}.${extension}`, folder);
+  writeFileSync(file, text);
+  return file.pathname;
+}

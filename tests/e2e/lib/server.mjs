@@ -1,0 +1,97 @@
+// The real server, as a process: what a user starts is what is tested.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+import { Record, soon } from "./until.mjs";
+
+export const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
+export const BIN = process.env.STILLHERE_BIN ?? join(ROOT, "target/release/stillhere");
+export const SHARDS = process.env.STILLHERE_SHARDS ?? "1";
+
+/** Timeouts so short that silence is found while a test waits, and long enough for a busy machine. */
+export const IMPATIENT = `heartbeat = "1s"\nsession_timeout = "4s"\n`;
+
+/** The environment of a server: ours, without what we were told about it. */
+const ENVIRONMENT = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("STILLHERE_")));
+
+let namespaces = 0;
+
+/** A process that prints lines. */
+export class Program {
+  lines = new Record("standard output");
+  logs = "";
+
+  constructor(command, args, options = {}) {
+    this.process = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env: ENVIRONMENT, ...options });
+    createInterface({ input: this.process.stdout }).on("line", (line) => this.lines.add(line));
+    this.process.stderr.on("data", (text) => (this.logs += text));
+    this.exited = once(this.process, "exit").then(([code, signal]) => ({ code, signal }));
+    this.exited.then(({ code, signal }) => this.lines.add(`exit ${code ?? signal}`), () => {});
+  }
+
+  /** Waits for the end, kills if it does not come, and tells how it ended. */
+  async ended() {
+    try {
+      return await soon(() => `end of ${this.process.spawnargs.join(" ")}\n${this.logs}`, this.exited, 30_000);
+    } finally {
+      this.process.kill("SIGKILL");
+    }
+  }
+}
+
+/** A server that is ready to serve. */
+export class Server {
+  /** Starts one on a free port. `config` is the text of a configuration file. */
+  static async start({ config = "", args = [], data } = {}) {
+    const server = new Server();
+    server.folder = mkdtempSync(join(tmpdir(), "stillhere-e2e-"));
+    server.data = data ?? join(server.folder, "data");
+    const file = join(server.folder, "stillhere.toml");
+    writeFileSync(file, config);
+    server.program = new Program(BIN, [
+      ...["serve", "--dev", "--config", file, "--listen", "127.0.0.1:0"],
+      ...["--shards", SHARDS, "--data", server.data, ...args],
+    ]);
+    await server.becomeReady();
+    return server;
+  }
+
+  async becomeReady() {
+    const lines = await this.program.lines
+      .until((seen) => seen.some((line) => /^(ready|exit) /.test(line)), "the server is ready")
+      .catch((error) => {
+        throw new Error(`${error.message}\n${this.program.logs}`);
+      });
+    const ready = lines.find((line) => line.startsWith("ready "));
+    if (!ready) throw new Error(`the server ended: ${lines}\n${this.program.logs}`);
+    this.ready = Object.fromEntries(ready.split(" ").slice(1).map((pair) => pair.split("=")));
+    this.port = Number(this.ready.tcp.split(":").at(-1));
+  }
+
+  get pid() {
+    return this.program.process.pid;
+  }
+
+  get logs() {
+    return this.program.logs;
+  }
+
+  /** The address of a database that nobody else has used; or of the one named. */
+  url(namespace = `t${++namespaces}`, port = this.port) {
+    return `http://127.0.0.1:${port}?ns=${namespace}`;
+  }
+
+  /** Stops it as an operator would, and insists that it goes in peace. */
+  async stop() {
+    this.program.process.kill("SIGTERM");
+    const { code, signal } = await this.program.ended();
+    rmSync(this.folder, { recursive: true, force: true });
+    if (code !== 0) throw new Error(`the server ended with ${code ?? signal}\n${this.logs}`);
+  }
+}

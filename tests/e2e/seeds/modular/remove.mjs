@@ -1,0 +1,5 @@
+onDisconnect(presenceRef).remove().catch((err) => {
+  if (err) {
+    console.error("could not establish onDisconnect event", err);
+  }
+});

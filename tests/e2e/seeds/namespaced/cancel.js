@@ -1,0 +1,4 @@
+var onDisconnectRef = presenceRef.onDisconnect();
+onDisconnectRef.set("I disconnected");
+// some time later when we change our minds
+onDisconnectRef.cancel();

@@ -1,0 +1,2 @@
+var userLastOnlineRef = firebase.database().ref("users/joe/lastOnline");
+userLastOnlineRef.onDisconnect().set(firebase.database.ServerValue.TIMESTAMP);
