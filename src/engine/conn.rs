@@ -1,6 +1,11 @@
 //! Connections: HTTP until they become something else.
 
+use super::account;
+use super::engineio::{self, PacketSocket};
+use super::gather::Gathering;
 use super::home::Channel;
+use super::poll;
+use super::visit::Visitor;
 use super::{Effect, Engine, Hangup, Notice, Output};
 use crate::base::limits::{HANDSHAKE_MAX, SEND_BACKLOG_BYTES_MAX};
 use crate::base::{ConnId, Instant, Now, SessionId, SessionRef};
@@ -24,8 +29,14 @@ pub(super) enum Link {
     Vacant,
     /// Requests.
     Http(Box<Http>),
+    /// A request whose body is on its way.
+    Gathering(Box<Gathering>),
+    /// A request that waits for its answer.
+    Visiting(Box<Visitor>),
     /// A WebSocket with a session.
     Socket(Box<Socket>),
+    /// A WebSocket that carries packets, of a session that may live elsewhere.
+    Packets(Box<PacketSocket>),
     /// What arrived for it is being taken apart: its link is with whoever does that.
     Busy,
     /// It is being closed; nothing that still arrives matters.
@@ -38,6 +49,26 @@ pub(super) struct Http {
     reader: http::Reader,
     /// By when a request must be complete.
     deadline: Instant,
+    /// Nothing has arrived since the last answer.
+    is_resting: bool,
+}
+
+impl Http {
+    pub(super) const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Waits for more of a request.
+    pub(super) fn expect(&mut self, until: Instant) {
+        self.deadline = until;
+        self.is_resting = false;
+    }
+
+    /// Waits for another request.
+    pub(super) fn rest(&mut self, until: Instant) {
+        self.deadline = until;
+        self.is_resting = true;
+    }
 }
 
 /// A WebSocket.
@@ -53,6 +84,9 @@ pub(super) struct Socket {
 /// What a request is for. Owns what it needs: the head goes with the bytes it came in.
 enum Route {
     Socket(Join),
+    Poll(poll::Call),
+    Packets(engineio::Call),
+    Account(account::Call),
     BadUpgrade(http::BadUpgrade),
     Refuse { status: u16, error: &'static str },
 }
@@ -68,6 +102,15 @@ struct Join {
 
 impl Route {
     fn of(head: &http::Head<'_>) -> Self {
+        if head.path == "/.lp" {
+            return Self::Poll(poll::Call::read(head));
+        }
+        if (head.path == "/.ws/" || head.path == "/.ws") && engineio::Call::is_one(head) {
+            return Self::Packets(engineio::Call::read(head));
+        }
+        if let Some(call) = account::Call::read(head) {
+            return Self::Account(call);
+        }
         if head.path != "/.ws" && head.path != "/.ws/" {
             let error = "append .json to your request URI to use the REST API.";
             return Self::Refuse { status: 404, error };
@@ -94,7 +137,7 @@ impl Route {
 
 /// Whether a connection goes on.
 #[derive(PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     GoOn,
     /// It has become something else, or is closing.
     Stop,
@@ -108,17 +151,18 @@ impl Engine {
         }
         assert!(matches!(self.conns[index].link, Link::Vacant), "the driver reuses a name only after Closed");
         let deadline = now.instant + HANDSHAKE_MAX;
-        self.conns[index].link = Link::Http(Box::new(Http { reader: http::Reader::default(), deadline }));
+        self.conns[index].link =
+            Link::Http(Box::new(Http { reader: http::Reader::default(), deadline, is_resting: false }));
         self.conn_wheel.arm(conn.0, deadline);
     }
 
-    fn link(&mut self, conn: ConnId) -> &mut Link {
+    pub(super) fn link(&mut self, conn: ConnId) -> &mut Link {
         &mut self.conns[conn.0 as usize].link
     }
 
     pub(super) fn is_socket(&mut self, conn: ConnId) -> bool {
         // A busy link is a socket's: plain requests end no sessions while they are read.
-        matches!(self.link(conn), Link::Socket(_) | Link::Busy)
+        matches!(self.link(conn), Link::Socket(_) | Link::Packets(_) | Link::Busy)
     }
 
     pub(super) fn received(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], output: &mut Output) {
@@ -127,6 +171,16 @@ impl Engine {
             let next = match std::mem::replace(self.link(conn), Link::Busy) {
                 Link::Http(http) => self.read_http(now, conn, http, &mut bytes, output),
                 Link::Socket(socket) => self.read_socket(now, conn, socket, &mut bytes, output),
+                Link::Packets(socket) => self.read_packet_socket(now, conn, socket, &mut bytes, output),
+                Link::Gathering(gathering) => self.gather(now, conn, gathering, &mut bytes, output),
+                Link::Visiting(mut visitor) => {
+                    if visitor.keep(bytes.take(bytes.len())) {
+                        *self.link(conn) = Link::Visiting(visitor);
+                    } else {
+                        self.hang_up_on_visitor(conn, &visitor, output);
+                    }
+                    return;
+                }
                 link @ (Link::Vacant | Link::Busy | Link::Closing) => {
                     *self.link(conn) = link;
                     return;
@@ -146,6 +200,10 @@ impl Engine {
         bytes: &mut Bytes<'_>,
         output: &mut Output,
     ) -> Next {
+        if std::mem::take(&mut http.is_resting) {
+            http.deadline = now.instant + HANDSHAKE_MAX;
+            self.conn_wheel.arm(conn.0, http.deadline);
+        }
         let route = match http.reader.next(bytes) {
             Ok(None) => {
                 *self.link(conn) = Link::Http(http);
@@ -156,6 +214,12 @@ impl Engine {
         };
         match route {
             Route::Socket(join) => self.join(now, conn, &join, output),
+            Route::Poll(call) => {
+                self.called(now, conn, http, call, output);
+                Next::GoOn
+            }
+            Route::Account(call) => self.account_called(now, conn, http, call, output),
+            Route::Packets(call) => self.packets_called(now, conn, http, call, output),
             Route::BadUpgrade(bad) => {
                 self.send_bytes(conn, output, |out| bad.write(out));
                 self.close(conn, output);
@@ -169,7 +233,7 @@ impl Engine {
     }
 
     /// Answers a request with an error and closes the connection.
-    fn refuse(&mut self, conn: ConnId, status: u16, error: &str, output: &mut Output) {
+    pub(super) fn refuse(&mut self, conn: ConnId, status: u16, error: &str, output: &mut Output) {
         let mut body = Vec::new();
         body.extend_from_slice(b"{\"error\":");
         json::text(&mut body, error);
@@ -325,8 +389,17 @@ impl Engine {
     /// A message that not even an answer can be made for: the session is over.
     pub(super) fn violation(&mut self, now: Now, session: SessionRef, what: &'static str, output: &mut Output) {
         let Some(state) = self.sessions.get(session) else { return };
-        let Channel::Socket(conn) = state.channel;
-        self.break_off(now, conn, session, ws::close_code::POLICY, what, output);
+        match &state.channel {
+            Channel::Socket(conn) => {
+                let conn = *conn;
+                self.break_off(now, conn, session, ws::close_code::POLICY, what, output);
+            }
+            Channel::Poll(_) | Channel::EngineIo(_) => {
+                let conn = state.channel.last_conn();
+                output.effects.push(Effect::Notice(Notice::Violation { conn, what }));
+                self.end(now, session, End::Killed, None, output);
+            }
+        }
     }
 
     pub(super) fn close(&mut self, conn: ConnId, output: &mut Output) {
@@ -337,13 +410,15 @@ impl Engine {
     }
 
     pub(super) fn hung_up(&mut self, now: Now, conn: ConnId, how: Hangup, output: &mut Output) {
-        let link = std::mem::take(self.link(conn));
-        if let Link::Socket(socket) = link {
-            let end = match how {
-                Hangup::Finished | Hangup::Ours => End::Closed,
-                Hangup::Broken => End::Dropped,
-            };
-            self.end(now, socket.session, end, None, output);
+        let end = match how {
+            Hangup::Finished | Hangup::Ours => End::Closed,
+            Hangup::Broken => End::Dropped,
+        };
+        match std::mem::take(self.link(conn)) {
+            Link::Socket(socket) => self.end(now, socket.session, end, None, output),
+            Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, end, output),
+            Link::Packets(socket) => self.packet_socket_hung_up(now, &socket, end, output),
+            Link::Vacant | Link::Http(_) | Link::Gathering(_) | Link::Busy | Link::Closing => {}
         }
     }
 
@@ -352,21 +427,30 @@ impl Engine {
         if bytes <= SEND_BACKLOG_BYTES_MAX {
             return;
         }
-        if let Link::Socket(socket) = self.link(conn) {
-            let session = socket.session;
-            output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
-            self.close(conn, output);
-            self.end(now, session, End::Killed, None, output);
-        } else {
-            self.close(conn, output);
+        output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
+        let link = std::mem::replace(self.link(conn), Link::Busy);
+        self.close(conn, output);
+        match link {
+            Link::Socket(socket) => self.end(now, socket.session, End::Killed, None, output),
+            Link::Packets(socket) => self.packet_socket_hung_up(now, &socket, End::Killed, output),
+            Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, End::Killed, output),
+            Link::Vacant | Link::Http(_) | Link::Gathering(_) | Link::Busy | Link::Closing => {}
         }
     }
 
     /// The wheel says that a connection may have been silent for too long.
     pub(super) fn look_at_conn(&mut self, now: Now, conn: ConnId, output: &mut Output) {
-        if let Link::Http(http) = self.link(conn)
-            && now.instant >= http.deadline
-        {
+        let http = match self.link(conn) {
+            Link::Http(http) => http,
+            Link::Gathering(gathering) => gathering.http(),
+            _ => return,
+        };
+        if now.instant < http.deadline {
+            return;
+        }
+        if http.is_resting {
+            self.close(conn, output);
+        } else {
             self.refuse(conn, 408, "no request came in time", output);
         }
     }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use rand_core::RngCore as _;
 
+use super::engineio::EngineIo;
+use super::poll::Polled;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
@@ -25,11 +27,11 @@ pub(super) struct Session {
     pub(super) identity: Arc<Identity>,
     /// When the identity runs out.
     expires: Option<Instant>,
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
     /// Its last words.
     ledger: Ledger,
     /// When the last byte of it arrived.
-    heard: Instant,
+    pub(super) heard: Instant,
     /// When its wheel entry that counts is due.
     next_look: Instant,
     /// When it was last asked for a sign of life.
@@ -45,6 +47,8 @@ pub(super) struct Session {
     pub(super) is_waiting: bool,
     /// Its connection is not read from, because it asks faster than it is answered.
     is_paused: bool,
+    /// It is on the engine's list of those that have something to say or to hear.
+    is_stirred: bool,
 }
 
 /// How a session's client is reached.
@@ -52,6 +56,21 @@ pub(super) struct Session {
 pub(super) enum Channel {
     /// A WebSocket.
     Socket(ConnId),
+    /// The Firebase protocol's requests, which come and go.
+    Poll(Box<Polled>),
+    /// Engine.IO's requests, or its WebSocket.
+    EngineIo(Box<EngineIo>),
+}
+
+impl Channel {
+    /// The connection over which something came last: for logs.
+    pub(super) fn last_conn(&self) -> ConnId {
+        match self {
+            Self::Socket(conn) => *conn,
+            Self::Poll(polled) => polled.last,
+            Self::EngineIo(channel) => channel.last(),
+        }
+    }
 }
 
 /// A [`Word`] that is kept for a while.
@@ -83,6 +102,11 @@ impl Session {
         self.asked.wrapping_sub(self.answered)
     }
 
+    /// Whether what the client says now has to wait.
+    pub(super) const fn is_held_back(&self) -> bool {
+        self.is_waiting || self.is_paused
+    }
+
     fn deadline(&self) -> Instant {
         self.heard + self.settings.session_timeout
     }
@@ -91,18 +115,25 @@ impl Session {
     fn next_duty(&self) -> Instant {
         let ping = self.heard.max(self.pinged) + self.settings.heartbeat;
         let duty = ping.min(self.deadline());
-        self.expires.map_or(duty, |expires| duty.min(expires))
+        let expires = self.expires.map_or(duty, |expires| duty.min(expires));
+        match &self.channel {
+            Channel::EngineIo(packets) => packets.mute_until().map_or(expires, |until| expires.min(until)),
+            Channel::Socket(_) | Channel::Poll(_) => expires,
+        }
     }
 }
 
 impl Engine {
-    /// Opens a session; its client hears nothing yet.
+    /// Opens a session; its client hears nothing yet. A server that is stopping has no room.
     pub(super) fn open_session(
         &mut self,
         now: Now,
         channel: Channel,
         namespace: Namespace,
     ) -> Result<(SessionRef, SessionId), session::Full> {
+        if self.drain.is_on {
+            return Err(session::Full);
+        }
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
         let mut session = Session {
@@ -120,6 +151,7 @@ impl Engine {
             later: VecDeque::new(),
             is_waiting: false,
             is_paused: false,
+            is_stirred: false,
         };
         let look = session.next_duty();
         session.next_look = look;
@@ -175,9 +207,11 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         assert!(state.is_waiting, "a session is settled once");
         state.is_waiting = false;
-        let Channel::Socket(conn) = state.channel;
+        let socket = if let Channel::Socket(conn) = state.channel { Some(conn) } else { None };
         self.unpause_if_calm(session, output);
-        self.received_while_waiting(now, conn, output);
+        if let Some(conn) = socket {
+            self.received_while_waiting(now, conn, output);
+        }
     }
 
     /// One message of a client, of so many bytes.
@@ -386,20 +420,57 @@ impl Engine {
 
     fn pause(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
-        let Channel::Socket(conn) = state.channel;
-        if !state.is_paused {
-            state.is_paused = true;
-            output.effects.push(Effect::Read { conn, is_wanted: false });
+        if !std::mem::replace(&mut state.is_paused, true) {
+            self.set_reading(session, false, output);
         }
     }
 
     fn unpause_if_calm(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         let is_calm = !state.is_waiting && state.in_flight() < REQUESTS_IN_FLIGHT_MAX / 2;
-        let Channel::Socket(conn) = state.channel;
         if state.is_paused && is_calm {
             state.is_paused = false;
-            output.effects.push(Effect::Read { conn, is_wanted: true });
+            self.set_reading(session, true, output);
+        }
+    }
+
+    fn set_reading(&mut self, session: SessionRef, is_wanted: bool, output: &mut Output) {
+        match self.sessions.get(session).map(|state| &state.channel) {
+            Some(Channel::Socket(conn)) => output.effects.push(Effect::Read { conn: *conn, is_wanted }),
+            Some(Channel::Poll(_)) => self.stir(session),
+            Some(Channel::EngineIo(_)) => self.set_reading_packets(session, is_wanted, output),
+            None => {}
+        }
+    }
+
+    /// The session may have something to say or to hear: at the end of the turn, for all that the turn
+    /// brings together.
+    pub(super) fn stir(&mut self, session: SessionRef) {
+        if let Some(state) = self.sessions.get_mut(session)
+            && !std::mem::replace(&mut state.is_stirred, true)
+        {
+            self.stirred.push(session);
+        }
+    }
+
+    /// Lets the stirred sessions act on what their clients have said, then say what there is to say.
+    pub(super) fn serve_stirred(&mut self, now: Now, output: &mut Output) {
+        while !self.stirred.is_empty() {
+            let stirred = std::mem::take(&mut self.stirred);
+            for session in &stirred {
+                if let Some(state) = self.sessions.get_mut(*session) {
+                    state.is_stirred = false;
+                    self.read_polls(now, *session, output);
+                }
+            }
+            self.settle(now, output);
+            for session in stirred {
+                match self.sessions.get(session).map(|state| &state.channel) {
+                    Some(Channel::Poll(_)) => self.answer_polls(now, session, output),
+                    Some(Channel::EngineIo(_)) => self.deliver_packets(now, session, output),
+                    Some(Channel::Socket(_)) | None => {}
+                }
+            }
         }
     }
 
@@ -422,6 +493,12 @@ impl Engine {
             self.end(now, session, End::TimedOut, None, output);
             return;
         }
+        if let Channel::EngineIo(packets) = &state.channel
+            && packets.mute_until().is_some_and(|until| now.instant >= until)
+        {
+            self.end(now, session, End::Killed, None, output);
+            return;
+        }
         if state.expires.is_some_and(|expires| now.instant >= expires) {
             self.expire(now, session, output);
         }
@@ -433,8 +510,13 @@ impl Engine {
         state.next_look = state.next_duty().max(now.instant + TICK);
         let look = state.next_look;
         if is_ping_due {
-            let Channel::Socket(conn) = state.channel;
-            self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
+            match state.channel {
+                Channel::Socket(conn) => {
+                    self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
+                }
+                Channel::Poll(_) => self.let_a_poll_go(now, session, output),
+                Channel::EngineIo(_) => self.ask_for_packets(now, session, output),
+            }
         }
         self.session_wheel.arm(slot, look);
     }
@@ -463,6 +545,8 @@ impl Engine {
         }));
         match channel {
             Channel::Socket(conn) => self.send_away(conn, end, output),
+            Channel::Poll(polled) => self.dismiss(now, *polled, output),
+            Channel::EngineIo(packets) => self.dismiss_packets(now, *packets, end, output),
         }
         let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
         let owner = self.owner(&namespace);
@@ -471,12 +555,17 @@ impl Engine {
         self.send(owner, Message::Over(Box::new(over)), output);
     }
 
-    /// Ends up to `count_max` sessions because the server stops.
-    pub(super) fn end_some_sessions(&mut self, now: Now, count_max: usize, output: &mut Output) {
-        let some: Vec<_> = self.all_sessions().map(|(session, _)| session).take(count_max).collect();
+    /// Ends the sessions of the next `slots_count` slots because the server stops. Says whether those
+    /// were the last.
+    pub(super) fn end_some_sessions(&mut self, now: Now, slots_count: u32, output: &mut Output) -> bool {
+        let from = self.drain.next_slot;
+        let to = from.saturating_add(slots_count).min(self.sessions.slots_count());
+        self.drain.next_slot = to;
+        let some: Vec<_> = self.sessions.iter_slots(from..to).map(|(session, _)| session).collect();
         for session in some {
             self.end(now, session, End::ServerStopped, None, output);
         }
+        to == self.sessions.slots_count()
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use super::engineio::Order;
+use super::visit::{Caller, Response, Visit};
 use crate::base::{Instant, SessionId, SessionRef, ShardId};
 use crate::data::Location;
 use crate::op::{End, Identity, Namespace, Outcome, Request, Write};
@@ -62,6 +64,56 @@ pub enum Message {
         /// Who asks.
         owner: ShardId,
     },
+    /// To a session's home: a request for it has arrived.
+    Visit(Box<Visit>),
+    /// To a connection's core: the answer to its request.
+    Response {
+        /// Who waits for it.
+        to: Caller,
+        /// What it says.
+        response: Box<Response>,
+    },
+    /// To a connection's core: it becomes a WebSocket of this session.
+    Switch {
+        /// Who asked.
+        to: Caller,
+        /// For whom.
+        session: SessionRef,
+    },
+    /// To a session's home: something has arrived at its WebSocket elsewhere.
+    Packet {
+        /// Whose.
+        session: SessionRef,
+        /// Which WebSocket.
+        from: Caller,
+        /// A packet; none if it was only a sign of life.
+        text: Option<Vec<u8>>,
+    },
+    /// To a session's home: its WebSocket elsewhere is gone.
+    SocketGone {
+        /// Whose.
+        session: SessionRef,
+        /// Which WebSocket.
+        from: Caller,
+        /// What that makes of the session.
+        end: End,
+    },
+    /// To a WebSocket's core.
+    Order {
+        /// Which WebSocket.
+        to: Caller,
+        /// What to do.
+        order: Order,
+    },
+    /// To a session's home: the connection is gone whose request waited there.
+    Gone {
+        /// Who no longer waits.
+        caller: Caller,
+        /// For which session it came.
+        session: SessionId,
+        /// What that makes of the session.
+        end: End,
+    },
     /// While draining: the sender will send nothing more.
     Silence,
 }
@@ -77,6 +129,8 @@ pub struct Ask {
     pub namespace: Namespace,
     /// As far as the rules can see.
     pub identity: Arc<Identity>,
+    /// When it asked.
+    pub heard: Instant,
     /// For what.
     pub request: Request,
 }

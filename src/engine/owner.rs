@@ -10,12 +10,12 @@ use crate::shard::{Asker, Fate, Told};
 
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
-        let Ask { session, number, namespace, identity, request } = ask;
+        let Ask { session, number, namespace, identity, heard, request } = ask;
         let mut told = Vec::new();
         let outcome = match self.shard(&namespace) {
             None => Outcome::Refused(Refusal::Limit("too many databases")),
             Some(shard) => {
-                let asker = Asker { session: Some(session), identity };
+                let asker = Asker { session: Some(session), identity, heard };
                 shard.ask(now, &asker, request, &mut told)
             }
         };
@@ -29,7 +29,7 @@ impl Engine {
         now: Now,
         session: SessionRef,
         namespace: &Arc<str>,
-        identity: &Identity,
+        identity: &Arc<Identity>,
         output: &mut Output,
     ) {
         let mut told = Vec::new();
@@ -84,6 +84,9 @@ impl Engine {
     /// Carries what listeners must hear to their homes: one message for each home.
     fn tell_homes(&mut self, told: Vec<Told>, output: &mut Output) {
         for Told { event, listeners } in told {
+            if listeners.is_empty() {
+                continue;
+            }
             let is_all_here = listeners.iter().all(|listener| listener.session.home == self.config.shard);
             if is_all_here {
                 self.inner.push_back(Message::Tell(Told { event, listeners }));
@@ -103,9 +106,9 @@ impl Engine {
     pub(super) fn forward(&mut self, session: SessionRef, number: i64, request: Request, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         state.asked();
-        let (namespace, identity) = (state.namespace.clone(), state.identity.clone());
+        let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
         let owner = self.owner(&namespace);
-        let ask = Ask { session, number, namespace, identity, request };
+        let ask = Ask { session, number, namespace, identity, heard, request };
         self.send(owner, Message::Ask(Box::new(ask)), output);
     }
 }

@@ -13,7 +13,7 @@ use super::code::{Asked, Find, OrderedBy, Place, Steps, Term, Test};
 use super::limits::{BUILT_BYTES_MAX, STEP_BYTES};
 use super::parse::Operator;
 use super::view::Cursor;
-use crate::data::{Leaf, Node, Priority, Text, compare_text};
+use crate::data::{KeyStr, Leaf, Node, Priority, Text, compare_text};
 use crate::op::{BoundKey, Direction, Index, Query};
 
 /// Why a rule could not be evaluated. It counts as false.
@@ -58,15 +58,54 @@ pub(super) struct Scene<'e, 'v> {
     pub budget: &'e Cell<u64>,
 }
 
-/// A place on the path to a rule.
-#[derive(Clone, Copy)]
+/// A place on the path to a rule. The trees are looked into only when a rule asks, and then once.
+#[derive(Clone, Debug)]
 pub(super) struct Stop<'v> {
     /// Its key; empty for the root.
     pub key: &'v str,
     /// What stands there.
-    pub old: &'v Node,
+    old: Cell<Option<&'v Node>>,
     /// What would stand there.
-    pub new: Cursor<'v>,
+    new: Cell<Option<Cursor<'v>>>,
+}
+
+impl<'v> Stop<'v> {
+    /// The root of both trees.
+    pub const fn root(old: &'v Node, new: Cursor<'v>) -> Self {
+        Self { key: "", old: Cell::new(Some(old)), new: Cell::new(Some(new)) }
+    }
+
+    /// The place with this key below the one before it on the trail.
+    pub const fn below(key: &'v str) -> Self {
+        Self { key, old: Cell::new(None), new: Cell::new(None) }
+    }
+
+    /// Takes note of what would stand there.
+    pub fn will_be(&self, new: &'v Node) {
+        self.new.set(Some(Cursor::Plain(new)));
+    }
+}
+
+/// What stands at a level of the trail. Level 0 is the root.
+fn old_at<'v>(trail: &[Stop<'v>], level: usize) -> &'v Node {
+    let stop = &trail[level];
+    if let Some(node) = stop.old.get() {
+        return node;
+    }
+    let node = old_at(trail, level - 1).child(KeyStr::new(stop.key));
+    stop.old.set(Some(node));
+    node
+}
+
+/// What would stand at a level of the trail.
+pub(super) fn new_at<'v>(trail: &[Stop<'v>], level: usize) -> Cursor<'v> {
+    let stop = &trail[level];
+    if let Some(cursor) = stop.new.get() {
+        return cursor;
+    }
+    let cursor = new_at(trail, level - 1).child(stop.key);
+    stop.new.set(Some(cursor));
+    cursor
 }
 
 /// A value, borrowed where possible.
@@ -84,6 +123,8 @@ pub(super) enum Value<'v> {
     /// No value at all.
     Odd,
 }
+
+const _: () = assert!(size_of::<Result<Value<'_>, Fail>>() <= 24, "values are returned in three words");
 
 impl<'v> Value<'v> {
     fn as_text(&self) -> Result<&str, Fail> {
@@ -217,10 +258,6 @@ impl<'v> Scene<'_, 'v> {
                 }
                 Ok(equal(&left, &right)? == *is_wanted)
             }
-            Test::Order(operator, sides) => {
-                let (left, right) = (self.term(&sides.0)?, self.term(&sides.1)?);
-                self.order(*operator, &left, &right)
-            }
             Test::Exists(place) => Ok(self.place(place, 0)?.exists()),
             Test::HasChildren(place) => Ok(self.place(place, 0)?.has_children()),
             Test::HasAll(place, list) => {
@@ -231,6 +268,18 @@ impl<'v> Scene<'_, 'v> {
                     has_all &= self.walk(cursor, steps)?.exists();
                 }
                 Ok(has_all)
+            }
+            _ => self.rare(test),
+        }
+    }
+
+    /// The tests that are met less often.
+    #[inline(never)]
+    fn rare(&self, test: &'v Test) -> Result<bool, Fail> {
+        match test {
+            Test::Order(operator, sides) => {
+                let (left, right) = (self.term(&sides.0)?, self.term(&sides.1)?);
+                self.order(*operator, &left, &right)
             }
             Test::IsText(place) => Ok(matches!(self.place(place, 0)?.leaf(), Some(Leaf::Text(_)))),
             Test::IsNumber(place) => Ok(matches!(self.place(place, 0)?.leaf(), Some(Leaf::Number(_)))),
@@ -254,6 +303,15 @@ impl<'v> Scene<'_, 'v> {
             Test::OrderedBy(OrderedBy::Key) => Ok(self.query.is_by_key),
             Test::OrderedBy(OrderedBy::Value) => Ok(self.query.is_by_value),
             Test::OrderedBy(OrderedBy::Priority) => Ok(self.query.is_by_priority),
+            Test::Const(_)
+            | Test::Not(_)
+            | Test::All(_)
+            | Test::Any(_)
+            | Test::Choose(_)
+            | Test::Equal { .. }
+            | Test::Exists(_)
+            | Test::HasChildren(_)
+            | Test::HasAll(..) => unreachable!("the caller has looked"),
         }
     }
 
@@ -263,13 +321,13 @@ impl<'v> Scene<'_, 'v> {
         match place {
             Place::Old(levels) => {
                 let level = own_level.checked_sub(up + usize::from(*levels)).ok_or(Fail::AboveRoot)?;
-                Ok(Cursor::Plain(self.trail[level].old))
+                Ok(Cursor::Plain(old_at(self.trail, level)))
             }
             Place::New(levels) => {
                 let level = own_level.checked_sub(up + usize::from(*levels)).ok_or(Fail::AboveRoot)?;
-                Ok(self.trail[level].new)
+                Ok(new_at(self.trail, level))
             }
-            Place::Root if up == 0 => Ok(Cursor::Plain(self.trail[0].old)),
+            Place::Root if up == 0 => Ok(Cursor::Plain(old_at(self.trail, 0))),
             Place::Root => Err(Fail::AboveRoot),
             Place::Below(parts) if up == 0 => {
                 let cursor = self.place(&parts.0, 0)?;
@@ -340,6 +398,14 @@ impl<'v> Scene<'_, 'v> {
                     None => Value::Null,
                 }
             }
+            _ => self.computed(term)?,
+        })
+    }
+
+    /// The terms that are met less often, apart from the others so that those stay small.
+    #[inline(never)]
+    fn computed(&self, term: &'v Term) -> Result<Value<'v>, Fail> {
+        Ok(match term {
             Term::Priority(place) => Value::of_priority(self.place(place, 0)?.priority()),
             Term::Length(inner) => {
                 let value = self.term(inner)?;
@@ -375,6 +441,14 @@ impl<'v> Scene<'_, 'v> {
                 Value::Odd
             }
             Term::Odd => Value::Odd,
+            Term::Null
+            | Term::Flag(_)
+            | Term::Number(_)
+            | Term::Text(_)
+            | Term::Now
+            | Term::Capture(_)
+            | Term::Auth(_)
+            | Term::Val(_) => unreachable!("the caller has looked"),
         })
     }
 
@@ -550,7 +624,7 @@ pub(super) fn fold(test: Test) -> Test {
             if matches!(condition, Test::Const(true)) { yes } else { no }
         }
         // A constant that cannot be evaluated stays and fails whenever it is reached.
-        test if is_constant => constant(|scene| scene.test(&test).ok()).map_or(test, Test::Const),
+        test if is_constant => constant(&test, |scene, test| scene.test(test).ok()).map_or(test, Test::Const),
         test => test,
     }
 }
@@ -569,7 +643,7 @@ pub(super) fn fold_term(term: Term) -> Term {
             let (condition, yes, no) = *parts;
             if matches!(condition, Test::Const(true)) { yes } else { no }
         }
-        term if is_constant => constant(|scene| scene.term(&term).ok().and_then(literal)).unwrap_or(term),
+        term if is_constant => constant(&term, |scene, term| scene.term(term).ok().and_then(literal)).unwrap_or(term),
         term => term,
     }
 }
@@ -615,11 +689,12 @@ fn literal(value: Value<'_>) -> Option<Term> {
 }
 
 /// Evaluates in a scene where there is nothing to look at.
-fn constant<R>(evaluate: impl FnOnce(Scene<'_, '_>) -> R) -> R {
+fn constant<'v, T, R>(what: &'v T, evaluate: impl FnOnce(Scene<'_, 'v>, &'v T) -> R) -> R {
     static NOTHING: Node = Node::Empty;
-    let trail = [Stop { key: "", old: &NOTHING, new: Cursor::Plain(&NOTHING) }];
+    let trail = [Stop::root(&NOTHING, Cursor::Plain(&NOTHING))];
     let budget = Cell::new(1 << 20);
-    evaluate(Scene { auth: &NO_CLAIM, now: 0.0, query: &Asking::NOTHING, trail: &trail, budget: &budget })
+    let scene = Scene { auth: &NO_CLAIM, now: 0.0, query: &Asking::NOTHING, trail: &trail, budget: &budget };
+    evaluate(scene, what)
 }
 
 /// A time as rules see it.

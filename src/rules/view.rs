@@ -72,14 +72,15 @@ impl<'a> Cursor<'a> {
     /// The root of `old` as `changes` would leave it. They are sorted, and no value's place is above or
     /// at another change's.
     pub fn root(old: &'a Node, changes: &'a [Change<'a>]) -> Self {
-        Self::at(old, changes, 0)
+        Self::at(|| old, changes, 0)
     }
 
-    fn at(old: &'a Node, changes: &'a [Change<'a>], skip: usize) -> Self {
+    /// Where a change puts something, nobody needs to know what stood there.
+    fn at(old: impl FnOnce() -> &'a Node, changes: &'a [Change<'a>], skip: usize) -> Self {
         match changes.first() {
-            None => Self::Plain(old),
+            None => Self::Plain(old()),
             Some(Change { path, what: What::Value(new) }) if rest(path, skip).is_empty() => Self::Plain(new),
-            Some(_) => Self::Mixed(Mixed { old, changes, skip }),
+            Some(_) => Self::Mixed(Mixed { old: old(), changes, skip }),
         }
     }
 
@@ -126,17 +127,13 @@ impl<'a> Cursor<'a> {
             },
         }
     }
-
-    /// The node, if it exists as one: at and below every changed place it does.
-    pub fn as_plain(self) -> Option<&'a Node> {
-        if let Self::Plain(node) = self { Some(node) } else { None }
-    }
 }
 
 impl<'a> Mixed<'a> {
     fn child(self, key: &str) -> Cursor<'a> {
-        let old = self.old.child(KeyStr::new(key));
         let below = match self.changes {
+            // An empty key is no key; the rest of a change at this very place is empty too.
+            _ if key.is_empty() => &[],
             [only] if self.key_of(only) == key => self.changes,
             [_] => &[],
             changes => {
@@ -145,8 +142,7 @@ impl<'a> Mixed<'a> {
                 &changes[first..first + count]
             }
         };
-        // An empty key is no key, and a change at this very place has no key below it.
-        if key.is_empty() { Cursor::Plain(old) } else { Cursor::at(old, below, self.skip + key.len() + 1) }
+        Cursor::at(|| self.old.child(KeyStr::new(key)), below, self.skip + key.len() + 1)
     }
 
     /// The first key of a change's path below this place; empty if it is at this place.

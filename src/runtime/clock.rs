@@ -24,8 +24,8 @@ pub fn read() -> Now {
 pub fn stamp() -> u64 {
     let ns = monotonic_ns();
     // The processor may otherwise begin later loads before the time stamp counter is read.
-    // SAFETY: every x86-64 processor has this instruction.
     #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has this instruction.
     unsafe {
         std::arch::x86_64::_mm_lfence();
     }

@@ -53,27 +53,27 @@ impl Core for Engine {
 }
 
 /// One core's loop and everything it owns.
-pub struct Loop<C, N> {
-    pub shard: ShardId,
-    pub core: C,
-    pub net: N,
-    pub port: Port<Message>,
-    pub seats: Arc<[Seat]>,
-    pub commands: Receiver<Input<'static>>,
-    pub notify: Notify,
+pub(super) struct Loop<C, N> {
+    pub(super) shard: ShardId,
+    pub(super) core: C,
+    pub(super) net: N,
+    pub(super) port: Port<Message>,
+    pub(super) seats: Arc<[Seat]>,
+    pub(super) commands: Receiver<Input<'static>>,
+    pub(super) notify: Notify,
     /// How long the end may take.
-    pub drain_max: Millis,
+    pub(super) drain_max: Millis,
     /// How many cores have said that they are drained.
-    pub drained_count: Arc<AtomicUsize>,
-    pub stage: Stage,
+    pub(super) drained_count: Arc<AtomicUsize>,
+    pub(super) stage: Stage,
     /// A command that came while we looked whether we may sleep.
-    pub waiting_command: Option<Input<'static>>,
-    pub output: Output,
+    pub(super) waiting_command: Option<Input<'static>>,
+    pub(super) output: Output,
 }
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub(super) enum Stage {
     /// Not begun.
     Serving,
     /// The engine was told; patience ends at `until`.
@@ -93,7 +93,7 @@ impl<C: Core, N: Net> Loop<C, N> {
     ///
     /// # Errors
     /// When this core cannot sleep.
-    pub async fn run(mut self, sleep: Sleep) -> io::Result<()> {
+    pub(super) async fn run(mut self, sleep: Sleep) -> io::Result<()> {
         let mut turns = 0_u32;
         let seats = Arc::clone(&self.seats);
         let bell = &seats[self.shard.index()].bell;
@@ -118,7 +118,7 @@ impl<C: Core, N: Net> Loop<C, N> {
     }
 
     /// Everything that has happened by now, and everything that follows from it.
-    fn turn(&mut self, now: Now) {
+    pub(super) fn turn(&mut self, now: Now) {
         self.net.gather(now.instant);
         self.take_commands(now);
         self.take_messages(now);

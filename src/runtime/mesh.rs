@@ -36,18 +36,18 @@ use crate::base::ShardId;
 use crate::base::limits::SHARDS_MAX;
 
 /// Messages that may wait in one ring.
-pub const RING_MESSAGES: usize = 4_096;
+pub(super) const RING_MESSAGES: usize = 4_096;
 /// Messages in an outbox from which on a core leaves its clients unread.
-pub const OUTBOX_MESSAGES_LONG: usize = 4_096;
+pub(super) const OUTBOX_MESSAGES_LONG: usize = 4_096;
 
 const _: () = assert!(SHARDS_MAX <= 64, "a set of shards is a u64");
 
 /// What everybody can see of one core.
 #[derive(Debug)]
 #[repr(align(128))]
-pub struct Seat {
+pub(super) struct Seat {
     /// Wakes the core.
-    pub bell: Bell,
+    pub(super) bell: Bell,
     /// Grows after messages have been pushed to this core, and before their sender pushes to another.
     batches: AtomicU64,
     /// Whether this core's outbox waits for a full ring to be emptied.
@@ -57,7 +57,7 @@ pub struct Seat {
 impl Seat {
     /// A seat for a core.
     #[must_use]
-    pub fn new(bell: Bell) -> Self {
+    pub(super) fn new(bell: Bell) -> Self {
         Self { bell, batches: AtomicU64::new(0), is_stuck: AtomicBool::new(false) }
     }
 }
@@ -69,7 +69,7 @@ struct Stamped<M> {
 }
 
 /// One core's end of the mesh.
-pub struct Port<M> {
+pub(super) struct Port<M> {
     own: usize,
     seats: Arc<[Seat]>,
     /// Indexed by shard; `None` at this core's own place.
@@ -89,7 +89,7 @@ pub struct Port<M> {
 
 /// Connects as many cores as there are seats. Port `n` is for the shard `n`.
 #[must_use]
-pub fn connect<M: Send>(seats: &Arc<[Seat]>, ring_messages: usize) -> Vec<Port<M>> {
+pub(super) fn connect<M: Send>(seats: &Arc<[Seat]>, ring_messages: usize) -> Vec<Port<M>> {
     let count = seats.len();
     assert!(count <= SHARDS_MAX, "the number of shards has been checked");
     let mut ports: Vec<Port<M>> = (0..count)
@@ -117,14 +117,14 @@ pub fn connect<M: Send>(seats: &Arc<[Seat]>, ring_messages: usize) -> Vec<Port<M
 
 impl<M: Send> Port<M> {
     /// Puts a message into the outbox. It leaves with the next [`flush`](Self::flush) that has room.
-    pub fn send(&mut self, to: ShardId, message: M) {
+    pub(super) fn send(&mut self, to: ShardId, message: M) {
         assert_ne!(to.index(), self.own, "a shard does not write to itself");
         assert!(to.index() < self.seats.len(), "a message must be for one of the shards");
         self.outbox.push_back((to.index(), message));
     }
 
     /// Pushes what has room and wakes those who sleep. `stamp` reads the clock.
-    pub fn flush(&mut self, stamp: impl FnOnce() -> u64) {
+    pub(super) fn flush(&mut self, stamp: impl FnOnce() -> u64) {
         if self.outbox.is_empty() {
             return;
         }
@@ -160,24 +160,24 @@ impl<M: Send> Port<M> {
     /// Whether some message could not be pushed. Then nothing that was decided after it may become
     /// known to a client: it would know the effect before the cause has reached everybody.
     #[must_use]
-    pub fn is_stuck(&self) -> bool {
+    pub(super) fn is_stuck(&self) -> bool {
         !self.outbox.is_empty()
     }
 
     /// Whether so much waits that clients must wait, too.
     #[must_use]
-    pub fn is_congested(&self) -> bool {
+    pub(super) fn is_congested(&self) -> bool {
         self.outbox.len() > OUTBOX_MESSAGES_LONG
     }
 
     /// Whether something was pushed to us since [`look`](Self::look) was last called. One load.
     #[must_use]
-    pub fn has_news(&self) -> bool {
+    pub(super) fn has_news(&self) -> bool {
         self.seats[self.own].batches.load(Ordering::Acquire) != self.seen
     }
 
     /// Begins to take: [`next`](Self::next) gives out everything that had been sent by now.
-    pub fn look(&mut self, stamp: impl FnOnce() -> u64) {
+    pub(super) fn look(&mut self, stamp: impl FnOnce() -> u64) {
         // Before the clock: what comes in between is taken now and reported as news once more, which is
         // harmless. The other way round it would be neither taken nor reported.
         self.seen = self.seats[self.own].batches.load(Ordering::Acquire);
@@ -186,7 +186,7 @@ impl<M: Send> Port<M> {
     }
 
     /// The oldest message of those that [`look`](Self::look) has promised.
-    pub fn next(&mut self) -> Option<(ShardId, M)> {
+    pub(super) fn next(&mut self) -> Option<(ShardId, M)> {
         loop {
             let (from, until) = match self.run {
                 Some(run) => run,
@@ -205,7 +205,7 @@ impl<M: Send> Port<M> {
     }
 
     /// Tells those who wait for room that there may be some.
-    pub fn tell_taken(&mut self) {
+    pub(super) fn tell_taken(&mut self) {
         if self.taken == 0 {
             return;
         }
@@ -221,7 +221,7 @@ impl<M: Send> Port<M> {
 
     /// Before a sleep: whether the outbox is empty or cannot move. In the latter case whoever makes room
     /// will ring.
-    pub fn is_settled(&mut self) -> bool {
+    pub(super) fn is_settled(&mut self) -> bool {
         let Some(&(to, _)) = self.outbox.front() else { return true };
         self.seats[self.own].is_stuck.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -267,9 +267,10 @@ fn bits(mut set: u64) -> impl Iterator<Item = usize> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "cores are plain threads here")]
 mod tests {
-    use super::super::clock;
     use super::*;
+    use crate::runtime::clock;
 
     const A: ShardId = ShardId(0);
     const B: ShardId = ShardId(1);

@@ -8,6 +8,11 @@
 //! This room decides nothing: delete it and no rule of the product is lost. It holds all of the
 //! product's `unsafe` code.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this room starts the threads of the cores: the others must not, which is what the ban is for"
+)]
+
 pub mod clock;
 mod core;
 mod mesh;
@@ -170,6 +175,7 @@ where
     let (listeners, local_addr) = socket::listeners(plan.listen, count)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", plan.listen)))?;
 
+    let plan = Arc::new(plan);
     let seats: io::Result<Vec<Seat>> = (0..count).map(|_| Bell::new().map(Seat::new)).collect();
     let seats: Arc<[Seat]> = seats?.into();
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| channel()).unzip();
@@ -188,7 +194,7 @@ where
             commands,
             port,
             placement,
-            plan: plan.clone(),
+            plan: Arc::clone(&plan),
             seats: Arc::clone(&seats),
             room: Arc::clone(&room),
             drained_count: Arc::clone(&drained_count),
@@ -220,7 +226,7 @@ struct ShardPlan {
     commands: Receiver<Input<'static>>,
     port: Port<Message>,
     placement: Placement,
-    plan: Plan,
+    plan: Arc<Plan>,
     seats: Arc<[Seat]>,
     room: Arc<Room>,
     drained_count: Arc<AtomicUsize>,
@@ -270,7 +276,7 @@ impl ShardPlan {
                 port: self.port,
                 seats: Arc::clone(&self.seats),
                 commands: self.commands,
-                notify: self.plan.notify,
+                notify: Arc::clone(&self.plan.notify),
                 drain_max: self.plan.drain_max,
                 drained_count: self.drained_count,
                 stage: Stage::Serving,

@@ -10,7 +10,7 @@ use crate::base::{ConnId, Instant};
 use crate::engine::Input;
 
 /// One core's connections.
-pub trait Net {
+pub(super) trait Net {
     /// Begins a turn: sees what has happened since the last one. Must be called with all effects of the
     /// last turn performed, because names of closed connections are given away again here.
     fn gather(&mut self, now: Instant);

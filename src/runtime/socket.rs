@@ -15,7 +15,7 @@ const BACKLOG: i32 = 4_096;
 ///
 /// # Errors
 /// The kernel's, for instance when the address is in use or not ours.
-pub fn listeners(address: SocketAddr, count: usize) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
+pub(super) fn listeners(address: SocketAddr, count: usize) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
     // The kernel lets a second server of the same user share the port without a word. A socket that does
     // not share finds out whether somebody listens already, picks the port if we may choose, and holds
     // it until ours are bound.
@@ -69,7 +69,7 @@ fn switch_on(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
 ///
 /// # Errors
 /// `WouldBlock` when nothing has arrived; others mean that the connection is broken.
-pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: `buffer` is writable for its length.
     let count = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
@@ -79,7 +79,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 ///
 /// # Errors
 /// `WouldBlock` when the kernel takes nothing; others mean that the connection is broken.
-pub fn send(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+pub(super) fn send(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     let count = if let [part] = parts {
         // SAFETY: `part` is readable for its length.
@@ -88,7 +88,7 @@ pub fn send(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> 
         // SAFETY: all-zero is a valid msghdr: no name, no parts, no control data.
         let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
         message.msg_iov = parts.as_ptr().cast_mut().cast();
-        message.msg_iovlen = parts.len() as _;
+        message.msg_iovlen = parts.len();
         // SAFETY: an IoSlice has the layout of an iovec, and the call only reads them and what they name.
         unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) }
     };
@@ -96,7 +96,7 @@ pub fn send(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> 
 }
 
 /// Tells the peer that no more will come.
-pub fn finish_sending(socket: BorrowedFd<'_>) {
+pub(super) fn finish_sending(socket: BorrowedFd<'_>) {
     // Fails only if the connection is gone; then there is nobody to tell.
     // SAFETY: takes no pointers.
     let _told_or_gone = unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) };
@@ -106,7 +106,7 @@ pub fn finish_sending(socket: BorrowedFd<'_>) {
 ///
 /// # Errors
 /// When the connection is gone already.
-pub fn peer_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+pub(super) fn peer_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     address_by(|raw, bytes| {
         // SAFETY: `raw` is writable for `bytes` bytes, and both are valid.
         unsafe { libc::getpeername(socket.as_raw_fd(), raw, bytes) }
@@ -182,7 +182,7 @@ fn decode(raw: &libc::sockaddr_storage) -> Option<SocketAddr> {
 ///
 /// # Errors
 /// The kernel's.
-pub fn raise_open_files() -> io::Result<u64> {
+pub(super) fn raise_open_files() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is writable.
     checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
@@ -196,7 +196,7 @@ pub fn raise_open_files() -> io::Result<u64> {
 
 /// The cores that this process may run on, in ascending order.
 #[must_use]
-pub fn allowed_cores() -> Vec<usize> {
+pub(super) fn allowed_cores() -> Vec<usize> {
     // SAFETY: all-zero is a valid cpu_set_t: the empty one.
     let mut set: libc::cpu_set_t = unsafe { MaybeUninit::zeroed().assume_init() };
     // SAFETY: `set` is writable for its size; 0 is this thread.

@@ -17,7 +17,7 @@ use glommio::io::BufferedFile;
 
 /// Wakes one core.
 #[derive(Debug)]
-pub struct Bell {
+pub(super) struct Bell {
     /// In blocking mode, or the kernel would answer a read through a ring with `EAGAIN` instead of
     /// waiting.
     eventfd: OwnedFd,
@@ -30,7 +30,7 @@ impl Bell {
     ///
     /// # Errors
     /// When the process has no file descriptor left.
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         // SAFETY: takes no pointers.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
         if fd < 0 {
@@ -42,7 +42,7 @@ impl Bell {
     }
 
     /// Wakes the core if it sleeps. Whatever it is to find must be in its place already.
-    pub fn ring(&self) {
+    pub(super) fn ring(&self) {
         // Pairs with the fence in `listen`: either we see that it sleeps, or it sees what we brought.
         fence(Ordering::SeqCst);
         if self.is_asleep.load(Ordering::Relaxed) && self.is_asleep.swap(false, Ordering::Relaxed) {
@@ -71,9 +71,9 @@ impl Bell {
         let mut count = 0_u64;
         let part = libc::iovec { iov_base: (&raw mut count).cast(), iov_len: size_of::<u64>() };
         // The position -1 means the file's own; an eventfd has none.
+        let fd = self.eventfd.as_raw_fd();
         // SAFETY: `part` names eight writable bytes.
-        let _nothing_to_forget =
-            unsafe { libc::preadv2(self.eventfd.as_raw_fd(), &raw const part, 1, -1, libc::RWF_NOWAIT) };
+        let _bytes_or_nothing_to_forget = unsafe { libc::preadv2(fd, &raw const part, 1, -1, libc::RWF_NOWAIT) };
     }
 
     /// What the socket ring is to write to.
@@ -83,7 +83,7 @@ impl Bell {
 }
 
 /// The core's side of its [`Bell`]. Lives within the core's executor.
-pub struct Sleep {
+pub(super) struct Sleep {
     file: BufferedFile,
 }
 
@@ -92,7 +92,7 @@ impl Sleep {
     ///
     /// # Errors
     /// When the process has no file descriptor left.
-    pub fn new(bell: &Bell) -> io::Result<Self> {
+    pub(super) fn new(bell: &Bell) -> io::Result<Self> {
         let own = bell.eventfd.as_fd().try_clone_to_owned()?;
         // SAFETY: the descriptor is a fresh copy which the file shall own.
         let file = unsafe { BufferedFile::from_raw_fd(own.into_raw_fd()) };
@@ -103,7 +103,7 @@ impl Sleep {
     ///
     /// # Errors
     /// When the executor cannot read the bell: then nothing would ever wake this core.
-    pub async fn unless(&self, bell: &Bell, has_work: impl FnOnce() -> bool) -> io::Result<()> {
+    pub(super) async fn unless(&self, bell: &Bell, has_work: impl FnOnce() -> bool) -> io::Result<()> {
         bell.listen();
         let is_woken = has_work();
         if !is_woken {
@@ -114,7 +114,7 @@ impl Sleep {
     }
 
     /// Gives the descriptor back.
-    pub async fn close(self) {
+    pub(super) async fn close(self) {
         let _closed_or_gone = self.file.close().await;
     }
 }

@@ -11,7 +11,7 @@ use super::config::{Config, Namespace, Namespaces};
 use super::health::Health;
 use super::logs::NoticeLog;
 use super::value::LateLastWords;
-use crate::auth::Verifier;
+use crate::auth::{AuthConfig, Verifier};
 use crate::base::ShardId;
 use crate::engine;
 use crate::rules::{Dialect, Ruleset, casefile};
@@ -119,8 +119,14 @@ pub fn engine_config(
         namespaces,
         is_restricted: allowed.is_some(),
         rules: Arc::clone(&rules.compiled),
-        verifier: Arc::new(Verifier { is_dev: config.is_dev }),
+        verifier: Arc::new(verifier(config)),
     }
+}
+
+/// Who is believed.
+fn verifier(config: &Config) -> Verifier {
+    let auth = AuthConfig { is_dev: config.is_dev, ..AuthConfig::default() };
+    Verifier::new(auth).expect("there is nothing in it that could be wrong")
 }
 
 /// Everything that running a server takes.

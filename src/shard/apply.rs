@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::listens::Doubt;
 use super::{Asker, Shard, Told};
 use crate::base::Now;
 use crate::data::{Location, Node, Path, Priority};
@@ -61,8 +62,9 @@ impl Shard {
         if is_stale {
             return Err(Refused::because(Refusal::Stale));
         }
-        self.commit(write.path(), changes, told);
-        self.stamps.note(write, asker.session, now.instant);
+        self.stamps.note(write, asker.session, asker.heard);
+        let doubts = self.commit(write.path(), changes, told);
+        self.decide(now, doubts, told);
         Ok(())
     }
 
@@ -115,7 +117,7 @@ impl Shard {
     }
 
     /// Nothing in here can fail.
-    fn commit(&mut self, base: &Path, changes: Changes, told: &mut Vec<Told>) {
+    fn commit(&mut self, base: &Path, changes: Changes, told: &mut Vec<Told>) -> Vec<Doubt> {
         let noticing = self.listens.before(base, &changes, &self.root);
         for Resolved { path, what } in &changes {
             match what {
@@ -123,7 +125,7 @@ impl Shard {
                 ResolvedWhat::Priority(priority) => self.root.set_priority(path.as_str(), priority.clone()),
             }
         }
-        self.listens.after(noticing, base, &changes, &self.root, told);
+        self.listens.after(noticing, base, &changes, &self.root, told)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::op::{Event, Identity, Namespace, Outcome, Query, Refusal, Request, Ta
 use crate::presence::Stamps;
 use crate::rules::{Ask, Denial, Ruleset};
 use crate::tree;
-use listens::Listens;
+use listens::{Doubt, Listens, Wish};
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Asker {
     pub session: Option<SessionRef>,
     /// As far as the rules can see.
     pub identity: Arc<Identity>,
+    /// When it asked: its writes count as spoken then.
+    pub heard: Instant,
 }
 
 /// What came of one last word.
@@ -49,6 +51,12 @@ impl Fate {
             Self::Yielded => "yielded",
             Self::Denied(_) => "denied",
         }
+    }
+
+    /// The rules that refused it, if rules did.
+    #[must_use]
+    pub fn denial(&self) -> Option<&Denial> {
+        if let Self::Denied(denial) = self { denial.as_deref() } else { None }
     }
 }
 
@@ -91,7 +99,7 @@ impl Shard {
                 .map_err(|refused| refused.refusal),
             Request::Get { path, query } => self.get(now, asker, &path, &query).map(Outcome::Value),
             Request::Listen { path, query, tag, hash } => {
-                self.listen(now, asker, path, query, tag, hash.as_deref(), told)
+                self.listen(now, asker, Listen { path, query, tag, hash }, told)
             }
             Request::Unlisten { path, tag } => {
                 if let Some(session) = asker.session {
@@ -124,7 +132,8 @@ impl Shard {
             None => Some(word.clone()),
         };
         let Some(word) = kept else { return Fate::Yielded };
-        let asker = Asker { session: Some(session), identity: Arc::clone(identity) };
+        let heard = heard.unwrap_or(now.instant);
+        let asker = Asker { session: Some(session), identity: Arc::clone(identity), heard };
         match self.write(now, &asker, &word, None, told) {
             Ok(()) => Fate::Spoken,
             Err(refused) => Fate::Denied(refused.denial),
@@ -141,14 +150,33 @@ impl Shard {
         places.iter().for_each(|place| self.stamps.release(place));
     }
 
-    /// The session's identity has changed: ends the listens that it no longer may have.
-    pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Identity, told: &mut Vec<Told>) {
+    /// The session's identity, or the rules, have changed: ends the listens that it no longer may have.
+    pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Arc<Identity>, told: &mut Vec<Told>) {
+        self.listens.set_identity(session, identity);
         for (path, query, tag) in self.listens.of(session) {
-            if self.may_read(now, identity, &path, &query) {
-                continue;
+            if !self.may_read(now, identity, &path, &query) {
+                self.revoke(Listener { session, tag, is_conditional: false }, path, query, told);
             }
-            self.listens.remove(session, &path, tag);
-            told.push(Told { event: Event::Revoked { path, query }, listeners: vec![Listener { session, tag }] });
+        }
+    }
+
+    /// Ends a listen that the rules no longer allow.
+    fn revoke(&mut self, listener: Listener, path: Path, query: Query, told: &mut Vec<Told>) {
+        self.listens.remove(listener.session, &path, listener.tag);
+        told.push(Told { event: Event::Revoked { path, query }, listeners: vec![listener] });
+    }
+
+    /// Lets those conditional listeners hear what was told that still may.
+    fn decide(&mut self, now: Now, doubts: Vec<Doubt>, told: &mut Vec<Told>) {
+        for Doubt { path, listener, told_index } in doubts {
+            let query = self.listens.query_of(listener.session, &path, listener.tag);
+            // It may have been ended by an earlier doubt about the same write.
+            let Some((query, identity)) = query.zip(self.listens.identity(listener.session)) else { continue };
+            if self.may_read(now, identity, &path, &query) {
+                told[told_index].listeners.push(listener);
+            } else {
+                self.revoke(listener, path, query, told);
+            }
         }
     }
 
@@ -174,27 +202,29 @@ impl Shard {
         Ok(if query.is_all() { node.clone() } else { tree::select(node, query) })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, taken apart by the caller's match")]
-    fn listen(
-        &mut self,
-        now: Now,
-        asker: &Asker,
-        path: Path,
-        query: Query,
-        tag: Tag,
-        hash: Option<&str>,
-        told: &mut Vec<Told>,
-    ) -> Result<Outcome, Refusal> {
+    fn listen(&mut self, now: Now, asker: &Asker, listen: Listen, told: &mut Vec<Told>) -> Result<Outcome, Refusal> {
+        let Listen { path, query, tag, hash } = listen;
         let session = asker.session.ok_or(Refusal::Malformed("only a session can listen"))?;
         if !self.may_read(now, &asker.identity, &path, &query) {
             return Err(Refusal::Denied);
         }
         let is_unindexed = !query.is_all() && !self.rules.is_indexed(&path, &query.index);
-        let node = self.listens.add(session, &path, &query, tag, self.root.at(path.as_str()))?;
+        let is_conditional = !asker.identity.is_admin && self.rules.read_depends_on_data(&path);
+        let listener = Listener { session, tag, is_conditional };
+        let wish = Wish { path: &path, query: &query, listener, identity: &asker.identity };
+        let node = self.listens.add(&wish, self.root.at(path.as_str()))?;
         let is_known = hash.is_some_and(|hash| hash == node.hash());
-        if !is_known && !(node.is_empty() && hash == Some("")) {
-            told.push(Told { event: Event::Set { path, node }, listeners: vec![Listener { session, tag }] });
+        if !is_known {
+            told.push(Told { event: Event::Set { path, node }, listeners: vec![listener] });
         }
         Ok(Outcome::Listening { is_unindexed })
     }
+}
+
+/// The parts of [`Request::Listen`].
+struct Listen {
+    path: Path,
+    query: Query,
+    tag: Tag,
+    hash: Option<String>,
 }

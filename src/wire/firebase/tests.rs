@@ -311,6 +311,7 @@ fn places_of_a_merge_must_not_lie_above_each_other() {
     check_overlap(&["a/.priority", "a/.priority/"], true);
     check_overlap(&["a", "a/.priority"], true);
     check_overlap(&["a", "x/.priority", "a/.priority"], true);
+    check_overlap(&["a", "ab", "a/.priority"], true);
 }
 
 #[test]
