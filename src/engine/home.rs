@@ -113,6 +113,10 @@ impl Session {
         self.asked.wrapping_sub(self.answered)
     }
 
+    fn is_expired(&self, now: Now) -> bool {
+        self.expires.is_some_and(|expires| now.instant >= expires)
+    }
+
     /// Whether what the client says now has to wait.
     pub(super) const fn is_held_back(&self) -> bool {
         self.is_waiting || self.is_paused
@@ -255,6 +259,10 @@ impl Engine {
         bytes: usize,
         output: &mut Output,
     ) {
+        // The wheel may be late; a request never is somebody's who is no longer believed.
+        if self.sessions.get(session).is_some_and(|state| state.is_expired(now)) {
+            self.expire(now, session, output);
+        }
         match action {
             Action::Ask(request) => self.forward(session, number, request, output),
             Action::OnDisconnect(write) => self.forward(session, number, Request::MayWrite { write, bytes }, output),
@@ -320,6 +328,8 @@ impl Engine {
         }
     }
 
+    /// Answers a sign-in. A refused one changes nothing: whoever the session was, with a credential that
+    /// was good, it still is, until that one runs out.
     fn sign_in(
         &mut self,
         now: Now,
@@ -342,9 +352,12 @@ impl Engine {
     /// From here on the session is somebody else.
     pub(super) fn identify(&mut self, now: Now, session: SessionRef, identity: Identity, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
+        let leeway_s = self.config.verifier.leeway_s();
         state.expires = identity.expires_s.map(|expires_s| {
-            let ahead_ms = expires_s.saturating_mul(1_000).saturating_sub(now.wall.0);
-            now.instant + Millis(ahead_ms)
+            let expires_ms = expires_s.saturating_mul(1_000);
+            // What was accepted although it has run out, because clocks differ, lasts as long as they may.
+            let leeway_ms = if expires_ms <= now.wall.0 { leeway_s.saturating_mul(1_000) } else { 0 };
+            now.instant + Millis(expires_ms.saturating_add(leeway_ms).saturating_sub(now.wall.0))
         });
         if state.next_duty() < state.next_look {
             state.next_look = state.next_duty();
@@ -518,7 +531,7 @@ impl Engine {
             self.end(now, session, End::Killed, None, output);
             return;
         }
-        if state.expires.is_some_and(|expires| now.instant >= expires) {
+        if state.is_expired(now) {
             self.expire(now, session, output);
         }
         let Some(state) = self.sessions.get_mut(session) else { return };
@@ -558,11 +571,14 @@ impl Engine {
             }
             return;
         };
+        let is_expired = state.is_expired(now);
         let Session { channel, namespace, identity, settings, mut ledger, heard, .. } = state;
         if let Channel::Rest(conn) = channel {
             // It has said nothing that would outlive it.
             return self.close(conn, output);
         }
+        // Last words are spoken as whoever the session is now, not as who it was when they were left.
+        let identity = if is_expired { Arc::new(Identity::NOBODY) } else { identity };
         output.effects.push(Effect::Notice(Notice::Ended {
             end,
             silent: now.instant.since(heard),
@@ -596,7 +612,8 @@ impl Engine {
     }
 }
 
-/// Who an administrator wants to be taken for. Nobody else may choose.
+/// Who an administrator wants to be taken for: nobody, or whom the rules see as `auth`, an object.
+/// Nobody else may choose.
 pub(super) fn acting_as(
     identity: Identity,
     is_nobody: bool,
@@ -605,7 +622,10 @@ pub(super) fn acting_as(
     match (identity.is_admin, is_nobody, auth) {
         (_, false, None) => Ok(identity),
         (true, true, _) => Ok(Identity { expires_s: identity.expires_s, ..Identity::NOBODY }),
-        (true, false, Some(auth)) => Ok(Identity { is_admin: false, auth, expires_s: identity.expires_s }),
+        (true, false, Some(auth)) if auth.is_object() || auth.is_null() => {
+            Ok(Identity { is_admin: false, auth, expires_s: identity.expires_s })
+        }
+        (true, false, Some(_)) => Err(BadCredential::Invalid),
         (false, _, _) => Err(BadCredential::Forbidden),
     }
 }

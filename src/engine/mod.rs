@@ -137,6 +137,7 @@ impl Engine {
             Input::Forwarded { from: _, message } => self.deliver(now, message, output),
             Input::Tick => self.tick(now, output),
             Input::Rules(rules) => self.set_rules(rules, output),
+            Input::Verifier(verifier) => self.config.verifier = verifier,
             Input::Drain => {
                 self.drain.is_on = true;
                 self.drain(now, output);

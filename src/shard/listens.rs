@@ -187,6 +187,21 @@ impl Listens {
         }
     }
 
+    /// Whether a listen must be allowed anew before each thing that it hears: other rules, or another
+    /// identity, change that too.
+    pub(super) fn set_conditional(&mut self, session: SessionRef, path: &Path, tag: Tag, is_conditional: bool) {
+        let Some(member) = self.by_session.get(&session) else { return };
+        let Some(at) = member.find(path, tag) else { return };
+        let Held { window, index, .. } = member.held[at];
+        let place = self.places.get_mut(path).expect("a listen stands at its place");
+        let listeners = match (window, &mut place.parts) {
+            (None, _) => &mut place.whole,
+            (Some(window), Some(parts)) => parts.listeners.get_mut(&window).expect("a listen stands at its window"),
+            (Some(_), None) => unreachable!("a window is a part"),
+        };
+        listeners[index as usize].is_conditional = is_conditional;
+    }
+
     fn query(&self, held: &Held) -> Query {
         let Some(window) = held.window else { return Query::ALL };
         let parts = self.places[&held.path].parts.as_ref().expect("a window is a part");

@@ -180,7 +180,10 @@ impl Shard {
     pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Arc<Identity>, told: &mut Vec<Told>) {
         self.listens.set_identity(session, identity);
         for (path, query, tag) in self.listens.of(session) {
-            if !self.may_read(now, identity, &path, &query) {
+            if self.may_read(now, identity, &path, &query) {
+                let is_conditional = self.is_conditional(identity, &path);
+                self.listens.set_conditional(session, &path, tag, is_conditional);
+            } else {
                 self.revoke(Listener { session, tag, is_conditional: false }, path, query, told);
             }
         }
@@ -220,6 +223,11 @@ impl Shard {
         identity.is_admin || self.rules.may_read(&ask, path, query).is_allowed()
     }
 
+    /// Whether a listen must be allowed anew before each thing that it hears.
+    fn is_conditional(&self, identity: &Identity, path: &Path) -> bool {
+        !identity.is_admin && self.rules.read_depends_on_data(path)
+    }
+
     fn get(&self, now: Now, asker: &Asker, path: &Path, query: &Query) -> Result<Node, Refusal> {
         if !self.may_read(now, &asker.identity, path, query) {
             return Err(Refusal::Denied);
@@ -235,7 +243,7 @@ impl Shard {
             return Err(Refusal::Denied);
         }
         let is_unindexed = !query.is_all() && !self.rules.is_indexed(&path, &query.index);
-        let is_conditional = !asker.identity.is_admin && self.rules.read_depends_on_data(&path);
+        let is_conditional = self.is_conditional(&asker.identity, &path);
         let listener = Listener { session, tag, is_conditional };
         let wish = Wish { path: &path, query: &query, listener, identity: &asker.identity };
         let node = self.listens.add(&wish, self.root.at(path.as_str()))?;
