@@ -12,6 +12,7 @@ mod config;
 mod conn;
 mod home;
 mod io;
+mod journal;
 mod message;
 mod owner;
 mod poll;
@@ -25,6 +26,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 
 pub use config::{Config, LateLastWords, Settings};
 pub use io::{Effect, Hangup, Input, Notice, Output};
+pub use journal::{Record, Stats};
 pub use message::{Ask, Message, Over};
 pub use visit::{Caller, Errand, Response, Visit};
 
@@ -38,6 +40,7 @@ use crate::wheel::Wheel;
 use crate::wire::firebase::EventText;
 use conn::Conn;
 use home::Session;
+use journal::Journal;
 
 /// Ids that one call takes from a wheel: what keeps a turn short when many deadlines meet.
 const DUE_MAX: usize = 512;
@@ -70,6 +73,7 @@ pub struct Engine {
     /// Polled sessions that have something to say or to hear.
     stirred: Vec<SessionRef>,
     drain: Drain,
+    journal: Journal,
     reader: json::Reader,
     /// For the text of one event.
     event_text: EventText,
@@ -106,6 +110,7 @@ impl Engine {
             tickets: 0,
             stirred: Vec::new(),
             drain: Drain::default(),
+            journal: Journal::default(),
             reader: json::Reader::default(),
             event_text: EventText::default(),
             hashing,
@@ -156,6 +161,25 @@ impl Engine {
     #[must_use]
     pub fn session_count(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// What it holds. For tests of what must be gone at the end.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats { sessions: self.sessions.len(), inner: self.inner.len(), ..Stats::default() };
+        for shard in self.shards.values() {
+            let (listens, places) = shard.listens_count();
+            stats.listens += listens;
+            stats.listened_places += places;
+            stats.held_places += shard.held_count();
+        }
+        stats
+    }
+
+    /// What it did as an owner since the last call, in order.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn take_journal(&mut self) -> Vec<Record> {
+        self.journal.take()
     }
 
     /// Says to itself what it has to say, until nothing is left.
