@@ -209,6 +209,18 @@ impl Shard {
         }
     }
 
+    /// How many listens there are, and to how many locations.
+    #[must_use]
+    pub fn listens_count(&self) -> (usize, usize) {
+        self.listens.count()
+    }
+
+    /// How many places last words wait for, with all above them.
+    #[must_use]
+    pub const fn held_count(&self) -> usize {
+        self.stamps.len()
+    }
+
     /// Puts other rules in place. The engine then has every session [rechecked](Self::recheck).
     pub fn set_rules(&mut self, rules: Arc<Ruleset>) {
         self.rules = rules;

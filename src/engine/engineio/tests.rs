@@ -455,11 +455,8 @@ fn signing_in_by_request_is_always_answered_with_success() {
     let rules = crate::rules::Ruleset::open();
     let mut world = World::believing(1, 13, &Arc::default(), &Arc::new(rules), &Arc::new(nobody));
     let line = world.dial(0);
-    for (operation, body) in [
-        ("verifyCustomToken", r#"{"token":"t"}"#),
-        ("sendSmsCode", "{}"),
-        ("getAccountInfo", ""),
-    ] {
+    for (operation, body) in [("verifyCustomToken", r#"{"token":"t"}"#), ("sendSmsCode", "{}"), ("getAccountInfo", "")]
+    {
         world.post(line, &format!("/v2/app/auth/{operation}"), body);
         let (head, body) = world.take_response(line).expect("an answer");
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
