@@ -324,7 +324,7 @@ impl Engine {
                     *self.link(conn) = Link::Socket(socket);
                     // The last words go before the handshake of the close is finished: the client may
                     // open its next connection the moment it has our answer.
-                    self.end(now, session, End::Closed, None, output);
+                    self.end(now, session, End::Closed, output);
                     return Next::Stop;
                 }
             }
@@ -357,7 +357,7 @@ impl Engine {
         output.effects.push(Effect::Notice(Notice::Violation { conn, what }));
         self.send_bytes(conn, output, |out| ws::write_close(out, code, what));
         self.close(conn, output);
-        self.end(now, session, End::Killed, None, output);
+        self.end(now, session, End::Killed, output);
         Next::Stop
     }
 
@@ -371,8 +371,9 @@ impl Engine {
             }
             Channel::Poll(polled) => {
                 output.effects.push(Effect::Notice(Notice::Violation { conn: polled.last, what }));
-                self.end(now, session, End::Killed, None, output);
+                self.end(now, session, End::Killed, output);
             }
+            Channel::Gone => {}
         }
     }
 
@@ -389,7 +390,7 @@ impl Engine {
             Hangup::Broken => End::Dropped,
         };
         match std::mem::take(self.link(conn)) {
-            Link::Socket(socket) => self.end(now, socket.session, end, None, output),
+            Link::Socket(socket) => self.end(now, socket.session, end, output),
             Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, end, output),
             Link::Vacant | Link::Http(_) | Link::Busy | Link::Closing => {}
         }
@@ -404,7 +405,7 @@ impl Engine {
             let session = socket.session;
             output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
             self.close(conn, output);
-            self.end(now, session, End::Killed, None, output);
+            self.end(now, session, End::Killed, output);
         } else {
             self.close(conn, output);
         }

@@ -42,15 +42,29 @@ pub(super) struct Session {
     /// Answers made at home, each to be sent once `answered` has come to its number: a client's
     /// requests are answered in the order in which it made them.
     later: VecDeque<(u32, Later)>,
-    /// An earlier session of this client has not yet settled: nothing of this one takes effect.
+    /// An earlier session of this client has not yet settled: nothing of this one takes effect, not
+    /// even its end.
     pub(super) is_waiting: bool,
+    /// It has ended while it was waiting.
+    parting: Option<Box<Parting>>,
     /// Its connection is not read from, because it asks faster than it is answered.
     is_paused: bool,
+}
+
+/// The end of a session that has to wait for that of an earlier one: who comes after both must not
+/// overtake the earlier one's last words.
+#[derive(Debug)]
+struct Parting {
+    end: End,
+    /// Those that replace it. They wait for this one to be over.
+    successors: Vec<SessionRef>,
 }
 
 /// How a session's client is reached.
 #[derive(Debug)]
 pub(super) enum Channel {
+    /// Not any more.
+    Gone,
     /// A WebSocket.
     Socket(ConnId),
     /// Requests that come and go.
@@ -130,6 +144,7 @@ impl Engine {
             answered: 0,
             later: VecDeque::new(),
             is_waiting: false,
+            parting: None,
             is_paused: false,
         };
         let look = session.next_duty();
@@ -146,18 +161,33 @@ impl Engine {
         if old.home.0 >= self.config.shards {
             return;
         }
-        let Some(session) = self.sessions.get_mut(new) else { return };
+        let Some(session) = self.sessions.get(new) else { return };
         let namespace = session.namespace.clone();
-        if old.home == self.config.shard {
-            // Its last words and this session's requests go to the owner by the same queue.
-            if let Some(old) = self.find(&old, &namespace) {
-                self.end(now, old, End::Superseded, None, output);
-            }
+        if old.home != self.config.shard {
+            self.wait(new, output);
+            self.send(old.home, Message::Supersede { old, new, namespace }, output);
             return;
         }
-        session.is_waiting = true;
-        self.pause(new, output);
-        self.send(old.home, Message::Supersede { old, new, namespace }, output);
+        let Some(old) = self.find(&old, &namespace) else { return };
+        self.end(now, old, End::Superseded, output);
+        // Its last words and this session's requests go to the owner by the same queue, unless it is
+        // itself waiting for somebody.
+        if self.follow(old, new) {
+            self.wait(new, output);
+        }
+    }
+
+    fn wait(&mut self, session: SessionRef, output: &mut Output) {
+        if let Some(state) = self.sessions.get_mut(session) {
+            state.is_waiting = true;
+        }
+        self.pause(session, output);
+    }
+
+    /// Has `new` wait for `old`, if that one's end has to wait.
+    fn follow(&mut self, old: SessionRef, new: SessionRef) -> bool {
+        let parting = self.sessions.get_mut(old).and_then(|state| state.parting.as_mut());
+        parting.map(|parting| parting.successors.push(new)).is_some()
     }
 
     /// Another engine has a new session of a client whose old one may be here.
@@ -169,10 +199,15 @@ impl Engine {
         namespace: &Namespace,
         output: &mut Output,
     ) {
-        match self.find(&old, namespace) {
-            Some(old) => self.end(now, old, End::Superseded, Some(new), output),
-            None => self.send(new.home, Message::Settled { session: new }, output),
+        if let Some(old) = self.find(&old, namespace) {
+            self.end(now, old, End::Superseded, output);
+            if self.follow(old, new) {
+                return;
+            }
         }
+        // By way of the owner, and also if it is gone: its last words may be on their way there.
+        let owner = self.owner(namespace);
+        self.send(owner, Message::Settle { session: new }, output);
     }
 
     fn find(&self, id: &SessionId, namespace: &Namespace) -> Option<SessionRef> {
@@ -186,6 +221,15 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         assert!(state.is_waiting, "a session is settled once");
         state.is_waiting = false;
+        if let Some(parting) = state.parting.take() {
+            let namespace = state.namespace.clone();
+            let owner = self.owner(&namespace);
+            self.end(now, session, parting.end, output);
+            for session in parting.successors {
+                self.send(owner, Message::Settle { session }, output);
+            }
+            return;
+        }
         let socket = if let Channel::Socket(conn) = state.channel { Some(conn) } else { None };
         self.unpause_if_calm(session, output);
         if let Some(conn) = socket {
@@ -414,6 +458,7 @@ impl Engine {
             match state.channel {
                 Channel::Socket(conn) => output.effects.push(Effect::Read { conn, is_wanted: true }),
                 Channel::Poll(_) => self.stir(session),
+                Channel::Gone => {}
             }
         }
     }
@@ -434,7 +479,7 @@ impl Engine {
         }
         // Paused is our doing: the client may well have spoken.
         if now.instant >= state.deadline() && !state.is_paused {
-            self.end(now, session, End::TimedOut, None, output);
+            self.end(now, session, End::TimedOut, output);
             return;
         }
         if state.expires.is_some_and(|expires| now.instant >= expires) {
@@ -453,6 +498,7 @@ impl Engine {
                     self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
                 }
                 Channel::Poll(_) => self.let_a_poll_go(now, session, output),
+                Channel::Gone => {}
             }
         }
         self.session_wheel.arm(slot, look);
@@ -460,35 +506,41 @@ impl Engine {
 
     /// Ends a session: its client is sent away, its last words go to their owner. Does nothing for a
     /// session that is already over.
-    pub(super) fn end(
-        &mut self,
-        now: Now,
-        session: SessionRef,
-        end: End,
-        waiting: Option<SessionRef>,
-        output: &mut Output,
-    ) {
-        let Some(state) = self.sessions.close(session) else {
-            if let Some(waiting) = waiting {
-                self.send(waiting.home, Message::Settled { session: waiting }, output);
-            }
-            return;
-        };
+    pub(super) fn end(&mut self, now: Now, session: SessionRef, end: End, output: &mut Output) {
+        if self.sessions.get(session).is_some_and(|state| state.is_waiting) && end != End::ServerStopped {
+            return self.part(now, session, end, output);
+        }
+        let Some(state) = self.sessions.close(session) else { return };
         let Session { channel, namespace, identity, settings, mut ledger, heard, .. } = state;
         output.effects.push(Effect::Notice(Notice::Ended {
             end,
             silent: now.instant.since(heard),
             last_words: ledger.len(),
         }));
-        match channel {
-            Channel::Socket(conn) => self.send_away(conn, end, output),
-            Channel::Poll(polled) => self.dismiss(now, *polled, output),
-        }
+        self.let_go(now, channel, end, output);
         let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
         let owner = self.owner(&namespace);
         let words = ledger.take();
-        let over = Over { session, namespace, identity, words, end, heard, is_yielding, waiting };
+        let over = Over { session, namespace, identity, words, end, heard, is_yielding };
         self.send(owner, Message::Over(Box::new(over)), output);
+    }
+
+    /// Ends a session that is waiting: its client is sent away, the rest has to wait.
+    fn part(&mut self, now: Now, session: SessionRef, end: End, output: &mut Output) {
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        if state.parting.is_none() {
+            state.parting = Some(Box::new(Parting { end, successors: Vec::new() }));
+            let channel = std::mem::replace(&mut state.channel, Channel::Gone);
+            self.let_go(now, channel, end, output);
+        }
+    }
+
+    fn let_go(&mut self, now: Now, channel: Channel, end: End, output: &mut Output) {
+        match channel {
+            Channel::Socket(conn) => self.send_away(conn, end, output),
+            Channel::Poll(polled) => self.dismiss(now, *polled, output),
+            Channel::Gone => {}
+        }
     }
 
     /// Ends the sessions of the next `slots_count` slots because the server stops. Says whether those
@@ -499,7 +551,7 @@ impl Engine {
         self.drain.next_slot = to;
         let some: Vec<_> = self.sessions.iter_slots(from..to).map(|(session, _)| session).collect();
         for session in some {
-            self.end(now, session, End::ServerStopped, None, output);
+            self.end(now, session, End::ServerStopped, output);
         }
         to == self.sessions.slots_count()
     }

@@ -201,7 +201,7 @@ impl Engine {
         match errand {
             Errand::End => {
                 // The last words go first: the client may open its next connection at once.
-                self.end(now, session, End::Closed, None, output);
+                self.end(now, session, End::Closed, output);
                 self.answer_caller(now, caller, script(Vec::new()), output);
             }
             Errand::Poll { query } => {
@@ -221,14 +221,14 @@ impl Engine {
     pub(super) fn caller_gone(&mut self, now: Now, caller: Caller, session: &SessionId, end: End, output: &mut Output) {
         let Some(session) = self.sessions.find(session) else { return };
         if self.polled(session).is_some_and(|polled| polled.held.contains(&caller)) {
-            self.end(now, session, end, None, output);
+            self.end(now, session, end, output);
         }
     }
 
     fn polled(&mut self, session: SessionRef) -> Option<&mut Polled> {
         match &mut self.sessions.get_mut(session)?.channel {
             Channel::Poll(polled) => Some(polled),
-            Channel::Socket(_) => None,
+            Channel::Socket(_) | Channel::Gone => None,
         }
     }
 
@@ -312,7 +312,7 @@ impl Engine {
         }
         if is_too_slow {
             output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
-            self.end(now, session, End::Killed, None, output);
+            self.end(now, session, End::Killed, output);
         }
     }
 

@@ -21,6 +21,7 @@ impl Engine {
                 firebase::frames::seal(bytes, start);
             }),
             Channel::Poll(_) => self.post_word(session, word),
+            Channel::Gone => {}
         }
     }
 
