@@ -156,6 +156,9 @@ impl Shard {
         for (path, query, tag) in self.listens.of(session) {
             if !self.may_read(now, identity, &path, &query) {
                 self.revoke(Listener { session, tag, is_conditional: false }, path, query, told);
+            } else {
+                let is_conditional = self.is_conditional(identity, &path);
+                self.listens.set_conditional(session, &path, tag, is_conditional);
             }
         }
     }
@@ -201,6 +204,11 @@ impl Shard {
         word.places().iter().for_each(|place| self.stamps.hold(place));
     }
 
+    /// Whether the rules must be asked anew before this listener hears something.
+    fn is_conditional(&self, identity: &Identity, path: &Path) -> bool {
+        !identity.is_admin && self.rules.read_depends_on_data(path)
+    }
+
     fn may_read(&self, now: Now, identity: &Identity, path: &Path, query: &Query) -> bool {
         let ask = Ask { root: &self.root, identity, now: now.wall };
         identity.is_admin || self.rules.may_read(&ask, path, query).is_allowed()
@@ -221,7 +229,7 @@ impl Shard {
             return Err(Refusal::Denied);
         }
         let is_unindexed = !query.is_all() && !self.rules.is_indexed(&path, &query.index);
-        let is_conditional = !asker.identity.is_admin && self.rules.read_depends_on_data(&path);
+        let is_conditional = self.is_conditional(&asker.identity, &path);
         let listener = Listener { session, tag, is_conditional };
         let wish = Wish { path: &path, query: &query, listener, identity: &asker.identity };
         let node = self.listens.add(&wish, self.root.at(path.as_str()))?;
