@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Ask, Effect, Engine, Message, Notice, Output, Over};
+use super::{Ask, Effect, Engine, Message, Notice, Output, Over, Record};
 use crate::base::{Now, SessionRef, ShardId};
 use crate::op::{Identity, Outcome, Refusal, Request};
 use crate::rules::Ruleset;
@@ -10,12 +10,13 @@ use crate::shard::{Asker, Fate, Told};
 
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
-        let Ask { session, number, namespace, identity, request } = ask;
+        let Ask { session, number, namespace, identity, heard, request } = ask;
+        self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone() });
         let mut told = Vec::new();
         let outcome = match self.shard(&namespace) {
             None => Outcome::Refused(Refusal::Limit("too many databases")),
             Some(shard) => {
-                let asker = Asker { session: Some(session), identity };
+                let asker = Asker { session: Some(session), identity, heard };
                 shard.ask(now, &asker, request, &mut told)
             }
         };
@@ -29,9 +30,10 @@ impl Engine {
         now: Now,
         session: SessionRef,
         namespace: &Arc<str>,
-        identity: &Identity,
+        identity: &Arc<Identity>,
         output: &mut Output,
     ) {
+        self.journal.write(|| Record::Identified { session, identity: identity.clone() });
         let mut told = Vec::new();
         if let Some(shard) = self.shards.get_mut(namespace) {
             shard.recheck(now, session, identity, &mut told);
@@ -41,28 +43,32 @@ impl Engine {
 
     /// Ends a session's listens and performs its last words, in order, each once.
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
-        let Over { session, namespace, identity, words, end, heard, is_yielding, waiting } = over;
+        let Over { session, namespace, identity, words, end, heard, is_yielding } = over;
+        self.journal.write(|| {
+            let (identity, words_count) = (identity.clone(), words.len());
+            Record::Over { now, session, end, identity, words_count }
+        });
         let mut told = Vec::new();
-        let mut counts = [0_usize; 3];
+        let (mut spoken, mut yielded, mut denied) = (0, 0, 0);
         if let Some(shard) = self.shards.get_mut(&namespace) {
             shard.leave(session);
             let heard = is_yielding.then_some(heard);
             for word in &words {
                 let fate = shard.fire(now, session, &identity, word, heard, &mut told);
                 shard.release(&word.places());
-                counts[fate as usize] += 1;
+                match fate {
+                    Fate::Spoken => spoken += 1,
+                    Fate::Yielded => yielded += 1,
+                    Fate::Denied(_) => denied += 1,
+                }
                 if fate != Fate::Spoken {
                     let (namespace, path) = (namespace.clone(), word.path().clone());
                     output.effects.push(Effect::Notice(Notice::Unspoken { namespace, path, fate, end }));
                 }
             }
         }
-        let [spoken, yielded, denied] = counts;
         output.effects.push(Effect::Notice(Notice::LastWords { end, spoken, yielded, denied }));
         self.tell_homes(told, output);
-        if let Some(waiting) = waiting {
-            self.send(waiting.home, Message::Settled { session: waiting }, output);
-        }
     }
 
     /// Puts other rules in place. The listens that they no longer allow end when their homes have said
@@ -81,6 +87,9 @@ impl Engine {
     /// Carries what listeners must hear to their homes: one message for each home.
     fn tell_homes(&mut self, told: Vec<Told>, output: &mut Output) {
         for Told { event, listeners } in told {
+            if listeners.is_empty() {
+                continue;
+            }
             let is_all_here = listeners.iter().all(|listener| listener.session.home == self.config.shard);
             if is_all_here {
                 self.inner.push_back(Message::Tell(Told { event, listeners }));
@@ -100,9 +109,9 @@ impl Engine {
     pub(super) fn forward(&mut self, session: SessionRef, number: i64, request: Request, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         state.asked();
-        let (namespace, identity) = (state.namespace.clone(), state.identity.clone());
+        let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
         let owner = self.owner(&namespace);
-        let ask = Ask { session, number, namespace, identity, request };
+        let ask = Ask { session, number, namespace, identity, heard, request };
         self.send(owner, Message::Ask(Box::new(ask)), output);
     }
 }

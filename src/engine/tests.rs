@@ -1,6 +1,9 @@
+mod auth;
+
 use super::*;
 use crate::base::Millis;
 use crate::op::End;
+use crate::shard::Fate;
 use crate::sim::{Client, WALL_START_MS, World};
 use std::sync::Arc;
 
@@ -358,4 +361,87 @@ fn a_request_for_nothing_we_know_is_pointed_elsewhere() {
     let client = world.dial(0);
     world.pass(Millis(10_016));
     assert!(world.response(client).starts_with("HTTP/1.1 408 "), "{}", world.response(client));
+}
+
+/// A world under these rules.
+fn under(rules: &str, shards: u8, seed: u64) -> World {
+    let rules =
+        crate::rules::Ruleset::parse(rules, crate::rules::Dialect::Firebase).expect("the test's rules are right");
+    World::with(shards, seed, &Arc::new(Settings::default()), &Arc::new(rules))
+}
+
+#[test]
+fn a_last_word_is_checked_when_it_is_left_and_when_it_is_spoken() {
+    let rules =
+        r#"{"rules":{".read":true,"open":{".write":true},"s":{".write":"data.parent().child('open').val() == true"}}}"#;
+    for_shards(|shards| {
+        let mut world = under(rules, shards, 20);
+        let (first, second) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"));
+        let refused = ask(&mut world, first, r#"{"r":1,"a":"o","b":{"p":"/s","d":1}}"#);
+        assert!(refused.last().is_some_and(|answer| answer.contains("permission_denied")), "{refused:?}");
+        done(&mut world, first, r#"{"r":2,"a":"p","b":{"p":"/open","d":true}}"#);
+        done(&mut world, first, r#"{"r":3,"a":"o","b":{"p":"/s","d":1}}"#);
+        done(&mut world, second, r#"{"r":1,"a":"p","b":{"p":"/open","d":false}}"#);
+        world.say_goodbye(first);
+        assert_eq!(value_at(&mut world, second, "/s"), "null");
+        let denied = world.notices.iter().any(|notice| {
+            let Notice::Unspoken { path, fate: Fate::Denied(Some(denial)), .. } = notice else { return false };
+            path.as_str() == "s" && denial.to_string().contains(".write")
+        });
+        assert!(denied, "{:?}", world.notices);
+    });
+}
+
+#[test]
+fn a_listen_that_data_no_longer_allows_hears_nothing_more() {
+    let rules = r#"{"rules":{".write":true,"m":{".read":true},"room":{".read":"root.child('m/open').val() == true"}}}"#;
+    for_shards(|shards| {
+        let mut world = under(rules, shards, 21);
+        let (writer, watcher) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"));
+        done(&mut world, writer, r#"{"r":1,"a":"p","b":{"p":"/m/open","d":true}}"#);
+        last_messages(&mut world, watcher);
+        done(&mut world, watcher, r#"{"r":1,"a":"q","b":{"p":"/room","h":""}}"#);
+        done(&mut world, writer, r#"{"r":2,"a":"p","b":{"p":"/room/x","d":1}}"#);
+        assert_eq!(world.take(watcher), [r#"{"t":"d","d":{"a":"d","b":{"p":"room/x","d":1}}}"#]);
+        done(&mut world, writer, r#"{"r":3,"a":"p","b":{"p":"/m/open","d":false}}"#);
+        done(&mut world, writer, r#"{"r":4,"a":"p","b":{"p":"/room/x","d":"secret"}}"#);
+        let heard = world.take(watcher);
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        assert!(heard[0].contains(r#""a":"c""#) && heard[0].contains(r#""p":"room""#), "{heard:?}");
+        done(&mut world, writer, r#"{"r":5,"a":"p","b":{"p":"/room/x","d":"more"}}"#);
+        assert_eq!(world.take(watcher), [""; 0]);
+    });
+}
+
+#[test]
+fn other_rules_end_the_listens_that_they_do_not_allow() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 22);
+        let watcher = world.join(1, "&ns=db");
+        last_messages(&mut world, watcher);
+        done(&mut world, watcher, r#"{"r":1,"a":"q","b":{"p":"/a","h":""}}"#);
+        done(&mut world, watcher, r#"{"r":2,"a":"q","b":{"p":"/b","q":{"l":1,"vf":"l"},"t":7,"h":""}}"#);
+        let rules = r#"{"rules":{"a":{".read":true}}}"#;
+        let rules = Arc::new(crate::rules::Ruleset::parse(rules, crate::rules::Dialect::Firebase).unwrap());
+        world.input_all(|| Input::Rules(rules.clone()));
+        let heard = last_messages(&mut world, watcher);
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        assert!(heard[0].contains(r#""a":"c""#) && heard[0].contains(r#""p":"b""#), "{heard:?}");
+    });
+}
+
+#[test]
+fn the_later_of_two_silences_has_the_last_word() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 23);
+        let (first, second, watcher) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"), world.join(2, "&ns=db"));
+        done(&mut world, first, r#"{"r":1,"a":"o","b":{"p":"/s","d":"first"}}"#);
+        done(&mut world, second, r#"{"r":1,"a":"o","b":{"p":"/s","d":"second"}}"#);
+        world.unplug(first);
+        world.pass(Millis(10_000));
+        world.send(second, "0");
+        world.unplug(second);
+        world.pass(Millis(100_000));
+        assert_eq!(value_at(&mut world, watcher, "/s"), r#""second""#, "the first spoke as of ten seconds earlier");
+    });
 }

@@ -3,7 +3,7 @@
 
 use smallvec::{SmallVec, smallvec};
 
-use super::{absolute, places};
+use super::{places, places_count};
 use crate::base::limits::{LAST_WORDS_BYTES_MAX, LAST_WORDS_MAX};
 use crate::data::{Location, Path};
 use crate::op::Write;
@@ -47,6 +47,7 @@ struct Load {
 const _: () = assert!(LAST_WORDS_MAX < u32::MAX as usize, "places are counted in 32 bits");
 const _: () = assert!(LAST_WORDS_BYTES_MAX < u32::MAX as usize, "their bytes are counted in 32 bits");
 const _: () = assert!(size_of::<Ledger>() == size_of::<usize>(), "every session has one, most of them empty");
+const _: () = assert!(size_of::<Words>() <= 128, "one last word is one block of 128 bytes, beside its texts");
 
 impl Ledger {
     /// No last words.
@@ -72,24 +73,24 @@ impl Ledger {
     /// `write` is there or above. A merge stays one entry: what is left of it is written at once.
     /// Setting a priority replaces only an earlier setting of the same priority. O(places).
     pub fn register(&mut self, write: Write, bytes: usize) -> Result<Vec<Location>, Full> {
-        let places_count = places(&write).count();
-        if places_count == 0 {
+        let added_count = places_count(&write);
+        if added_count == 0 {
             return Ok(Vec::new());
         }
         let cover = Cover::of(&write);
         let load = self.load();
-        let freed = self.covered(&cover);
+        let (covered, freed) = self.covered(&cover);
         let places_left = (load.places - freed.places) as usize;
         let bytes_left = (load.bytes - freed.bytes) as usize;
-        if places_count > LAST_WORDS_MAX - places_left {
+        if added_count > LAST_WORDS_MAX - places_left {
             return Err(Full::Words);
         }
         if bytes > LAST_WORDS_BYTES_MAX - bytes_left {
             return Err(Full::Bytes);
         }
-        let replaced = self.remove(&cover);
+        let replaced = self.remove(&covered);
         let words = self.0.get_or_insert_default();
-        let added = Load { places: narrow(places_count), bytes: narrow(bytes) };
+        let added = Load { places: narrow(added_count), bytes: narrow(bytes) };
         words.entries.push(Entry { write, bytes: added.bytes });
         words.load.places += added.places;
         words.load.bytes += added.bytes;
@@ -99,7 +100,8 @@ impl Ledger {
     /// Removes what would be written at `path` and below, single places of merges included. A set
     /// that was registered above stays whole. Returns the places that it removed. O(places).
     pub fn cancel(&mut self, path: &Path) -> Vec<Location> {
-        self.remove(&Cover { nodes: smallvec![path.clone()], priorities: SmallVec::new() })
+        let (covered, _) = self.covered(&Cover { nodes: smallvec![path.clone()], priorities: SmallVec::new() });
+        self.remove(&covered)
     }
 
     /// Takes everything out, in the order of registration: each is to be written once.
@@ -123,33 +125,40 @@ impl Ledger {
         self.0.as_ref().map(|words| words.load).unwrap_or_default()
     }
 
-    /// What [`remove`](Self::remove) would free.
-    fn covered(&self, cover: &Cover) -> Load {
-        let mut freed = Load::default();
+    /// For each place, in order, whether it is covered; and what removing those frees.
+    fn covered(&self, cover: &Cover) -> (Covered, Load) {
+        let (mut all, mut freed) = (Covered::new(), Load::default());
         for entry in self.0.iter().flat_map(|words| &words.entries) {
-            let load = entry.covered(cover);
+            let begin = all.len();
+            all.extend(places(&entry.write).map(|place| cover.covers(&place)));
+            let load = entry.share(&all[begin..]);
             freed.places += load.places;
             freed.bytes += load.bytes;
         }
-        freed
+        (all, freed)
     }
 
     /// Removes every covered place, and says which those were.
-    fn remove(&mut self, cover: &Cover) -> Vec<Location> {
+    fn remove(&mut self, covered: &Covered) -> Vec<Location> {
         let mut removed = Vec::new();
         let Some(words) = &mut self.0 else { return removed };
         let Words { entries, load } = &mut **words;
+        let mut covered = covered.as_slice();
         entries.retain(|entry| {
-            let freed = entry.covered(cover);
-            load.places -= freed.places;
-            load.bytes -= freed.bytes;
-            entry.bytes -= freed.bytes;
+            let (its, rest) = covered.split_at(places_count(&entry.write));
+            covered = rest;
+            let freed = entry.share(its);
             if freed.places == 0 {
                 return true;
             }
-            removed.extend(places(&entry.write).filter(|place| cover.covers(place)));
-            if let Write::Merge { path, changes } = &mut entry.write {
-                changes.retain(|(below, _)| !cover.covers(&absolute(path, below)));
+            load.places -= freed.places;
+            load.bytes -= freed.bytes;
+            entry.bytes -= freed.bytes;
+            let gone = places(&entry.write).zip(its).filter(|(_, is_covered)| **is_covered);
+            removed.extend(gone.map(|(place, _)| place));
+            if let Write::Merge { changes, .. } = &mut entry.write {
+                let mut its = its.iter();
+                changes.retain(|_| !its.next().expect("one for each change"));
                 return !changes.is_empty();
             }
             false
@@ -162,14 +171,16 @@ impl Ledger {
     }
 }
 
+/// One for each place of a ledger.
+type Covered = SmallVec<[bool; 16]>;
+
 impl Entry {
-    /// How many of its places are covered, and their share of its bytes.
-    fn covered(&self, cover: &Cover) -> Load {
-        let all = places(&self.write).count();
-        let covered = places(&self.write).filter(|place| cover.covers(place)).count();
+    /// What it counts for those of its places that are covered.
+    fn share(&self, covered: &[bool]) -> Load {
+        let count = covered.iter().filter(|is_covered| **is_covered).count();
         // In 64 bits: both factors have 32. No more than `self.bytes`, and exactly that for all.
-        let bytes = u64::from(self.bytes) * covered as u64 / all as u64;
-        Load { places: narrow(covered), bytes: narrow(bytes) }
+        let bytes = u64::from(self.bytes) * count as u64 / covered.len() as u64;
+        Load { places: narrow(count), bytes: narrow(bytes) }
     }
 }
 
@@ -192,13 +203,23 @@ impl Cover {
         cover
     }
 
-    /// Whether `place` is one of these, or below one. A merge of a thousand places meets a ledger of a
-    /// thousand: hence a search for each place above, not a comparison with each.
+    /// Whether `place` is one of these, or below one.
     fn covers(&self, place: &Location) -> bool {
-        let holds = |paths: &[Path], path: &str| paths.binary_search_by(|other| other.as_str().cmp(path)).is_ok();
-        (place.is_priority && holds(&self.priorities, place.path.as_str()))
-            || (!self.nodes.is_empty() && place.path.prefixes().any(|above| holds(&self.nodes, above)))
+        if place.is_priority && is_among(&self.priorities, place.path.as_str()) {
+            return true;
+        }
+        match self.nodes.as_slice() {
+            [] => false,
+            [one] => one.contains(&place.path),
+            // A merge of a thousand places meets a ledger of a thousand: hence a search for each place
+            // above, not a comparison with each of the thousand.
+            many => place.path.prefixes().any(|above| is_among(many, above)),
+        }
     }
+}
+
+fn is_among(sorted: &[Path], path: &str) -> bool {
+    sorted.binary_search_by(|other| other.as_str().cmp(path)).is_ok()
 }
 
 /// To 32 bits, for what the limits keep far below.

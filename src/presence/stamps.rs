@@ -1,8 +1,11 @@
 //! When, and by whom, places were last written that last words are waiting for.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
 use super::places;
 use crate::base::limits::CONNECTIONS_MAX;
-use crate::base::{Hashing, Instant, Map, SessionRef, ShardId};
+use crate::base::{Hashing, Instant, SessionRef, ShardId};
 use crate::data::Location;
 use crate::op::Write;
 
@@ -18,8 +21,19 @@ use crate::op::Write;
 #[derive(Debug)]
 pub struct Stamps {
     hashing: Hashing,
-    stamps: Map<u64, Stamp>,
+    /// Empty until the first hold, then [`PARTS`] maps; a key's part is in its bits 40 to 45. A map that
+    /// outgrows its room moves all that it holds at once, and nobody should wait for a million.
+    parts: Vec<Part>,
+    len: usize,
 }
+
+type Part = HashMap<u64, Stamp, BuildHasherDefault<AsItIs>>;
+
+const PARTS: usize = 64;
+
+/// The hash of a key that is a hash.
+#[derive(Default)]
+struct AsItIs(u64);
 
 /// 24 bytes, as every place that is waited for has one.
 #[derive(Clone, Copy, Debug)]
@@ -41,37 +55,52 @@ const NO_SLOT: u32 = u32::MAX;
 const _: () = assert!(size_of::<Stamp>() == 24, "with its key, a stamp is four words");
 const _: () = assert!(CONNECTIONS_MAX < NO_SLOT, "no session has the slot of writers that are none");
 
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a key is one number")
+    }
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
+
 impl Stamps {
     /// Nothing held.
     #[must_use]
-    pub fn new(hashing: Hashing) -> Self {
-        let stamps = hashing.map();
-        Self { hashing, stamps }
+    pub const fn new(hashing: Hashing) -> Self {
+        Self { hashing, parts: Vec::new(), len: 0 }
     }
 
     /// Whether nothing is held: then there is nothing to note either.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.stamps.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// How many places are known: those that are held, and all above them.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.stamps.len()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// How many places there is room for.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.stamps.capacity()
+        self.parts.iter().map(HashMap::capacity).sum()
     }
 
     /// Remembers writes to `place` and above it from now on. Once for each last word registered.
     pub fn hold(&mut self, place: &Location) {
+        if self.parts.is_empty() {
+            self.parts.resize_with(PARTS, Part::default);
+        }
         for key in keys(&self.hashing, place) {
             let new = Stamp { written_at: NEVER, holds: 0, slot: NO_SLOT, generation: 0, home: ShardId(0) };
-            let stamp = self.stamps.entry(key).or_insert(new);
+            let stamp = self.parts[part_of(key)].entry(key).or_insert(new);
+            self.len += usize::from(stamp.holds == 0);
             stamp.holds = stamp.holds.checked_add(1).expect("fewer than 2^32 last words fit in memory");
         }
     }
@@ -79,16 +108,21 @@ impl Stamps {
     /// Takes back one [`hold`](Self::hold) of `place`: the last word is written, replaced or cancelled.
     pub fn release(&mut self, place: &Location) {
         for key in keys(&self.hashing, place) {
-            let stamp = self.stamps.get_mut(&key).expect("only what is held is released");
+            let part = self.parts.get_mut(part_of(key)).expect("only what is held is released");
+            let stamp = part.get_mut(&key).expect("only what is held is released");
             stamp.holds -= 1;
             if stamp.holds == 0 {
-                self.stamps.remove(&key);
+                part.remove(&key);
+                self.len -= 1;
+                // A mass end must not leave the room of a million stamps behind. Amortized O(1): three
+                // quarters of them are released before.
+                if part.len() < part.capacity() / 8 && part.capacity() > 64 {
+                    part.shrink_to(part.len() * 2);
+                }
             }
         }
-        // A mass end must not leave the room of a million stamps behind. Amortized O(1): it takes
-        // three quarters of them to be released first.
-        if self.stamps.len() < self.stamps.capacity() / 8 && self.stamps.capacity() > 1_024 {
-            self.stamps.shrink_to(self.stamps.len() * 2);
+        if self.len == 0 {
+            self.parts = Vec::new();
         }
     }
 
@@ -97,7 +131,7 @@ impl Stamps {
     ///
     /// One lookup for each place of the write; none while nothing is held.
     pub fn note(&mut self, write: &Write, writer: Option<SessionRef>, spoken_at: Instant) {
-        if self.stamps.is_empty() {
+        if self.is_empty() {
             return;
         }
         for place in places(write) {
@@ -107,9 +141,8 @@ impl Stamps {
 
     /// [`note`](Self::note) for one place.
     pub fn note_place(&mut self, place: &Location, writer: Option<SessionRef>, spoken_at: Instant) {
-        let Some(stamp) = self.stamps.get_mut(&key(&self.hashing, place.path.as_str(), place.is_priority)) else {
-            return;
-        };
+        let key = key(&self.hashing, place.path.as_str(), place.is_priority);
+        let Some(stamp) = self.parts.get_mut(part_of(key)).and_then(|part| part.get_mut(&key)) else { return };
         // What is late does not cover what is newer.
         if spoken_at >= stamp.written_at {
             stamp.written_at = spoken_at;
@@ -122,12 +155,13 @@ impl Stamps {
     /// Only for places that are held. O(depth).
     #[must_use]
     pub fn is_newer_than(&self, place: &Location, heard_at: Instant, by: SessionRef) -> bool {
-        keys(&self.hashing, place).any(|key| {
-            self.stamps.get(&key).is_some_and(|stamp| {
-                let is_own = (stamp.home, stamp.slot, stamp.generation) == (by.home, by.slot, by.generation);
-                stamp.written_at > heard_at && !is_own
+        !self.is_empty()
+            && keys(&self.hashing, place).any(|key| {
+                self.parts[part_of(key)].get(&key).is_some_and(|stamp| {
+                    let is_own = (stamp.home, stamp.slot, stamp.generation) == (by.home, by.slot, by.generation);
+                    stamp.written_at > heard_at && !is_own
+                })
             })
-        })
     }
 
     /// What is left of a late last word of `by`, last heard at `heard_at`: without the places that are
@@ -147,6 +181,10 @@ impl Stamps {
 fn keys(hashing: &Hashing, place: &Location) -> impl Iterator<Item = u64> {
     let nodes = place.path.prefixes().map(move |above| key(hashing, above, false));
     nodes.chain(place.is_priority.then(|| key(hashing, place.path.as_str(), true)))
+}
+
+const fn part_of(key: u64) -> usize {
+    (key >> 40) as usize % PARTS
 }
 
 /// A priority is a place of its own, below the node that has it.

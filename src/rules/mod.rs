@@ -1,41 +1,31 @@
-//! Stand-in until the language lands: everything or nothing.
-use crate::base::WallMillis;
-use crate::data::{Node, Path, Priority};
-use crate::op::{Identity, Query};
+//! Security rules: who may read and write what, and what may be stored
+//! (rules specification, sections 1 and 2).
+//!
+//! A [`Ruleset`] is read once from its text, typed, compiled into a tree that has the shape of the
+//! data, and then only asked. The surprising idea: the tree *after* a write is never made in order to
+//! judge the write; rules look through a [view](Change) of the old tree and the pending changes.
+//!
+//! This room cannot write, knows no clients and no protocols, and cannot tell a client why it was
+//! refused: a [`Denial`] is for operators.
 
-#[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
-    pub root: &'a Node,
-    pub identity: &'a Identity,
-    pub now: WallMillis,
-}
+pub mod casefile;
+mod code;
+mod compile;
+mod error;
+mod eval;
+mod file;
+pub mod limits;
+mod parse;
+mod pattern;
+mod ruleset;
+mod view;
 
-#[derive(Debug)]
-pub struct Change<'a> {
-    pub path: &'a Path,
-    pub what: What<'a>,
-}
-#[derive(Debug)]
-pub enum What<'a> {
-    Value(&'a Node),
-    Priority(Option<&'a Priority>),
-}
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
 
-#[derive(Debug)]
-pub struct Ruleset {
-    open: bool,
-}
-impl Ruleset {
-    pub fn open() -> Self {
-        Self { open: true }
-    }
-    pub fn closed() -> Self {
-        Self { open: false }
-    }
-    pub fn may_read(&self, _ask: &Ask<'_>, _path: &Path, _query: &Query) -> bool {
-        self.open
-    }
-    pub fn may_write(&self, _ask: &Ask<'_>, _changes: &[Change<'_>]) -> bool {
-        self.open
-    }
-}
+pub use error::{RulesError, Warning};
+pub use eval::Fail;
+pub use ruleset::{Ask, Denial, Dialect, Refused, Ruleset, Verb, Verdict};
+pub use view::{Change, What};

@@ -479,7 +479,10 @@ impl Net for RingNet {
         // Either the kernel sees that we want to be rung, or this look finds what it has.
         fence(Ordering::SeqCst);
         self.enter(EnterFlags::GETEVENTS);
-        self.completions.is_empty() && self.ring.completion().is_empty()
+        // The kernel finishes only some of what it has put off at each call, perhaps without an answer for us
+        // among them; and it rings for what comes new, not for what still waits.
+        let has_put_off = self.ring.submission().taskrun();
+        self.completions.is_empty() && self.ring.completion().is_empty() && !has_put_off
     }
 
     fn wake(&mut self) {

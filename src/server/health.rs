@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::engine::Notice;
+use crate::op::End;
 
 /// Where the process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,14 @@ pub struct Health {
     rules_refused: AtomicU64,
     log_lines_lost: AtomicU64,
     notices: [AtomicU64; NoticeKind::ALL.len()],
+    ended: [AtomicU64; ENDS.len()],
+    spoken: AtomicU64,
+    yielded: AtomicU64,
+    denied: AtomicU64,
 }
+
+/// Every way in which a session ends.
+const ENDS: [End; 6] = [End::Closed, End::Dropped, End::TimedOut, End::Superseded, End::Killed, End::ServerStopped];
 
 impl Default for Health {
     fn default() -> Self {
@@ -86,6 +94,10 @@ impl Default for Health {
             rules_refused: AtomicU64::new(0),
             log_lines_lost: AtomicU64::new(0),
             notices: Default::default(),
+            ended: Default::default(),
+            spoken: AtomicU64::new(0),
+            yielded: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
         }
     }
 }
@@ -128,8 +140,23 @@ impl Health {
     }
 
     /// A shard noticed something.
-    pub fn count_notice(&self, kind: NoticeKind) {
-        self.notices[kind.index()].fetch_add(1, Ordering::Relaxed);
+    pub fn count_notice(&self, notice: &Notice) {
+        let add = |counter: &AtomicU64, count: usize| {
+            counter.fetch_add(count as u64, Ordering::Relaxed);
+        };
+        add(&self.notices[NoticeKind::of(notice).index()], 1);
+        match notice {
+            Notice::Ended { end, .. } => {
+                let index = ENDS.iter().position(|known| known == end).expect("all ends are in the table");
+                add(&self.ended[index], 1);
+            }
+            Notice::LastWords { spoken, yielded, denied, .. } => {
+                add(&self.spoken, *spoken);
+                add(&self.yielded, *yielded);
+                add(&self.denied, *denied);
+            }
+            Notice::Violation { .. } | Notice::Unspoken { .. } => {}
+        }
     }
 
     /// Everything in the text format of Prometheus (version 0.0.4).
@@ -161,6 +188,15 @@ impl Health {
         let notices =
             NoticeKind::ALL.map(|kind| (format!("{{kind=\"{}\"}}", kind.as_str()), count(&self.notices[kind.index()])));
         family("notices_total", "counter", "What the shards had to say about their clients, logged or not.", &notices);
+        let label = |name: &str, word: &str| format!("{{{name}=\"{word}\"}}");
+        let mut ended = Vec::new();
+        for (end, counter) in ENDS.iter().zip(&self.ended) {
+            ended.push((label("end", end.as_str()), count(counter)));
+        }
+        family("sessions_ended_total", "counter", "Sessions that are over, and why.", &ended);
+        let words = [("spoken", &self.spoken), ("yielded", &self.yielded), ("denied", &self.denied)]
+            .map(|(fate, counter)| (label("fate", fate), count(counter)));
+        family("last_words_total", "counter", "Last words that came to be spoken, and what came of them.", &words);
         text
     }
 }

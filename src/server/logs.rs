@@ -20,7 +20,7 @@ use crate::base::{Instant, Millis, ShardId, limits};
 use crate::engine::Notice;
 
 /// What goes to the thread that writes.
-enum Line {
+pub(super) enum Line {
     Text(Vec<u8>),
     /// Answer when everything before is written.
     Flush(SyncSender<()>),
@@ -84,9 +84,9 @@ impl Drop for Logs {
 
 /// Hands lines to the thread that writes, and never waits for it.
 #[derive(Clone)]
-struct Writer {
-    lines: SyncSender<Line>,
-    health: Arc<Health>,
+pub(super) struct Writer {
+    pub(super) lines: SyncSender<Line>,
+    pub(super) health: Arc<Health>,
 }
 
 impl io::Write for Writer {
@@ -128,7 +128,7 @@ impl NoticeLog {
     /// Counts a notice and logs it, unless there were too many of its kind.
     pub fn note(&mut self, now: Instant, notice: &Notice) {
         let kind = NoticeKind::of(notice);
-        self.health.count_notice(kind);
+        self.health.count_notice(notice);
         let Some(unsaid) = self.rations[kind.index()].take(now) else { return };
         let (shard, kind) = (self.shard.0, kind.as_str());
         match notice {
@@ -144,8 +144,9 @@ impl NoticeLog {
                 tracing::debug!(kind, shard, end, spoken, yielded, denied, unsaid, "last words were performed");
             }
             Notice::Unspoken { namespace, path, fate, end } => {
+                let denial = fate.denial().map(ToString::to_string).unwrap_or_default();
                 let (end, fate) = (end.as_str(), fate.as_str());
-                tracing::info!(kind, shard, namespace = &**namespace, %path, fate, end, unsaid, "a last word was not written");
+                tracing::info!(kind, shard, namespace = &**namespace, %path, fate, denial, end, unsaid, "a last word was not written");
             }
         }
     }

@@ -30,6 +30,8 @@ pub mod seam;
 pub mod serve;
 pub mod value;
 
+pub use health::Health;
+
 #[cfg(test)]
 mod tests;
 
@@ -42,7 +44,6 @@ use clap::Parser as _;
 
 use config::{Machine, Meaning};
 use flags::{Command, CommandLine, RulesCommand};
-use health::Health;
 use low::Low;
 use place::Problem;
 use seam::Tally;

@@ -11,10 +11,10 @@ use super::config::{Config, Namespace, Namespaces};
 use super::health::Health;
 use super::logs::NoticeLog;
 use super::value::LateLastWords;
-use crate::auth::Verifier;
+use crate::auth::{AuthConfig, Verifier};
 use crate::base::ShardId;
 use crate::engine;
-use crate::rules::Ruleset;
+use crate::rules::{Dialect, Ruleset, casefile};
 use crate::runtime;
 
 /// Rules that were found sound, ready to be given to the shards.
@@ -45,57 +45,15 @@ pub struct Remark {
 ///
 /// The first place where the text is wrong.
 pub fn compile_rules(text: &str) -> Result<Rules, Remark> {
-    let json = blank_comments(text);
-    let value: serde_json::Value = serde_json::from_str(&json).map_err(|error| {
-        let text = error.to_string();
-        let text = text.split(" at line ").next().unwrap_or_default().to_owned();
-        Remark { line: error.line(), column: error.column().max(1), text }
-    })?;
-    if !value.get("rules").is_some_and(serde_json::Value::is_object) {
-        return Err(Remark { line: 1, column: 1, text: "an object with the key \"rules\" is expected".into() });
-    }
-    let is_open = value["rules"][".write"] == true;
-    let compiled = Arc::new(if is_open { Ruleset::open() } else { Ruleset::closed() });
-    Ok(Rules { text: text.into(), compiled, warnings: Vec::new() })
-}
-
-/// `text` with its comments, `//` and `/* */`, turned into blanks, so that places stay what they are.
-fn blank_comments(text: &str) -> String {
-    let mut json = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let (length, is_comment) = if rest.starts_with("//") {
-            (rest.find('\n').unwrap_or(rest.len()), true)
-        } else if let Some(inside) = rest.strip_prefix("/*") {
-            (inside.find("*/").map_or(rest.len(), |end| end + 4), true)
-        } else if first == '"' {
-            (string_length(rest), false)
-        } else {
-            (first.len_utf8(), false)
-        };
-        let (piece, after) = rest.split_at(length);
-        if is_comment {
-            json.extend(piece.chars().map(|character| if character == '\n' { '\n' } else { ' ' }));
-        } else {
-            json.push_str(piece);
-        }
-        rest = after;
-    }
-    json
-}
-
-/// Bytes of the string that `text` begins with, quotes included.
-fn string_length(text: &str) -> usize {
-    let mut is_escaped = false;
-    for (index, byte) in text.bytes().enumerate().skip(1) {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' => is_escaped = true,
-            b'"' => return index + 1,
-            _ => {}
-        }
-    }
-    text.len()
+    let remark = |line: u32, column: u32, text: &str| Remark {
+        line: line as usize,
+        column: column as usize,
+        text: text.to_owned(),
+    };
+    let compiled = Ruleset::parse(text, Dialect::Both).map_err(|bad| remark(bad.line, bad.column, &bad.text))?;
+    let warnings =
+        compiled.warnings().iter().map(|warning| remark(warning.line, warning.column, &warning.text)).collect();
+    Ok(Rules { text: text.into(), compiled: Arc::new(compiled), warnings })
 }
 
 /// What came of cases for rules.
@@ -113,8 +71,17 @@ pub struct Tally {
 ///
 /// A file cannot be read or is none of cases, or `output` cannot be written.
 pub fn test_rules(files: &[PathBuf], output: &mut dyn io::Write) -> io::Result<Tally> {
-    let _ = (files, output);
-    Err(io::Error::new(io::ErrorKind::Unsupported, "testing rules is not part of this version yet"))
+    let mut tally = Tally::default();
+    for file in files {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+        let report = casefile::run(&std::fs::read_to_string(file).map_err(named)?);
+        for mismatch in &report.mismatches {
+            writeln!(output, "{}:{mismatch}", file.display())?;
+        }
+        tally.passed_count += report.passed;
+        tally.failed_count += report.mismatches.len();
+    }
+    Ok(tally)
 }
 
 /// What one engine is told at the start: `seed` is its own, `common_seed` that of all.
@@ -152,8 +119,14 @@ pub fn engine_config(
         namespaces,
         is_restricted: allowed.is_some(),
         rules: Arc::clone(&rules.compiled),
-        verifier: Arc::new(Verifier { is_dev: config.is_dev }),
+        verifier: Arc::new(verifier(config)),
     }
+}
+
+/// Who is believed.
+fn verifier(config: &Config) -> Verifier {
+    let auth = AuthConfig { is_dev: config.is_dev, ..AuthConfig::default() };
+    Verifier::new(auth).expect("there is nothing in it that could be wrong")
 }
 
 /// Everything that running a server takes.

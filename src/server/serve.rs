@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
@@ -34,6 +35,9 @@ enum Happening {
 /// It cannot start, or a shard failed.
 pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
     let config = &meaning.config;
+    // First, so that whoever asks during the start is heard once it is over.
+    let (happened, happenings) = mpsc::channel();
+    watch_signals(happened.clone()).map_err(|error| failed("signals cannot be watched", &error))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         shards = config.shards,
@@ -52,8 +56,6 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
         Unusable::Bad(reason) => Stop::BadConfig(vec![Problem::new("data", reason)]),
         Unusable::Held(reason) => Stop::Failed(reason),
     })?;
-    let (happened, happenings) = mpsc::channel();
-    watch_signals(happened.clone()).map_err(|error| failed("signals cannot be watched", &error))?;
     let internal = start_internal(config, health)?;
     let plan = Plan {
         listen: config.listen,
@@ -66,17 +68,18 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
     let Running { tcp, coap, coaps, request_drain, set_rules, join } = running;
     let joining = std::thread::Builder::new().name("join".into());
     joining
-        .spawn(move || drop(happened.send(Happening::Ended(join()))))
+        .spawn(move || {
+            let ended = panic::catch_unwind(AssertUnwindSafe(join));
+            let ended = ended.unwrap_or_else(|_| Err(io::Error::other("it panicked")));
+            // Whoever would listen is gone only when the process is.
+            let _ = happened.send(Happening::Ended(ended));
+        })
         .map_err(|error| failed("a thread cannot be started", &error))?;
     health.set_ready(config.shards);
     say_ready(tcp, coap, coaps, internal, config.shards);
     loop {
         match happenings.recv().expect("the thread that joins sends before it goes") {
-            Happening::DrainAsked => {
-                tracing::info!("draining");
-                health.set_draining();
-                request_drain();
-            }
+            Happening::DrainAsked => drain(health, &request_drain),
             Happening::ReloadAsked => reload(config, health, &set_rules),
             Happening::Ended(Ok(())) => {
                 tracing::info!("stopped");
@@ -85,6 +88,13 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
             Happening::Ended(Err(error)) => return Err(failed("a shard failed", &error)),
         }
     }
+}
+
+/// Sends new clients elsewhere, then lets those that are here go.
+pub(super) fn drain(health: &Health, request_drain: &dyn Fn()) {
+    tracing::info!("draining");
+    health.set_draining();
+    request_drain();
 }
 
 /// Puts the rules file in force as it is now. Bad rules change nothing.
@@ -151,7 +161,7 @@ fn start_internal(config: &Config, health: &Arc<Health>) -> Result<SocketAddr, S
     internal::start(listener, Arc::clone(health)).map_err(|error| failed("cannot serve internal requests", &error))
 }
 
-fn engines(config: &Config, rules: &seam::Rules) -> Result<Vec<crate::engine::Config>, Stop> {
+fn engines(config: &Config, rules: &Rules) -> Result<Vec<crate::engine::Config>, Stop> {
     let common_seed = [random_word()?, random_word()?, random_word()?, random_word()?];
     (0..config.shards)
         .map(|shard| {

@@ -1,20 +1,22 @@
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use clap::{CommandFactory as _, Parser as _};
 
 use super::config::{Machine, Meaning, mean};
 use super::flags::{Command, CommandLine};
-use super::health::{Health, NoticeKind};
+use super::health::{Health, State};
 use super::internal::answer;
-use super::logs::{NoticeLog, Ration};
+use super::logs::{NoticeLog, Ration, Writer};
 use super::low::{CONFIG_VARIABLE, KEYS, Low};
 use super::place::{Origin, Problem};
 use super::value::{Durability, Duration, LateLastWords, LogFormat};
 use super::{environment, file, rules, seam};
 use crate::base::{ConnId, Instant, Millis, ShardId, limits};
 use crate::engine::Notice;
+use crate::op::End;
 
 const DOCUMENT: &str = include_str!("../../docs/CONFIGURATION.md");
 const MACHINE: Machine = Machine { cores: 4, is_terminal: false };
@@ -287,6 +289,13 @@ fn what_this_version_lacks_is_refused_and_not_ignored() {
     check_refused(&[], "[namespace.a]\ndurability = \"fsync\"", &["2:14: durability \"fsync\" is not part"]);
 }
 
+#[test]
+fn dev_is_allowed_on_every_loopback_address() {
+    for address in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
+        check_line(&["--dev", "--listen", address], &[], "", "listen", &format!("{address} --listen"));
+    }
+}
+
 #[track_caller]
 fn check_warnings(text: &str, expected: &[&str]) {
     let warnings = meaning(&[], &[], text).expect("it is allowed").warnings;
@@ -344,6 +353,14 @@ fn the_document_has_every_key_flag_and_variable() {
     }
     names.extend(command.get_arguments().filter_map(long));
     for name in names {
+        assert!(DOCUMENT.contains(&format!("`{name}`")), "docs/CONFIGURATION.md lacks `{name}`");
+    }
+}
+
+#[test]
+fn the_document_has_every_metric() {
+    for line in Health::default().metrics().lines().filter(|line| line.starts_with("# TYPE ")) {
+        let name = line.split(' ').nth(2).expect("a family has a name");
         assert!(DOCUMENT.contains(&format!("`{name}`")), "docs/CONFIGURATION.md lacks `{name}`");
     }
 }
@@ -407,7 +424,11 @@ fn the_internal_address_says_how_the_server_is() {
     check_answer(&health, "POST /healthz HTTP/1.1\r\n\r\n", 405, "");
     check_answer(&health, "GET / HTTP/1.1\r\n\r\n", 404, "");
     check_answer(&health, "\u{1}\r\n\r\n", 400, "");
-    health.count_notice(NoticeKind::Violation);
+    health.count_notice(&Notice::Violation { conn: ConnId(1), what: "a test" });
+    for end in [End::Closed, End::Dropped, End::TimedOut, End::Superseded, End::Killed, End::ServerStopped] {
+        health.count_notice(&Notice::Ended { end, silent: Millis(1), last_words: 1 });
+    }
+    health.count_notice(&Notice::LastWords { end: End::Dropped, spoken: 5, yielded: 6, denied: 7 });
     health.count_rules_refused();
     for line in [
         "stillhere_build_info{version=\"",
@@ -415,6 +436,11 @@ fn the_internal_address_says_how_the_server_is() {
         "stillhere_shards 3",
         "stillhere_rules_reloads_total{result=\"refused\"} 1",
         "stillhere_notices_total{kind=\"violation\"} 1",
+        "stillhere_sessions_ended_total{end=\"timed_out\"} 1",
+        "stillhere_sessions_ended_total{end=\"server_stopped\"} 1",
+        "stillhere_last_words_total{fate=\"spoken\"} 5",
+        "stillhere_last_words_total{fate=\"yielded\"} 6",
+        "stillhere_last_words_total{fate=\"denied\"} 7",
     ] {
         check_answer(&health, "GET /metrics HTTP/1.1\r\n\r\n", 200, line);
     }
@@ -433,6 +459,31 @@ fn lines_of_one_kind_are_rationed() {
     assert_eq!(ration.take(start + Millis(window.0 - 1)), None);
     assert_eq!(ration.take(start + window), Some(2));
     assert_eq!(ration.take(start + window), Some(0));
+}
+
+#[test]
+fn a_full_log_loses_lines_and_does_not_wait() {
+    let health = Arc::new(Health::default());
+    let (lines, _queue) = mpsc::sync_channel(1);
+    let mut writer = Writer { lines, health: Arc::clone(&health) };
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || {
+        for _ in 0..3 {
+            writer.write_all(b"a line\n").expect("nobody is told that it is lost");
+        }
+        done.send(())
+    });
+    assert_eq!(is_done.recv_timeout(std::time::Duration::from_secs(30)), Ok(()), "it waits");
+    assert!(health.metrics().contains("stillhere_log_lines_lost_total 2"));
+}
+
+#[test]
+fn new_clients_are_sent_elsewhere_before_the_others_go() {
+    let health = Health::default();
+    health.set_ready(1);
+    let seen = std::cell::Cell::new(None);
+    super::serve::drain(&health, &|| seen.set(Some(health.state())));
+    assert_eq!(seen.get(), Some(State::Draining));
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use smallvec::SmallVec;
 
+use super::listens::Doubt;
 use super::{Asker, Shard, Told};
 use crate::base::Now;
 use crate::data::{Location, Node, Path, Priority};
 use crate::op::{Query, Refusal, Write};
-use crate::rules::{Ask, Change, What};
+use crate::rules::{Ask, Change, Denial, Verdict, What};
 
 /// One place of a write, server values filled in.
 pub(super) struct Resolved {
@@ -17,6 +18,23 @@ pub(super) struct Resolved {
 pub(super) enum ResolvedWhat {
     Value(Node),
     Priority(Option<Priority>),
+}
+
+/// Why a write was not made.
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    /// Which rules said no: for operators.
+    pub(super) denial: Option<Box<Denial>>,
+}
+
+impl Refused {
+    const fn because(refusal: Refusal) -> Self {
+        Self { refusal, denial: None }
+    }
+
+    const fn denied(denial: Box<Denial>) -> Self {
+        Self { refusal: Refusal::Denied, denial: Some(denial) }
+    }
 }
 
 /// Most writes touch one place.
@@ -32,34 +50,39 @@ impl Shard {
         write: &Write,
         if_hash: Option<&str>,
         told: &mut Vec<Told>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Refused> {
         let changes = self.resolve(now, write);
         let is_stale = if_hash.is_some_and(|hash| hash != self.root.at(write.path().as_str()).hash());
-        if !self.is_allowed(now, asker, &changes) {
+        if let Verdict::Denied(denial) = self.judge(now, asker, write.path(), &changes) {
             // A transaction on old data may look forbidden only because it is old. Who may read the
             // data is told so and tries again; nobody else learns anything from the hash.
             let may_know = is_stale && self.may_read(now, &asker.identity, write.path(), &Query::ALL);
-            return Err(if may_know { Refusal::Stale } else { Refusal::Denied });
+            return Err(if may_know { Refused::because(Refusal::Stale) } else { Refused::denied(denial) });
         }
         if is_stale {
-            return Err(Refusal::Stale);
+            return Err(Refused::because(Refusal::Stale));
         }
-        self.commit(write.path(), changes, told);
-        self.stamps.note(write, asker.session, now.instant);
+        self.stamps.note(write, asker.session, asker.heard);
+        let doubts = self.commit(write.path(), changes, told);
+        self.decide(now, doubts, told);
         Ok(())
     }
 
     /// Whether the write would be allowed now. Changes nothing.
     pub(super) fn may_write(&self, now: Now, asker: &Asker, write: &Write) -> Result<(), Refusal> {
         let changes = self.resolve(now, write);
-        if self.is_allowed(now, asker, &changes) { Ok(()) } else { Err(Refusal::Denied) }
+        let verdict = self.judge(now, asker, write.path(), &changes);
+        if verdict.is_allowed() { Ok(()) } else { Err(Refusal::Denied) }
     }
 
-    fn is_allowed(&self, now: Now, asker: &Asker, changes: &Changes) -> bool {
+    fn judge(&self, now: Now, asker: &Asker, base: &Path, changes: &Changes) -> Verdict {
         if asker.identity.is_admin {
-            return true;
+            return Verdict::Allowed;
         }
         let ask = Ask { root: &self.root, identity: &asker.identity, now: now.wall };
+        if changes.is_empty() {
+            return self.rules.may_write_at(&ask, base);
+        }
         let changes: SmallVec<[Change<'_>; 1]> = changes.iter().map(Resolved::as_change).collect();
         self.rules.may_write(&ask, &changes)
     }
@@ -94,7 +117,7 @@ impl Shard {
     }
 
     /// Nothing in here can fail.
-    fn commit(&mut self, base: &Path, changes: Changes, told: &mut Vec<Told>) {
+    fn commit(&mut self, base: &Path, changes: Changes, told: &mut Vec<Told>) -> Vec<Doubt> {
         let noticing = self.listens.before(base, &changes, &self.root);
         for Resolved { path, what } in &changes {
             match what {
@@ -102,7 +125,7 @@ impl Shard {
                 ResolvedWhat::Priority(priority) => self.root.set_priority(path.as_str(), priority.clone()),
             }
         }
-        self.listens.after(noticing, base, &changes, &self.root, told);
+        self.listens.after(noticing, base, &changes, &self.root, told)
     }
 }
 

@@ -6,14 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
 
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::apply::{Changes, ResolvedWhat};
 use crate::base::limits::LISTENS_MAX;
 use crate::base::{Hashing, Map, SessionRef};
 use crate::data::{Key, Node, Path};
-use crate::op::{Event, Query, Refusal, Tag};
+use crate::op::{Event, Identity, Query, Refusal, Tag};
 use crate::tree::{Change, Delta, WindowId, Windows};
 
 /// One session's listen.
@@ -23,6 +25,8 @@ pub struct Listener {
     pub session: SessionRef,
     /// Its number for it.
     pub tag: Tag,
+    /// Whether the rules must allow it anew before each thing it hears, because they look at data.
+    pub is_conditional: bool,
 }
 
 /// Something that has happened, and who must hear of it.
@@ -40,7 +44,31 @@ pub(super) struct Listens {
     hashing: Hashing,
     /// Paths below a path are neighbours in this order.
     places: BTreeMap<Path, Place>,
-    by_session: Map<SessionRef, Vec<Held>>,
+    by_session: Map<SessionRef, Member>,
+}
+
+/// A session that listens.
+#[derive(Debug)]
+struct Member {
+    identity: Arc<Identity>,
+    /// At least one. Sorted by path and tag.
+    held: Vec<Held>,
+}
+
+/// Who wants to listen to what.
+pub(super) struct Wish<'a> {
+    pub(super) path: &'a Path,
+    pub(super) query: &'a Query,
+    pub(super) listener: Listener,
+    pub(super) identity: &'a Arc<Identity>,
+}
+
+/// A conditional listen that something was to be told to.
+pub(super) struct Doubt {
+    pub(super) path: Path,
+    pub(super) listener: Listener,
+    /// Which of what is told.
+    pub(super) told_index: usize,
 }
 
 /// The listens of one location: at least one.
@@ -59,7 +87,7 @@ struct Parts {
     listeners: Map<WindowId, Slab<Listener>>,
 }
 
-/// One listen, as its session finds it. Sorted by path and tag.
+/// One listen, as its session finds it.
 #[derive(Debug)]
 struct Held {
     path: Path,
@@ -90,22 +118,21 @@ impl Listens {
         Self { hashing: hashing.clone(), places: BTreeMap::new(), by_session: hashing.map() }
     }
 
+    /// How many there are, and at how many places.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.by_session.values().map(|member| member.held.len()).sum(), self.places.len())
+    }
+
     /// Adds a listen and returns what it sees first. A listen of the same session with the same path
     /// and tag is replaced.
-    pub(super) fn add(
-        &mut self,
-        session: SessionRef,
-        path: &Path,
-        query: &Query,
-        tag: Tag,
-        node: &Node,
-    ) -> Result<Node, Refusal> {
+    pub(super) fn add(&mut self, wish: &Wish<'_>, node: &Node) -> Result<Node, Refusal> {
+        let Wish { path, query, listener, identity } = *wish;
+        let Listener { session, tag, .. } = listener;
         self.remove(session, path, tag);
-        if self.by_session.get(&session).is_some_and(|held| held.len() >= LISTENS_MAX) {
+        if self.by_session.get(&session).is_some_and(|member| member.held.len() >= LISTENS_MAX) {
             return Err(Refusal::Limit("listens of one session"));
         }
         let place = self.places.entry(path.clone()).or_default();
-        let listener = Listener { session, tag };
         let (seen, window, index) = if query.is_all() {
             (node.clone(), None, place.whole.insert(listener))
         } else {
@@ -115,18 +142,20 @@ impl Listens {
             (parts.windows.node(window, node), Some(window), index)
         };
         let index = u32::try_from(index).expect("listens are fewer than memory allows");
-        let held = self.by_session.entry(session).or_default();
-        let at = held.partition_point(|other| (&other.path, other.tag) < (path, tag));
-        held.insert(at, Held { path: path.clone(), tag, window, index });
+        let member =
+            self.by_session.entry(session).or_insert_with(|| Member { identity: identity.clone(), held: Vec::new() });
+        member.identity = identity.clone();
+        let at = member.held.partition_point(|other| (&other.path, other.tag) < (path, tag));
+        member.held.insert(at, Held { path: path.clone(), tag, window, index });
         Ok(seen)
     }
 
     /// Ends one listen, if there is one.
     pub(super) fn remove(&mut self, session: SessionRef, path: &Path, tag: Tag) {
-        let Some(held) = self.by_session.get_mut(&session) else { return };
-        let Ok(at) = held.binary_search_by(|other| (&other.path, other.tag).cmp(&(path, tag))) else { return };
-        let gone = held.remove(at);
-        if held.is_empty() {
+        let Some(member) = self.by_session.get_mut(&session) else { return };
+        let Some(at) = member.find(path, tag) else { return };
+        let gone = member.held.remove(at);
+        if member.held.is_empty() {
             self.by_session.remove(&session);
         }
         self.forget(&gone);
@@ -134,15 +163,48 @@ impl Listens {
 
     /// Ends all listens of a session.
     pub(super) fn remove_all(&mut self, session: SessionRef) {
-        for gone in self.by_session.remove(&session).unwrap_or_default() {
+        for gone in self.by_session.remove(&session).into_iter().flat_map(|member| member.held) {
             self.forget(&gone);
         }
     }
 
     /// The listens of a session.
     pub(super) fn of(&self, session: SessionRef) -> Vec<(Path, Query, Tag)> {
-        let held = self.by_session.get(&session).map_or(&[][..], Vec::as_slice);
+        let held = self.by_session.get(&session).map_or(&[][..], |member| &member.held);
         held.iter().map(|held| (held.path.clone(), self.query(held), held.tag)).collect()
+    }
+
+    /// The query of one listen.
+    pub(super) fn query_of(&self, session: SessionRef, path: &Path, tag: Tag) -> Option<Query> {
+        let member = self.by_session.get(&session)?;
+        member.find(path, tag).map(|at| self.query(&member.held[at]))
+    }
+
+    /// Who a listening session is.
+    pub(super) fn identity(&self, session: SessionRef) -> Option<&Arc<Identity>> {
+        self.by_session.get(&session).map(|member| &member.identity)
+    }
+
+    /// The session is somebody else from now on.
+    pub(super) fn set_identity(&mut self, session: SessionRef, identity: &Arc<Identity>) {
+        if let Some(member) = self.by_session.get_mut(&session) {
+            member.identity = identity.clone();
+        }
+    }
+
+    /// Whether a listen must be allowed anew before each thing that it hears: other rules, or another
+    /// identity, change that too.
+    pub(super) fn set_conditional(&mut self, session: SessionRef, path: &Path, tag: Tag, is_conditional: bool) {
+        let Some(member) = self.by_session.get(&session) else { return };
+        let Some(at) = member.find(path, tag) else { return };
+        let Held { window, index, .. } = member.held[at];
+        let place = self.places.get_mut(path).expect("a listen stands at its place");
+        let listeners = match (window, &mut place.parts) {
+            (None, _) => &mut place.whole,
+            (Some(window), Some(parts)) => parts.listeners.get_mut(&window).expect("a listen stands at its window"),
+            (Some(_), None) => unreachable!("a window is a part"),
+        };
+        listeners[index as usize].is_conditional = is_conditional;
     }
 
     fn query(&self, held: &Held) -> Query {
@@ -210,7 +272,8 @@ impl Listens {
         from.take_while(move |(other, _)| other.as_str().starts_with(&prefix))
     }
 
-    /// To be called after the changes, with what [`before`](Self::before) returned.
+    /// To be called after the changes, with what [`before`](Self::before) returned. Listeners that may
+    /// hear it only if the rules still allow it are returned instead of being told.
     pub(super) fn after(
         &mut self,
         noticing: Noticing,
@@ -218,34 +281,66 @@ impl Listens {
         changes: &Changes,
         root: &Node,
         told: &mut Vec<Told>,
-    ) {
+    ) -> Vec<Doubt> {
+        let mut telling = Telling { told, doubts: Vec::new() };
         if self.places.is_empty() {
-            return;
+            return telling.doubts;
         }
-        let mut above = Vec::new();
-        for place in base.prefixes().filter_map(|prefix| self.places.get(prefix)) {
-            above.extend(place.whole.iter().map(|(_, listener)| *listener));
-        }
-        if !above.is_empty() {
-            told.push(Told { event: event_at(base, changes, root), listeners: above });
+        {
+            let places = base.prefixes().filter_map(|prefix| self.places.get_key_value(prefix));
+            let whole = places.map(|(path, place)| (path, &place.whole)).filter(|(_, listeners)| !listeners.is_empty());
+            let whole: SmallVec<[_; 4]> = whole.collect();
+            if !whole.is_empty() {
+                telling.tell(event_at(base, changes, root), whole);
+            }
         }
         for (path, old) in noticing.below {
             if let Some(event) = event_below(&path, &old, changes, root) {
-                told.push(Told { event, listeners: all(&self.places[&path].whole) });
+                telling.tell(event, [(&path, &self.places[&path].whole)]);
             }
         }
         for (path, touched) in noticing.windows {
             let place = self.places.get_mut(&path).expect("listens do not change while a write is made");
             let Parts { windows, listeners } = &mut **place.parts.as_mut().expect("it had windows before");
             let node = root.at(path.as_str());
-            let mut tell = |window: WindowId, delta: Delta| {
-                told.push(Told { event: window_event(&path, delta), listeners: all(&listeners[&window]) });
+            let tell = |window: WindowId, delta: Delta| {
+                telling.tell(window_event(&path, delta), [(&path, &listeners[&window])]);
             };
             match touched {
-                Touched::Whole(old) => windows.replace(&old, node, &mut tell),
-                Touched::Children(children) => windows.update(node, &children, &mut tell),
+                Touched::Whole(old) => windows.replace(&old, node, tell),
+                Touched::Children(children) => windows.update(node, &children, tell),
             }
         }
+        telling.doubts
+    }
+}
+
+/// What is told, as it is collected.
+struct Telling<'a> {
+    told: &'a mut Vec<Told>,
+    doubts: Vec<Doubt>,
+}
+
+impl Telling<'_> {
+    fn tell<'l>(&mut self, event: Event, to: impl IntoIterator<Item = (&'l Path, &'l Slab<Listener>)>) {
+        let mut listeners = Vec::new();
+        let told_index = self.told.len();
+        for (path, some) in to {
+            for (_, listener) in some {
+                if listener.is_conditional {
+                    self.doubts.push(Doubt { path: path.clone(), listener: *listener, told_index });
+                } else {
+                    listeners.push(*listener);
+                }
+            }
+        }
+        self.told.push(Told { event, listeners });
+    }
+}
+
+impl Member {
+    fn find(&self, path: &Path, tag: Tag) -> Option<usize> {
+        self.held.binary_search_by(|other| (&other.path, other.tag).cmp(&(path, tag))).ok()
     }
 }
 
@@ -262,10 +357,6 @@ impl Parts {
             assert!(gone.is_some_and(|gone| gone.is_empty()), "a window closes with its last listen");
         }
     }
-}
-
-fn all(listeners: &Slab<Listener>) -> Vec<Listener> {
-    listeners.iter().map(|(_, listener)| *listener).collect()
 }
 
 fn notice_windows(path: &Path, place: &Place, changes: &Changes, root: &Node, noticing: &mut Noticing) {

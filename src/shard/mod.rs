@@ -16,9 +16,9 @@ use crate::base::{Hashing, Instant, Now, SessionRef};
 use crate::data::{Location, Node, Path};
 use crate::op::{Event, Identity, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
 use crate::presence::Stamps;
-use crate::rules::{Ask, Ruleset};
+use crate::rules::{Ask, Denial, Ruleset};
 use crate::tree;
-use listens::Listens;
+use listens::{Doubt, Listens, Wish};
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -27,28 +27,36 @@ pub struct Asker {
     pub session: Option<SessionRef>,
     /// As far as the rules can see.
     pub identity: Arc<Identity>,
+    /// When it asked: its writes count as spoken then.
+    pub heard: Instant,
 }
 
 /// What came of one last word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It was written.
     Spoken,
     /// It was late, and somebody had written the path since.
     Yielded,
-    /// The rules said no.
-    Denied,
+    /// It was refused; by which rules, if it was by rules.
+    Denied(Option<Box<Denial>>),
 }
 
 impl Fate {
     /// The word for logs and metrics.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Spoken => "spoken",
             Self::Yielded => "yielded",
-            Self::Denied => "denied",
+            Self::Denied(_) => "denied",
         }
+    }
+
+    /// The rules that refused it, if rules did.
+    #[must_use]
+    pub fn denial(&self) -> Option<&Denial> {
+        if let Self::Denied(denial) = self { denial.as_deref() } else { None }
     }
 }
 
@@ -85,12 +93,14 @@ impl Shard {
     /// answer is appended to `told`.
     pub fn ask(&mut self, now: Now, asker: &Asker, request: Request, told: &mut Vec<Told>) -> Outcome {
         let done = match request {
-            Request::Write { write, if_hash } => {
-                self.write(now, asker, &write, if_hash.as_deref(), told).map(|()| Outcome::Done)
-            }
+            Request::Write { write, if_hash } => self
+                .write(now, asker, &write, if_hash.as_deref(), told)
+                .map(|()| Outcome::Done)
+                .map_err(|refused| refused.refusal),
+            Request::Exchange { write, if_hash } => self.exchange(now, asker, &write, if_hash.as_deref(), told),
             Request::Get { path, query } => self.get(now, asker, &path, &query).map(Outcome::Value),
             Request::Listen { path, query, tag, hash } => {
-                self.listen(now, asker, path, query, tag, hash.as_deref(), told)
+                self.listen(now, asker, Listen { path, query, tag, hash }, told)
             }
             Request::Unlisten { path, tag } => {
                 if let Some(session) = asker.session {
@@ -105,6 +115,31 @@ impl Shard {
             Request::Cancel { path } => Ok(Outcome::Cancel { path }),
         };
         done.unwrap_or_else(Outcome::Refused)
+    }
+
+    fn exchange(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        write: &Write,
+        if_hash: Option<&str>,
+        told: &mut Vec<Told>,
+    ) -> Result<Outcome, Refusal> {
+        let done = self.write(now, asker, write, if_hash, told);
+        let standing = self.root.at(write.path().as_str()).clone();
+        match done.map_err(|refused| refused.refusal) {
+            Ok(()) => Ok(Outcome::Value(standing)),
+            Err(Refusal::Stale) if self.may_read(now, &asker.identity, write.path(), &Query::ALL) => {
+                Ok(Outcome::Mismatch(standing))
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The text of the rules.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Ruleset> {
+        &self.rules
     }
 
     /// Performs one last word of `session`. With `heard`, the session ended in silence after that
@@ -123,10 +158,11 @@ impl Shard {
             None => Some(word.clone()),
         };
         let Some(word) = kept else { return Fate::Yielded };
-        let asker = Asker { session: Some(session), identity: Arc::clone(identity) };
+        let heard = heard.unwrap_or(now.instant);
+        let asker = Asker { session: Some(session), identity: Arc::clone(identity), heard };
         match self.write(now, &asker, &word, None, told) {
             Ok(()) => Fate::Spoken,
-            Err(_) => Fate::Denied,
+            Err(refused) => Fate::Denied(refused.denial),
         }
     }
 
@@ -140,15 +176,49 @@ impl Shard {
         places.iter().for_each(|place| self.stamps.release(place));
     }
 
-    /// The session's identity has changed: ends the listens that it no longer may have.
-    pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Identity, told: &mut Vec<Told>) {
+    /// The session's identity, or the rules, have changed: ends the listens that it no longer may have.
+    pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Arc<Identity>, told: &mut Vec<Told>) {
+        self.listens.set_identity(session, identity);
         for (path, query, tag) in self.listens.of(session) {
             if self.may_read(now, identity, &path, &query) {
-                continue;
+                let is_conditional = self.is_conditional(identity, &path);
+                self.listens.set_conditional(session, &path, tag, is_conditional);
+            } else {
+                self.revoke(Listener { session, tag, is_conditional: false }, path, query, told);
             }
-            self.listens.remove(session, &path, tag);
-            told.push(Told { event: Event::Revoked { path, query }, listeners: vec![Listener { session, tag }] });
         }
+    }
+
+    /// Ends a listen that the rules no longer allow.
+    fn revoke(&mut self, listener: Listener, path: Path, query: Query, told: &mut Vec<Told>) {
+        self.listens.remove(listener.session, &path, listener.tag);
+        told.push(Told { event: Event::Revoked { path, query }, listeners: vec![listener] });
+    }
+
+    /// Lets those conditional listeners hear what was told that still may.
+    fn decide(&mut self, now: Now, doubts: Vec<Doubt>, told: &mut Vec<Told>) {
+        for Doubt { path, listener, told_index } in doubts {
+            let query = self.listens.query_of(listener.session, &path, listener.tag);
+            // It may have been ended by an earlier doubt about the same write.
+            let Some((query, identity)) = query.zip(self.listens.identity(listener.session)) else { continue };
+            if self.may_read(now, identity, &path, &query) {
+                told[told_index].listeners.push(listener);
+            } else {
+                self.revoke(listener, path, query, told);
+            }
+        }
+    }
+
+    /// How many listens there are, and to how many locations.
+    #[must_use]
+    pub fn listens_count(&self) -> (usize, usize) {
+        self.listens.count()
+    }
+
+    /// How many places last words wait for, with all above them.
+    #[must_use]
+    pub const fn held_count(&self) -> usize {
+        self.stamps.len()
     }
 
     /// Puts other rules in place. The engine then has every session [rechecked](Self::recheck).
@@ -160,9 +230,14 @@ impl Shard {
         word.places().iter().for_each(|place| self.stamps.hold(place));
     }
 
+    /// Whether the rules must be asked anew before this listener hears something.
+    fn is_conditional(&self, identity: &Identity, path: &Path) -> bool {
+        !identity.is_admin && self.rules.read_depends_on_data(path)
+    }
+
     fn may_read(&self, now: Now, identity: &Identity, path: &Path, query: &Query) -> bool {
         let ask = Ask { root: &self.root, identity, now: now.wall };
-        identity.is_admin || self.rules.may_read(&ask, path, query)
+        identity.is_admin || self.rules.may_read(&ask, path, query).is_allowed()
     }
 
     fn get(&self, now: Now, asker: &Asker, path: &Path, query: &Query) -> Result<Node, Refusal> {
@@ -173,27 +248,29 @@ impl Shard {
         Ok(if query.is_all() { node.clone() } else { tree::select(node, query) })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, taken apart by the caller's match")]
-    fn listen(
-        &mut self,
-        now: Now,
-        asker: &Asker,
-        path: Path,
-        query: Query,
-        tag: Tag,
-        hash: Option<&str>,
-        told: &mut Vec<Told>,
-    ) -> Result<Outcome, Refusal> {
+    fn listen(&mut self, now: Now, asker: &Asker, listen: Listen, told: &mut Vec<Told>) -> Result<Outcome, Refusal> {
+        let Listen { path, query, tag, hash } = listen;
         let session = asker.session.ok_or(Refusal::Malformed("only a session can listen"))?;
         if !self.may_read(now, &asker.identity, &path, &query) {
             return Err(Refusal::Denied);
         }
-        let is_unindexed = false;
-        let node = self.listens.add(session, &path, &query, tag, self.root.at(path.as_str()))?;
+        let is_unindexed = !query.is_all() && !self.rules.is_indexed(&path, &query.index);
+        let is_conditional = self.is_conditional(&asker.identity, &path);
+        let listener = Listener { session, tag, is_conditional };
+        let wish = Wish { path: &path, query: &query, listener, identity: &asker.identity };
+        let node = self.listens.add(&wish, self.root.at(path.as_str()))?;
         let is_known = hash.is_some_and(|hash| hash == node.hash());
-        if !is_known && !(node.is_empty() && hash == Some("")) {
-            told.push(Told { event: Event::Set { path, node }, listeners: vec![Listener { session, tag }] });
+        if !is_known {
+            told.push(Told { event: Event::Set { path, node }, listeners: vec![listener] });
         }
         Ok(Outcome::Listening { is_unindexed })
     }
+}
+
+/// The parts of [`Request::Listen`].
+struct Listen {
+    path: Path,
+    query: Query,
+    tag: Tag,
+    hash: Option<String>,
 }

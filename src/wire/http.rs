@@ -76,6 +76,12 @@ impl Reader {
     pub fn next<'a>(&'a mut self, input: &'a mut Input<'_>) -> Result<Option<Head<'a>>, BadHead> {
         self.0.next(input)?.map(Head::parse).transpose()
     }
+
+    /// Bytes on the heap: what came of a head that is not whole.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.0.bytes.capacity()
+    }
 }
 
 /// Takes response heads out of what arrives: the client's side.
@@ -282,6 +288,118 @@ impl<'a> Head<'a> {
                 bytes.filter(|bytes| *bytes <= BODY_BYTES_MAX).map(Body::Bytes).ok_or(BadHead::BodyTooLong)
             }
         }
+    }
+}
+
+/// Takes a request's body out of what arrives, piece by piece, where it lies.
+#[derive(Debug)]
+pub struct BodyReader {
+    state: BodyState,
+    /// How much may still come, of all pieces together.
+    room: usize,
+}
+
+/// What a body's next byte belongs to (RFC 9112 section 7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyState {
+    /// So much is left of a body of known length.
+    Bytes(usize),
+    /// A chunk's size, of which so much has been read; `None` before its first digit.
+    Size(Option<usize>),
+    /// What stands between a chunk's size and the end of its line.
+    Extension(usize),
+    /// So much is left of a chunk.
+    Chunk(usize),
+    /// The line end after a chunk.
+    ChunkEnd,
+    /// Lines after the last chunk; whether this one is empty so far.
+    Trailer { is_empty: bool },
+    /// Nothing is left.
+    Done,
+}
+
+/// What a body reader found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BodyPiece<'a> {
+    /// Some of the body.
+    Bytes(&'a [u8]),
+    /// More has to arrive.
+    Waiting,
+    /// The body is whole. What follows is the next request.
+    Done,
+}
+
+impl BodyReader {
+    /// Reads a body as its head announced it.
+    #[must_use]
+    pub const fn new(body: Body) -> Self {
+        let state = match body {
+            Body::Bytes(bytes) => BodyState::Bytes(bytes),
+            Body::Chunked => BodyState::Size(None),
+        };
+        Self { state, room: BODY_BYTES_MAX }
+    }
+
+    /// The next piece. Ask until it is [`BodyPiece::Waiting`] or [`BodyPiece::Done`].
+    pub fn next<'a>(&mut self, input: &'a mut Input<'_>) -> Result<BodyPiece<'a>, BadHead> {
+        loop {
+            let (left, is_chunk) = match self.state {
+                BodyState::Done | BodyState::Bytes(0) => return Ok(BodyPiece::Done),
+                BodyState::Chunk(0) => {
+                    self.state = BodyState::ChunkEnd;
+                    continue;
+                }
+                BodyState::Bytes(left) => (left, false),
+                BodyState::Chunk(left) => (left, true),
+                state => {
+                    let Some(byte) = input.rest().first().copied() else { return Ok(BodyPiece::Waiting) };
+                    input.take(1);
+                    self.state = self.step(state, byte)?;
+                    continue;
+                }
+            };
+            if input.is_empty() {
+                return Ok(BodyPiece::Waiting);
+            }
+            let piece = input.take(left.min(input.len()));
+            let left = left - piece.len();
+            self.state = if is_chunk { BodyState::Chunk(left) } else { BodyState::Bytes(left) };
+            return Ok(BodyPiece::Bytes(piece));
+        }
+    }
+
+    /// Takes one byte of what is around chunks.
+    fn step(&mut self, state: BodyState, byte: u8) -> Result<BodyState, BadHead> {
+        Ok(match (state, byte) {
+            (BodyState::Size(Some(size)), b'\n') if size > self.room => return Err(BadHead::BodyTooLong),
+            (BodyState::Extension(size), b'\n') if size > self.room => return Err(BadHead::BodyTooLong),
+            (BodyState::Size(Some(0)) | BodyState::Extension(0), b'\n') => BodyState::Trailer { is_empty: true },
+            (BodyState::Size(Some(size)) | BodyState::Extension(size), b'\n') => {
+                self.room -= size;
+                BodyState::Chunk(size)
+            }
+            (BodyState::Size(Some(size)), b'\r' | b' ' | b'\t' | b';') => BodyState::Extension(size),
+            (BodyState::Size(size), digit) => {
+                let digit = hex(digit).ok_or(BadHead::Length)?;
+                // Sixteen times the largest body is no overflow, and more digits are no size.
+                let size = size.unwrap_or(0) * 16 + usize::from(digit);
+                if size > BODY_BYTES_MAX {
+                    return Err(BadHead::BodyTooLong);
+                }
+                BodyState::Size(Some(size))
+            }
+            (BodyState::Extension(size), _) => BodyState::Extension(size),
+            (BodyState::ChunkEnd, b'\r') => BodyState::ChunkEnd,
+            (BodyState::ChunkEnd, b'\n') => BodyState::Size(None),
+            (BodyState::ChunkEnd, _) => return Err(BadHead::Length),
+            (BodyState::Trailer { is_empty: true }, b'\n') => BodyState::Done,
+            (BodyState::Trailer { .. }, b'\n') => BodyState::Trailer { is_empty: true },
+            (BodyState::Trailer { is_empty: true }, b'\r') => BodyState::Trailer { is_empty: true },
+            (BodyState::Trailer { .. }, _) => BodyState::Trailer { is_empty: false },
+            (BodyState::Bytes(_) | BodyState::Chunk(_) | BodyState::Done, _) => {
+                unreachable!("only what is around chunks is taken byte by byte")
+            }
+        })
     }
 }
 

@@ -229,6 +229,14 @@ impl Reader {
         self.pending.as_ref().is_some_and(|pending| !pending.is_lent || pending.opcode.is_some())
     }
 
+    /// Bytes on the heap: what came of something unfinished.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.pending
+            .as_ref()
+            .map_or(0, |pending| size_of::<Pending>() + pending.message.capacity() + pending.control.capacity())
+    }
+
     /// Forgets what was lent.
     fn release(&mut self) {
         let Some(pending) = &mut self.pending else { return };

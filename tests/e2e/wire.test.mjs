@@ -261,7 +261,7 @@ describe("long messages", () => {
     await ann.ask("q", { p: "/big", h: "" });
     for (const text of ["x".repeat(100_000), "🐵".repeat(50_000), `y${"🐵".repeat(50_000)}`, "é".repeat(33_000)]) {
       const from = ann.frames.length;
-      assert.equal((await joe.ask("p", { p: "/big", d: text.slice(0, 8) })).s, "ok");
+      assert.equal((await joe.ask("p", { p: "/big", d: "short" })).s, "ok");
       // Whole characters, whatever this client's own segments are.
       const points = [...JSON.stringify({ t: "d", d: { r: 9999, a: "p", b: { p: "/big", d: text } } })];
       joe.socket.send(String(Math.ceil(points.length / 5000)));

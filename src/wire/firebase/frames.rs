@@ -82,6 +82,12 @@ impl Assembler {
     pub const fn is_inside(&self) -> bool {
         self.0.is_some()
     }
+
+    /// Bytes on the heap: what came of a message that is not whole.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |partial| size_of::<Partial>() + partial.text.capacity())
+    }
 }
 
 impl Partial {

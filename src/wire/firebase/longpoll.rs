@@ -148,6 +148,12 @@ impl Segments {
         Ok(())
     }
 
+    /// Bytes of segments whose messages are not whole.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
     /// The next message, once all its segments are here. In the order in which they were sent.
     pub fn next_message(&mut self) -> Result<Option<Vec<u8>>, BadPoll> {
         let Some((_, (count, _))) = self.pending.first_key_value().filter(|(number, _)| **number == self.next) else {

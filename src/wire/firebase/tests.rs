@@ -98,7 +98,9 @@ fn request_words(request: &Request) -> Value {
             json!(["listen", path.to_string(), query_words(query), tag, hash])
         }
         Request::Unlisten { path, tag } => json!(["unlisten", path.to_string(), tag]),
-        Request::MayWrite { .. } | Request::Cancel { .. } => unreachable!("no message asks for this"),
+        Request::Exchange { .. } | Request::MayWrite { .. } | Request::Cancel { .. } => {
+            unreachable!("no message asks for this")
+        }
     }
 }
 
@@ -311,6 +313,7 @@ fn places_of_a_merge_must_not_lie_above_each_other() {
     check_overlap(&["a/.priority", "a/.priority/"], true);
     check_overlap(&["a", "a/.priority"], true);
     check_overlap(&["a", "x/.priority", "a/.priority"], true);
+    check_overlap(&["a", "ab", "a/.priority"], true);
 }
 
 #[test]

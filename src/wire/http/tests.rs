@@ -208,3 +208,57 @@ fn responses_are_written() {
     check_response(404, &[], "", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
     check_response(204, &[], "", "HTTP/1.1 204 No Content\r\n\r\n");
 }
+
+/// What comes of a body, in words: the bytes, `+` what follows it, or what is wrong.
+fn body_pieces<'p>(body: Body, pieces: impl IntoIterator<Item = &'p [u8]>) -> String {
+    let mut reader = BodyReader::new(body);
+    let mut seen = String::new();
+    let mut is_done = false;
+    for piece in pieces {
+        let mut bytes = piece.to_vec();
+        let mut input = Input::new(&mut bytes);
+        loop {
+            match reader.next(&mut input) {
+                Ok(BodyPiece::Bytes(bytes)) => seen.push_str(std::str::from_utf8(bytes).unwrap()),
+                Ok(BodyPiece::Waiting) => break,
+                Ok(BodyPiece::Done) => {
+                    if !std::mem::replace(&mut is_done, true) {
+                        seen.push('+');
+                    }
+                    seen.push_str(std::str::from_utf8(input.rest()).unwrap());
+                    break;
+                }
+                Err(bad) => return format!("{bad:?}"),
+            }
+        }
+    }
+    seen
+}
+
+#[track_caller]
+fn check_body(body: Body, text: &str, expected: &str) {
+    let bytes = text.as_bytes();
+    assert_eq!(body_pieces(body, [bytes]), expected, "whole: {text}");
+    assert_eq!(body_pieces(body, bytes.chunks(1)), expected, "byte by byte: {text}");
+    for at in 0..=bytes.len() {
+        let (a, b) = bytes.split_at(at);
+        assert_eq!(body_pieces(body, [a, b]), expected, "cut at {at}: {text}");
+    }
+}
+
+#[test]
+fn bodies_are_read() {
+    check_body(Body::Bytes(0), "GET", "+GET");
+    check_body(Body::Bytes(3), "abcGET", "abc+GET");
+    check_body(Body::Bytes(3), "ab", "ab");
+    check_body(Body::Chunked, "0\r\n\r\nGET", "+GET");
+    check_body(Body::Chunked, "3\r\nabc\r\nA\r\n0123456789\r\n000\r\n\r\n", "abc0123456789+");
+    check_body(Body::Chunked, "1;x=\"y\"\r\na\r\n0 ;z\r\nT: u\r\nV: w\r\n\r\nGET", "a+GET");
+    check_body(Body::Chunked, "1\na\n0\n\nGET", "a+GET");
+    for bad in ["\r\n", "x\r\n", "-1\r\n", "0x1\r\n", "1\r\nab", " 1\r\n", ";\r\n"] {
+        check_body(Body::Chunked, bad, "Length");
+    }
+    check_body(Body::Chunked, "10000001\r\n", "BodyTooLong");
+    check_body(Body::Chunked, "ffffffffffffffffffff\r\n", "BodyTooLong");
+    check_body(Body::Chunked, "2\r\nab\r\n0fffffff\r\n", "BodyTooLong");
+}

@@ -17,6 +17,9 @@ export const SHARDS = process.env.STILLHERE_SHARDS ?? "1";
 /** Timeouts so short that silence is found while a test waits, and long enough for a busy machine. */
 export const IMPATIENT = `heartbeat = "1s"\nsession_timeout = "4s"\n`;
 
+/** The environment of a server: ours, without what we were told about it. */
+const ENVIRONMENT = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("STILLHERE_")));
+
 let namespaces = 0;
 
 /** A process that prints lines. */
@@ -25,7 +28,7 @@ export class Program {
   logs = "";
 
   constructor(command, args, options = {}) {
-    this.process = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], ...options });
+    this.process = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env: ENVIRONMENT, ...options });
     createInterface({ input: this.process.stdout }).on("line", (line) => this.lines.add(line));
     this.process.stderr.on("data", (text) => (this.logs += text));
     this.exited = once(this.process, "exit").then(([code, signal]) => ({ code, signal }));

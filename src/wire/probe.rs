@@ -1,0 +1,163 @@
+//! What fuzzers feed: each takes any bytes, hands them to one decoder, and asserts what must hold
+//! whatever the bytes are. `fuzz/` has a target for each, and the tests replay its corpus.
+
+use super::firebase::{self, Assembler, Incoming, client, frames, longpoll};
+use super::http::{self, Query};
+use super::{Input, ws};
+use crate::data::{Location, Path};
+use crate::json;
+
+/// A decoder's door for fuzzers.
+pub type Probe = fn(&[u8]);
+
+/// All of them, by the names of their targets and corpora.
+pub const ALL: [(&str, Probe); 6] = [
+    ("ws_frame", ws_frame),
+    ("http_head", http_head),
+    ("firebase_message", firebase_message),
+    ("longpoll_segment", longpoll_segment),
+    ("path", path),
+    ("query_string", query_string),
+];
+
+/// WebSocket frames: the first byte says for which side, the second where the rest is cut in two.
+/// Wherever it is cut, the same frames come out; and what is held is no more than what came.
+pub fn ws_frame(bytes: &[u8]) {
+    let &[side, cut, ref bytes @ ..] = bytes else { return };
+    let reader = || if side % 2 == 0 { ws::Reader::for_server() } else { ws::Reader::for_client() };
+    let read = |pieces: &[&[u8]]| {
+        let mut reader = reader();
+        let mut seen = Vec::new();
+        for piece in pieces {
+            let mut piece = piece.to_vec();
+            let mut input = Input::new(&mut piece);
+            loop {
+                match reader.next(&mut input) {
+                    Ok(Some(frame)) => seen.push(format!("{frame:?}")),
+                    Ok(None) => break,
+                    Err(violation) => {
+                        seen.push(violation.as_str().to_owned());
+                        return seen;
+                    }
+                }
+            }
+            assert!(input.is_empty(), "all is taken");
+            assert!(reader.held_bytes() <= 1_024 + 4 * bytes.len(), "room grows with what came");
+            assert_eq!(reader.held_bytes() > 0, reader.is_inside(), "between two frames nothing is held");
+        }
+        seen
+    };
+    let (first, second) = bytes.split_at(usize::from(cut).min(bytes.len()));
+    assert_eq!(read(&[bytes]), read(&[first, second]), "a cut changes nothing");
+}
+
+/// Request heads, in the same way; the first byte says where the rest is cut in two.
+pub fn http_head(bytes: &[u8]) {
+    let Some((cut, bytes)) = bytes.split_first() else { return };
+    let read = |pieces: &[&[u8]]| {
+        let mut reader = http::Reader::default();
+        let mut seen = Vec::new();
+        for piece in pieces {
+            let mut piece = piece.to_vec();
+            let mut input = Input::new(&mut piece);
+            loop {
+                match reader.next(&mut input) {
+                    Ok(Some(head)) => {
+                        let upgrade = http::Upgrade::read(&head);
+                        let connect = firebase::Connect::read(&head);
+                        seen.push(format!("{head:?} {:?} {upgrade:?} {connect:?}", head.body()));
+                    }
+                    Ok(None) => break,
+                    Err(bad) => {
+                        seen.push(bad.as_str().to_owned());
+                        return seen;
+                    }
+                }
+            }
+            assert!(reader.held_bytes() <= 64 + 4 * bytes.len(), "room grows with what came");
+        }
+        seen
+    };
+    let (first, second) = bytes.split_at(usize::from(*cut).min(bytes.len()));
+    assert_eq!(read(&[bytes]), read(&[first, second]), "a cut changes nothing");
+}
+
+/// Text frames, one a line, as a client's and as a server's. Whatever is refused can be answered.
+pub fn firebase_message(bytes: &[u8]) {
+    let mut reader = json::Reader::default();
+    let mut assembler = Assembler::default();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let mut line = line.to_vec();
+        let mut as_server_said = line.clone();
+        let _ = reader.read(&mut as_server_said, |item| client::hear(item).is_some());
+        let mut message = match assembler.push(&mut line) {
+            Ok(frames::Assembled::Frame(text)) => text.to_vec(),
+            Ok(frames::Assembled::Joined(text)) => text,
+            Ok(_) => continue,
+            Err(frames::TooManySegments) => return,
+        };
+        if let Incoming::Refused { number, refusal } = firebase::decode(&mut message, &mut reader) {
+            let mut answer = Vec::new();
+            firebase::refused(&mut answer, number, &refusal);
+            let is_heard = reader.read(&mut answer, |item| match client::hear(item) {
+                Some(client::Heard::Reply { request, status, .. }) => request == number && status != "ok",
+                _ => false,
+            });
+            assert_eq!(is_heard, Ok(true), "a refusal is an answer to its request");
+        }
+    }
+    assert!(assembler.held_bytes() <= 1_024 + 2 * bytes.len(), "room grows with what came");
+}
+
+/// The query strings of polls, one a line, of one session.
+pub fn longpoll_segment(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut segments = longpoll::Segments::default();
+    for line in text.lines() {
+        let query = Query(line);
+        let _ = longpoll::Poll::read(query);
+        for segment in longpoll::segments(query) {
+            let Ok(segment) = segment else { return };
+            if segments.push(segment).is_err() {
+                return;
+            }
+            while let Ok(Some(message)) = segments.next_message() {
+                assert!(message.len() <= bytes.len(), "base64 is longer than what it says");
+            }
+        }
+    }
+    assert!(segments.held_bytes() <= bytes.len(), "only what came is held");
+}
+
+/// Paths. What is one reads back as itself.
+pub fn path(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(path) = Path::parse(text) {
+        assert_eq!(Path::parse(path.as_str()), Ok(path.clone()), "a path reads back as itself");
+        assert_eq!(path.keys().count(), path.depth(), "as many keys as levels");
+    }
+    if let Ok(location) = Location::parse(text) {
+        assert!(location.is_priority || Path::parse(text) == Ok(location.path), "one grammar");
+    }
+}
+
+/// URLs' query strings, and, where a value is JSON, query objects. What is one reads back as itself.
+pub fn query_string(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut reader = json::Reader::default();
+    let query = Query(text);
+    let _ = firebase::namespace(query, text);
+    for (name, raw) in query.pairs() {
+        let _ = query.get(name);
+        let Ok(value) = http::form_decode(raw) else { continue };
+        let mut encoded = Vec::new();
+        http::percent_encode(&mut encoded, &value);
+        let encoded = String::from_utf8(encoded).expect("percent-encoded text is ASCII");
+        assert_eq!(http::form_decode(&encoded).as_deref(), Ok(&*value), "what is encoded comes back");
+        if let Ok(Ok(object)) = reader.read(&mut value.as_bytes().to_vec(), firebase::read_query) {
+            let mut again = Vec::new();
+            firebase::write_query(&mut again, &object);
+            assert_eq!(reader.read(&mut again, firebase::read_query), Ok(Ok(object)), "a query reads back as itself");
+        }
+    }
+}
