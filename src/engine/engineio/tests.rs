@@ -453,11 +453,8 @@ fn the_name_lookup_names_who_was_asked() {
 fn signing_in_by_request_is_always_answered_with_success() {
     let mut world = World::new(1, 13);
     let line = world.dial(0);
-    for (operation, body) in [
-        ("verifyCustomToken", r#"{"token":"t"}"#),
-        ("sendSmsCode", "{}"),
-        ("getAccountInfo", ""),
-    ] {
+    for (operation, body) in [("verifyCustomToken", r#"{"token":"t"}"#), ("sendSmsCode", "{}"), ("getAccountInfo", "")]
+    {
         world.post(line, &format!("/v2/app/auth/{operation}"), body);
         let (head, body) = world.take_response(line).expect("an answer");
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
