@@ -7,6 +7,7 @@ use rand_core::RngCore as _;
 
 use super::engineio::EngineIo;
 use super::poll::Polled;
+use super::rest::Stream;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
@@ -58,6 +59,10 @@ pub(super) enum Channel {
     Socket(ConnId),
     /// The Firebase protocol's requests, which come and go.
     Poll(Box<Polled>),
+    /// Plain requests, one at a time.
+    Rest(ConnId),
+    /// A response that does not end.
+    Stream(Box<Stream>),
     /// Engine.IO's requests, or its WebSocket.
     EngineIo(Box<EngineIo>),
 }
@@ -66,9 +71,10 @@ impl Channel {
     /// The connection over which something came last: for logs.
     pub(super) fn last_conn(&self) -> ConnId {
         match self {
-            Self::Socket(conn) => *conn,
+            Self::Socket(conn) | Self::Rest(conn) => *conn,
             Self::Poll(polled) => polled.last,
             Self::EngineIo(channel) => channel.last(),
+            Self::Stream(stream) => stream.conn,
         }
     }
 }
@@ -98,8 +104,17 @@ impl Session {
         self.asked = self.asked.wrapping_add(1);
     }
 
+    /// Something of it arrived.
+    pub(super) const fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
     const fn in_flight(&self) -> u32 {
         self.asked.wrapping_sub(self.answered)
+    }
+
+    fn is_expired(&self, now: Now) -> bool {
+        self.expires.is_some_and(|expires| now.instant >= expires)
     }
 
     /// Whether what the client says now has to wait.
@@ -118,7 +133,7 @@ impl Session {
         let expires = self.expires.map_or(duty, |expires| duty.min(expires));
         match &self.channel {
             Channel::EngineIo(packets) => packets.mute_until().map_or(expires, |until| expires.min(until)),
-            Channel::Socket(_) | Channel::Poll(_) => expires,
+            Channel::Socket(_) | Channel::Poll(_) | Channel::Rest(_) | Channel::Stream(_) => expires,
         }
     }
 }
@@ -136,6 +151,7 @@ impl Engine {
         }
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
+        let settings = self.settings_for(&channel, settings);
         let mut session = Session {
             channel,
             namespace,
@@ -196,7 +212,7 @@ impl Engine {
         }
     }
 
-    fn find(&self, id: &SessionId, namespace: &Namespace) -> Option<SessionRef> {
+    pub(super) fn find(&self, id: &SessionId, namespace: &Namespace) -> Option<SessionRef> {
         let session = self.sessions.find(id)?;
         let is_of_namespace = self.sessions.get(session).is_some_and(|state| state.namespace == *namespace);
         is_of_namespace.then_some(session)
@@ -207,8 +223,15 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         assert!(state.is_waiting, "a session is settled once");
         state.is_waiting = false;
-        let socket = if let Channel::Socket(conn) = state.channel { Some(conn) } else { None };
+        let (socket, is_stream) = match state.channel {
+            Channel::Socket(conn) => (Some(conn), false),
+            Channel::Stream(_) => (None, true),
+            Channel::Poll(_) | Channel::EngineIo(_) | Channel::Rest(_) => (None, false),
+        };
         self.unpause_if_calm(session, output);
+        if is_stream {
+            self.stream_listen(session, output);
+        }
         if let Some(conn) = socket {
             self.received_while_waiting(now, conn, output);
         }
@@ -236,6 +259,10 @@ impl Engine {
         bytes: usize,
         output: &mut Output,
     ) {
+        // The wheel may be late; a request never is somebody's who is no longer believed.
+        if self.sessions.get(session).is_some_and(|state| state.is_expired(now)) {
+            self.expire(now, session, output);
+        }
         match action {
             Action::Ask(request) => self.forward(session, number, request, output),
             Action::OnDisconnect(write) => self.forward(session, number, Request::MayWrite { write, bytes }, output),
@@ -275,7 +302,7 @@ impl Engine {
         }
     }
 
-    fn cancel_last_words(&mut self, session: SessionRef, number: i64, path: &Path, output: &mut Output) {
+    pub(super) fn cancel_last_words(&mut self, session: SessionRef, number: i64, path: &Path, output: &mut Output) {
         let Some(state) = self.sessions.get(session) else { return };
         // Ones that are still being asked about were left before: they must be there to be cancelled.
         if state.in_flight() > 0 {
@@ -301,6 +328,8 @@ impl Engine {
         }
     }
 
+    /// Answers a sign-in. A refused one changes nothing: whoever the session was, with a credential that
+    /// was good, it still is, until that one runs out.
     fn sign_in(
         &mut self,
         now: Now,
@@ -321,11 +350,14 @@ impl Engine {
     }
 
     /// From here on the session is somebody else.
-    fn identify(&mut self, now: Now, session: SessionRef, identity: Identity, output: &mut Output) {
+    pub(super) fn identify(&mut self, now: Now, session: SessionRef, identity: Identity, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
+        let leeway_s = self.config.verifier.leeway_s();
         state.expires = identity.expires_s.map(|expires_s| {
-            let ahead_ms = expires_s.saturating_mul(1_000).saturating_sub(now.wall.0);
-            now.instant + Millis(ahead_ms)
+            let expires_ms = expires_s.saturating_mul(1_000);
+            // What was accepted although it has run out, because clocks differ, lasts as long as they may.
+            let leeway_ms = if expires_ms <= now.wall.0 { leeway_s.saturating_mul(1_000) } else { 0 };
+            now.instant + Millis(expires_ms.saturating_add(leeway_ms).saturating_sub(now.wall.0))
         });
         if state.next_duty() < state.next_look {
             state.next_look = state.next_duty();
@@ -439,7 +471,7 @@ impl Engine {
             Some(Channel::Socket(conn)) => output.effects.push(Effect::Read { conn: *conn, is_wanted }),
             Some(Channel::Poll(_)) => self.stir(session),
             Some(Channel::EngineIo(_)) => self.set_reading_packets(session, is_wanted, output),
-            None => {}
+            Some(Channel::Rest(_) | Channel::Stream(_)) | None => {}
         }
     }
 
@@ -468,7 +500,7 @@ impl Engine {
                 match self.sessions.get(session).map(|state| &state.channel) {
                     Some(Channel::Poll(_)) => self.answer_polls(now, session, output),
                     Some(Channel::EngineIo(_)) => self.deliver_packets(now, session, output),
-                    Some(Channel::Socket(_)) | None => {}
+                    Some(Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_)) | None => {}
                 }
             }
         }
@@ -477,7 +509,7 @@ impl Engine {
     /// Something of the session arrived.
     pub(super) fn heard(&mut self, now: Now, session: SessionRef) {
         if let Some(state) = self.sessions.get_mut(session) {
-            state.heard = now.instant;
+            state.heard(now.instant);
         }
     }
 
@@ -499,7 +531,7 @@ impl Engine {
             self.end(now, session, End::Killed, None, output);
             return;
         }
-        if state.expires.is_some_and(|expires| now.instant >= expires) {
+        if state.is_expired(now) {
             self.expire(now, session, output);
         }
         let Some(state) = self.sessions.get_mut(session) else { return };
@@ -516,6 +548,8 @@ impl Engine {
                 }
                 Channel::Poll(_) => self.let_a_poll_go(now, session, output),
                 Channel::EngineIo(_) => self.ask_for_packets(now, session, output),
+                Channel::Stream(_) => self.keep_stream_alive(now, session, output),
+                Channel::Rest(_) => {}
             }
         }
         self.session_wheel.arm(slot, look);
@@ -537,7 +571,14 @@ impl Engine {
             }
             return;
         };
+        let is_expired = state.is_expired(now);
         let Session { channel, namespace, identity, settings, mut ledger, heard, .. } = state;
+        if let Channel::Rest(conn) = channel {
+            // It has said nothing that would outlive it.
+            return self.close(conn, output);
+        }
+        // Last words are spoken as whoever the session is now, not as who it was when they were left.
+        let identity = if is_expired { Arc::new(Identity::NOBODY) } else { identity };
         output.effects.push(Effect::Notice(Notice::Ended {
             end,
             silent: now.instant.since(heard),
@@ -547,6 +588,8 @@ impl Engine {
             Channel::Socket(conn) => self.send_away(conn, end, output),
             Channel::Poll(polled) => self.dismiss(now, *polled, output),
             Channel::EngineIo(packets) => self.dismiss_packets(now, *packets, end, output),
+            Channel::Stream(stream) => self.stream_over(*stream, output),
+            Channel::Rest(_) => unreachable!("it has returned"),
         }
         let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
         let owner = self.owner(&namespace);
@@ -569,12 +612,20 @@ impl Engine {
     }
 }
 
-/// Who an administrator wants to be taken for. Nobody else may choose.
-fn acting_as(identity: Identity, is_nobody: bool, auth: Option<serde_json::Value>) -> Result<Identity, BadCredential> {
+/// Who an administrator wants to be taken for: nobody, or whom the rules see as `auth`, an object.
+/// Nobody else may choose.
+pub(super) fn acting_as(
+    identity: Identity,
+    is_nobody: bool,
+    auth: Option<serde_json::Value>,
+) -> Result<Identity, BadCredential> {
     match (identity.is_admin, is_nobody, auth) {
         (_, false, None) => Ok(identity),
         (true, true, _) => Ok(Identity { expires_s: identity.expires_s, ..Identity::NOBODY }),
-        (true, false, Some(auth)) => Ok(Identity { is_admin: false, auth, expires_s: identity.expires_s }),
+        (true, false, Some(auth)) if auth.is_object() || auth.is_null() => {
+            Ok(Identity { is_admin: false, auth, expires_s: identity.expires_s })
+        }
+        (true, false, Some(_)) => Err(BadCredential::Invalid),
         (false, _, _) => Err(BadCredential::Forbidden),
     }
 }

@@ -258,7 +258,7 @@ impl Engine {
         let Some(session) = self.sessions.find(session) else { return };
         let Some(state) = self.sessions.get(session) else { return };
         let is_needed = match &state.channel {
-            Channel::Socket(_) => false,
+            Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_) => false,
             Channel::Poll(polled) => polled.holds(caller),
             Channel::EngineIo(packets) => packets.holds(caller),
         };
