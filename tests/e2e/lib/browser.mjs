@@ -78,13 +78,13 @@ export class Site {
   }
 }
 
-/** A page with an app, a program as printed, and `window.client`: a companion, or with no program a client. */
-export function page({ family, url, program, isLongPolling = false }) {
+/** A page with an app, a program as printed, and `window.client`: a companion, or with no program a client. `before` runs first. */
+export function page({ family, url, program, before = "" }) {
   const address = JSON.stringify(url);
-  const head = `<!doctype html><meta charset="utf-8"><title>page</title>`;
+  const head = `<!doctype html><meta charset="utf-8"><title>page</title><script>${before}</script>`;
   if (family === "modular") {
     const start = `import { initializeApp } from "firebase/app"; import * as m from "firebase/database";
-      ${isLongPolling ? "m.forceLongPolling();" : ""} initializeApp({ databaseURL: ${address} });`;
+      initializeApp({ databaseURL: ${address} });`;
     const end = program
       ? `import * as m from "firebase/database"; import { ofModular } from "/lib/companion.mjs"; window.client = ofModular(m);`
       : `import * as app from "firebase/app"; import * as m from "firebase/database";
@@ -98,7 +98,7 @@ export function page({ family, url, program, isLongPolling = false }) {
     ? `import { ofNamespaced } from "/lib/companion.mjs"; window.client = ofNamespaced(firebase);`
     : `import { namespaced } from "/lib/facade.mjs"; window.client = namespaced(firebase, ${address}, "test");`;
   return `${head}${SCRIPTS[family].map((src) => `<script src="${src}"></script>`).join("")}
-    <script>${isLongPolling ? "firebase.database.INTERNAL.forceLongPolling();" : ""} firebase.initializeApp({ databaseURL: ${address} });</script>
+    <script>firebase.initializeApp({ databaseURL: ${address} });</script>
     <script>${program ? text(family, program) : ""}</script>
     <script type="module">${end}</script>`;
 }
