@@ -205,9 +205,10 @@ impl Model<'_> {
                 (target, Value::Text(name)) if matches!(index.kind, Kind::Text(_)) => self.member(target, &name)?,
                 (Value::Null, Value::Text(_) | Value::Number(_)) => Value::Null,
                 (Value::Claims(Json::Array(list)), Value::Number(number)) => {
-                    list.get(number as usize).map_or(Value::Null, claims)
+                    let is_index = number >= 0.0 && number.fract() == 0.0;
+                    list.get(number as usize).filter(|_| is_index).map_or(Value::Null, claims)
                 }
-                (Value::Claims(Json::Array(_)), Value::Text(_)) => Value::Null,
+                (Value::Claims(Json::Array(_)), _) => return Err(Failed),
                 (Value::Claims(object), Value::Text(name)) => object.get(&name).map_or(Value::Null, claims),
                 (Value::Claims(object), Value::Number(number)) => object.get(show(number)).map_or(Value::Null, claims),
                 _ => return Err(Failed),

@@ -252,7 +252,10 @@ fn claims_are_read_at_any_depth() {
     check_expression("auth.none.of.that == null && auth['no' + 'ne'] == null", "true");
     check_expression("auth.token.org.tier == 'gold' && auth['token']['or' + 'g'].tier == 'gold'", "true");
     check_expression("auth.token.roles[0] == 'a' && auth.token.roles[1] == 'b' && auth.token.roles[2] == null", "true");
+    check_expression("auth.token.roles[0.5] == null && auth.token.roles[-1] == null && auth.list[1/0] == null", "true");
     check_expression("auth.token.roles['0'] == 'a'", "error");
+    check_expression("auth.token.roles['' + '0'] == 'a'", "error");
+    check_expression("auth.token.roles.length == 2", "error");
     check_expression("auth.token[10] == 'ten' && auth.token['1' + '0'] == 'ten'", "true");
     check_expression("auth.uid.length == 2 && auth.token.org.length == 7 && auth.token.length == null", "true");
     check_expression("auth.none.length == null", "error");
