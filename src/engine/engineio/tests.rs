@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use crate::base::Millis;
 use crate::engine::{Hangup, Input, LateLastWords, Notice, Settings};
 use crate::op::End;
