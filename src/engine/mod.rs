@@ -254,6 +254,7 @@ impl Engine {
                 }
             }
             Message::Supersede { old, new, namespace } => self.supersede(now, old, new, &namespace, output),
+            Message::Settle { session } => self.send(session.home, Message::Settled { session }, output),
             Message::Settled { session } => self.go_on(now, session, output),
             Message::Introduce { owner } => self.introduce_all(owner, output),
             Message::Leave(leave) => self.leave_with_stream(*leave, output),

@@ -43,7 +43,7 @@ impl Engine {
 
     /// Ends a session's listens and performs its last words, in order, each once.
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
-        let Over { session, namespace, identity, words, end, heard, is_yielding, waiting } = over;
+        let Over { session, namespace, identity, words, end, heard, is_yielding } = over;
         self.journal.write(|| {
             let (identity, words_count) = (identity.clone(), words.len());
             Record::Over { now, session, end, identity, words_count }
@@ -69,9 +69,6 @@ impl Engine {
         }
         output.effects.push(Effect::Notice(Notice::LastWords { end, spoken, yielded, denied }));
         self.tell_homes(told, output);
-        if let Some(waiting) = waiting {
-            self.send(waiting.home, Message::Settled { session: waiting }, output);
-        }
     }
 
     /// Puts other rules in place. The listens that they no longer allow end when their homes have said

@@ -588,7 +588,7 @@ impl Engine {
     /// any.
     pub(super) fn rest_go_on(&mut self, now: Now, output: &mut Output) -> bool {
         if let Some(session) = self.desk.over.pop_front() {
-            self.end(now, session, End::Closed, None, output);
+            self.end(now, session, End::Closed, output);
             return true;
         }
         let Some(conn) = self.desk.answered.pop_front() else { return false };

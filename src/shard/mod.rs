@@ -230,14 +230,14 @@ impl Shard {
         word.places().iter().for_each(|place| self.stamps.hold(place));
     }
 
+    /// Whether the rules must be asked anew before this listener hears something.
+    fn is_conditional(&self, identity: &Identity, path: &Path) -> bool {
+        !identity.is_admin && self.rules.read_depends_on_data(path)
+    }
+
     fn may_read(&self, now: Now, identity: &Identity, path: &Path, query: &Query) -> bool {
         let ask = Ask { root: &self.root, identity, now: now.wall };
         identity.is_admin || self.rules.may_read(&ask, path, query).is_allowed()
-    }
-
-    /// Whether a listen must be allowed anew before each thing that it hears.
-    fn is_conditional(&self, identity: &Identity, path: &Path) -> bool {
-        !identity.is_admin && self.rules.read_depends_on_data(path)
     }
 
     fn get(&self, now: Now, asker: &Asker, path: &Path, query: &Query) -> Result<Node, Refusal> {

@@ -23,12 +23,12 @@ impl History {
     pub(super) fn act(&mut self) {
         let roll = self.dice.below(1_000);
         match roll {
-            0..=79 => self.somebody_joins(),
-            80..=139 => self.somebody_leaves(),
+            0..=99 => self.somebody_joins(),
+            100..=139 => self.somebody_leaves(),
             140..=189 => self.time_passes(),
             190..=204 => self.somebody_freezes(),
             205..=214 if self.plan.changes_law => {
-                let law = *self.dice.pick(&Law::ALL);
+                let law = Law::roll(&mut self.dice);
                 self.legislate(law);
             }
             215..=217 => self.somebody_is_hasty(),
@@ -59,7 +59,26 @@ impl History {
         }
         let (database, shard) = (self.dice.index(self.plan.databases), self.dice.index(4));
         let replaces = self.dice.percent(50).then(|| self.earlier(database)).flatten();
-        self.join(database, shard, replaces);
+        let actor = self.join(database, shard, replaces);
+        if self.dice.percent(self.plan.signs_in) {
+            let who = if self.dice.percent(70) { Who::User } else { Who::Admin };
+            self.sign_in(actor, who);
+        }
+    }
+
+    /// Something to begin with: rooms with something in them, most of them open.
+    pub(super) fn furnish(&mut self, watcher: usize) {
+        for room in &ROOMS[..3] {
+            for key in KEYS {
+                if self.dice.percent(50) {
+                    let value = self.value(1);
+                    self.set_at(watcher, &format!("{room}/{key}"), &value);
+                }
+            }
+            if self.dice.percent(80) {
+                self.set_at(watcher, &format!("open/{room}"), &json!(true));
+            }
+        }
     }
 
     /// An earlier session to be replaced: usually one of the same database, which ends it.
@@ -163,7 +182,11 @@ impl History {
 
     /// A path of up to so many keys.
     fn path(&mut self, depth_max: usize) -> String {
-        let depth = if depth_max == 0 || self.dice.percent(3) { 0 } else { 1 + self.dice.index(depth_max) };
+        let depth = match self.dice.below(100) {
+            0..=2 => 0,
+            3..=39 => depth_max.min(2),
+            _ => depth_max.min(1 + self.dice.index(3)),
+        };
         let mut path = String::new();
         for level in 0..depth {
             let room = if self.dice.percent(95) { *self.dice.pick(&ROOMS[..3]) } else { ROOMS[3] };
@@ -228,15 +251,18 @@ impl History {
     fn set(&mut self, actor: usize) {
         let path = self.path(3);
         let value = self.value(2);
-        let write = set_of(&path, &value);
+        self.set_at(actor, &path, &value);
+    }
+
+    fn set_at(&mut self, actor: usize, path: &str, value: &Json) {
+        let write = set_of(path, value);
         self.ask(actor, "p", &json!({"p": format!("/{path}"), "d": value}), Op::Write { write, if_hash: None });
     }
 
     fn set_priority(&mut self, actor: usize) {
         let path = format!("{}/.priority", self.path(3));
         let value = self.priority();
-        let write = set_of(&path, &value);
-        self.ask(actor, "p", &json!({"p": format!("/{path}"), "d": value}), Op::Write { write, if_hash: None });
+        self.set_at(actor, &path, &value);
     }
 
     /// Places of a merge, none above another.
@@ -350,7 +376,8 @@ impl History {
     fn listen_somewhere(&mut self, actor: usize) {
         let memories = &self.actors[actor].memories;
         let (path, want) = if memories.is_empty() || self.dice.percent(60) {
-            (self.path(2), self.want())
+            let depth_max = *self.dice.pick(&[0, 1, 1, 1, 2]);
+            (self.path(depth_max), self.want())
         } else {
             let (path, want, _) = self.dice.pick(memories);
             (path.clone(), want.clone())
@@ -401,8 +428,7 @@ impl History {
     fn open_a_room(&mut self, actor: usize) {
         let path = format!("open/{}", self.dice.pick(&ROOMS[..3]));
         let value = json!(self.dice.percent(60));
-        let write = set_of(&path, &value);
-        self.ask(actor, "p", &json!({"p": format!("/{path}"), "d": value}), Op::Write { write, if_hash: None });
+        self.set_at(actor, &path, &value);
     }
 }
 

@@ -73,6 +73,8 @@ pub(super) struct Plan {
     settings: Vec<Settings>,
     pub(super) law: Law,
     steps: u64,
+    /// Of a hundred clients, how many sign in at once.
+    pub(super) signs_in: u64,
     pub(super) actors_max: usize,
     /// Of a hundred steps, after how many everything comes to rest.
     calm: u64,
@@ -117,8 +119,9 @@ impl Plan {
             shards: u8::try_from(1 + dice.below(4)).expect("up to four"),
             databases: 1 + dice.index(NAMES.len()),
             settings,
-            law: *dice.pick(&Law::ALL),
-            steps: 20 + dice.below(120),
+            law: Law::roll(dice),
+            steps: 20 + dice.below(160),
+            signs_in: *dice.pick(&[0, 50, 90]),
             actors_max: 2 + dice.index(7),
             calm: *dice.pick(&[0, 5, 20, 100]),
             is_slow: dice.percent(60),
@@ -167,6 +170,9 @@ impl History {
         self.actors[watcher].is_watcher = true;
         self.sign_in(watcher, Who::Admin);
         self.listen(watcher, "", &Want::default());
+        if self.dice.percent(80) {
+            self.furnish(watcher);
+        }
     }
 
     fn play(&mut self) {
@@ -758,7 +764,8 @@ impl History {
 
     /// Goes, in one of all the ways there are.
     pub(super) fn leave(&mut self, actor: usize) {
-        let way = self.dice.below(6);
+        // Mostly without a word.
+        let way = self.dice.below(8);
         self.note(|_, text| write!(text, "{actor} leaves by way {way}"));
         let one = &mut self.actors[actor];
         let client = one.client;
@@ -774,11 +781,11 @@ impl History {
                 one.ends.push(End::Dropped);
                 self.world.hang_up(client, Hangup::Broken);
             }
-            3 => {
+            3..=5 => {
                 one.is_unplugged = true;
                 self.world.unplug(client);
             }
-            4 => {
+            6 => {
                 one.has_said_goodbye = true;
                 one.ends.push(End::Killed);
                 // A binary frame.

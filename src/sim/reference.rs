@@ -3,6 +3,7 @@
 
 use serde_json::Value as Json;
 
+use super::history::Dice;
 use super::tree::{Tree, Want, below, join, keys, priority};
 use crate::base::limits::LAST_WORDS_MAX;
 use crate::base::{Instant, Now};
@@ -29,7 +30,14 @@ pub(super) enum Law {
 }
 
 impl Law {
-    pub(super) const ALL: [Self; 4] = [Self::Open, Self::Locked, Self::Rooms, Self::Signed];
+    pub(super) fn roll(dice: &mut Dice) -> Self {
+        match dice.below(10) {
+            0..=2 => Self::Open,
+            3 => Self::Locked,
+            4..=7 => Self::Rooms,
+            _ => Self::Signed,
+        }
+    }
 
     pub(super) const fn text(self) -> &'static str {
         match self {
