@@ -54,6 +54,9 @@ pub const LAST_WORDS_BYTES_MAX: usize = 1024 * 1024;
 pub const REQUESTS_IN_FLIGHT_MAX: u32 = 1_024;
 /// Bytes that may wait to be sent to one client before it is disconnected as too slow.
 pub const SEND_BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes to be sent that one turn may bring up; what is left of its work goes on in the next one. One message
+/// may go beyond it.
+pub const OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Connections of one engine: slots are `u32`, and the wheel reserves none.
 pub const CONNECTIONS_MAX: u32 = 1 << 24;
 /// Time from accept to a complete request head.

@@ -35,7 +35,7 @@ pub use journal::{Record, Stats};
 pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
 pub use visit::{Caller, Errand, Response, Visit};
 
-use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX};
+use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX, OUTPUT_BYTES_MAX};
 use crate::base::{ConnId, Hashing, Instant, Map, Now, SessionRef, ShardId};
 use crate::json;
 use crate::op::Namespace;
@@ -139,7 +139,7 @@ impl Engine {
             Input::Bytes { conn, bytes } => self.received(now, conn, bytes, output),
             Input::Closed { conn, how } => self.hung_up(now, conn, how, output),
             Input::Backlog { conn, bytes } => self.backlog(now, conn, bytes, output),
-            Input::Forwarded { from: _, message } => self.deliver(now, message, output),
+            Input::Forwarded { from: _, message } => self.inner.push_back(message),
             Input::Tick => self.tick(now, output),
             Input::Rules(rules) => self.set_rules(rules, output),
             Input::Verifier(verifier) => self.config.verifier = verifier,
@@ -149,6 +149,9 @@ impl Engine {
             }
         }
         self.settle(now, output);
+        if self.drain.is_silent {
+            self.drain(now, output);
+        }
         self.serve_stirred(now, output);
     }
 
@@ -166,7 +169,8 @@ impl Engine {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let is_draining = self.drain.is_on && !self.drain.is_silent;
-        is_draining || self.session_wheel.is_behind() || self.conn_wheel.is_behind() || self.has_pieces()
+        let is_behind = self.session_wheel.is_behind() || self.conn_wheel.is_behind();
+        is_draining || is_behind || !self.inner.is_empty() || self.has_pieces()
     }
 
     /// How many sessions live here.
@@ -194,11 +198,17 @@ impl Engine {
         self.journal.take()
     }
 
-    /// Says to itself what it has to say, until nothing is left.
+    /// Says to itself what it has to say, until nothing is left or the turn has brought up enough to be
+    /// sent: a few short requests may have very long answers.
     fn settle(&mut self, now: Now, output: &mut Output) {
         loop {
-            while let Some(message) = self.inner.pop_front() {
+            while output.bytes.len() < OUTPUT_BYTES_MAX
+                && let Some(message) = self.inner.pop_front()
+            {
                 self.deliver(now, message, output);
+            }
+            if !self.inner.is_empty() {
+                break;
             }
             if !self.rest_go_on(now, output) {
                 break;
@@ -290,8 +300,10 @@ impl Engine {
         let is_alone = self.drain.is_silent && self.drain.silent_peers + 1 >= self.config.shards;
         if is_alone && !self.drain.is_done {
             self.settle(now, output);
-            self.drain.is_done = true;
-            output.effects.push(Effect::Drained);
+            if self.inner.is_empty() {
+                self.drain.is_done = true;
+                output.effects.push(Effect::Drained);
+            }
         }
     }
 

@@ -23,9 +23,11 @@ impl std::fmt::Debug for Reader {
 impl Reader {
     /// Reads one JSON value and hands it to `use_it`. The text is destroyed.
     ///
+    /// Half of a surrogate pair, which JavaScript's strings may hold and write as an escape, becomes U+FFFD.
     /// Numbers with a fraction or an exponent, and integers outside of 64 bits, become doubles.
     /// A double that is not finite is refused, like everything else that is not JSON.
     pub fn read<R>(&mut self, text: &mut [u8], use_it: impl FnOnce(Item<'_>) -> R) -> Result<R, NotJson> {
+        mend_halves(text);
         let mut tape = Tape(std::mem::take(&mut self.tape)).reset();
         let outcome = simd_json::fill_tape(text, &mut self.buffers, &mut tape);
         let answer = match outcome {
@@ -35,6 +37,36 @@ impl Reader {
         self.tape = tape.reset().0;
         answer
     }
+}
+
+/// Bytes of an escape like `\ud83d`.
+const UNIT_BYTES: usize = 6;
+
+/// Turns each escaped half of a surrogate pair into an escaped U+FFFD: a client that wrote one would be sent
+/// away for broken JSON, come back, and write it again.
+fn mend_halves(text: &mut [u8]) {
+    let mut at = 0;
+    while let Some(distance) = memchr::memchr(b'\\', &text[at..]) {
+        at += distance;
+        at += match (escaped_unit(&text[at..]), escaped_unit(text.get(at + UNIT_BYTES..).unwrap_or_default())) {
+            (None, _) => 2,
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 2 * UNIT_BYTES,
+            (Some(0xd800..=0xdfff), _) => {
+                text[at..at + UNIT_BYTES].copy_from_slice(b"\\ufffd");
+                UNIT_BYTES
+            }
+            (Some(_), _) => UNIT_BYTES,
+        };
+        at = at.min(text.len());
+    }
+}
+
+/// The code unit that is escaped at the start of `text`, if one is.
+fn escaped_unit(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(b"\\u")?.get(..4)?;
+    let digits = std::str::from_utf8(digits).ok()?;
+    // `from_str_radix` alone would take a sign.
+    digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
 }
 
 /// One JSON value, borrowed from the text it was read from.

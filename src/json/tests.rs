@@ -43,7 +43,7 @@ fn values_are_read() {
 
 #[test]
 fn what_is_not_json_is_refused() {
-    for text in ["", " ", "{", "[1,]", "{\"a\" 1}", "nul", "1e999", "\"\\ud800\"", "\"\u{1}\"", "1 2", "'a'"] {
+    for text in ["", " ", "{", "[1,]", "{\"a\" 1}", "nul", "1e999", "\"\u{1}\"", "1 2", "'a'"] {
         check(text, None);
     }
     let mut bytes = b"\"\xff\"".to_vec();
@@ -89,4 +89,25 @@ fn numbers_print_as_javascript_prints_them() {
         number(&mut out, value);
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
+}
+
+#[test]
+fn half_a_pair_becomes_a_replacement() {
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let mut bytes = format!("\"{text}\"").into_bytes();
+        let got = Reader::default().read(&mut bytes, |item| item.as_text().map(str::to_owned));
+        assert_eq!(got, Ok(Some(expected.to_owned())), "{text}");
+    }
+    check(r"a\ud83d", "a\u{fffd}");
+    check(r"\udc35b", "\u{fffd}b");
+    check(r"\ud83d\udc35", "🐵");
+    check(r"\uD83D\uDC35", "🐵");
+    check(r"\ud83d\ud83d\udc35", "\u{fffd}🐵");
+    check(r"\udc35\ud83d", "\u{fffd}\u{fffd}");
+    check(r"\ud83d\u0041", "\u{fffd}A");
+    check(r"\ud83d\n", "\u{fffd}\n");
+    check(r"\\ud83d", r"\ud83d");
+    check(r"\\\ud83d", "\\\u{fffd}");
+    check(r"\u00e9\\", "é\\");
 }

@@ -108,6 +108,14 @@ for (const family of FAMILIES) {
       }
     });
 
+    test("half a character is replaced, and its writer goes on", async (t) => {
+      const [writer, reader] = await pair(t);
+      await soon("the acknowledgement", writer.ref("x").set({ text: "a\ud83d", other: "\udc35b" }));
+      assert.deepEqual((await reader.ref("x").get()).val(), { text: "a\ufffd", other: "\ufffdb" });
+      await soon("the next one", writer.ref("y").set("whole \ud83d\udc35"));
+      assert.equal((await reader.ref("y").get()).val(), "whole 🐵");
+    });
+
     test("arrays are lists where they are dense, and maps where they are not", async (t) => {
       const [writer, reader] = await pair(t);
       await writer.ref("list").set(["a", "b", "c"]);
