@@ -118,6 +118,11 @@ impl Listens {
         Self { hashing: hashing.clone(), places: BTreeMap::new(), by_session: hashing.map() }
     }
 
+    /// How many there are, and at how many places.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.by_session.values().map(|member| member.held.len()).sum(), self.places.len())
+    }
+
     /// Adds a listen and returns what it sees first. A listen of the same session with the same path
     /// and tag is replaced.
     pub(super) fn add(&mut self, wish: &Wish<'_>, node: &Node) -> Result<Node, Refusal> {

@@ -97,6 +97,7 @@ impl Shard {
                 .write(now, asker, &write, if_hash.as_deref(), told)
                 .map(|()| Outcome::Done)
                 .map_err(|refused| refused.refusal),
+            Request::Exchange { write, if_hash } => self.exchange(now, asker, &write, if_hash.as_deref(), told),
             Request::Get { path, query } => self.get(now, asker, &path, &query).map(Outcome::Value),
             Request::Listen { path, query, tag, hash } => {
                 self.listen(now, asker, Listen { path, query, tag, hash }, told)
@@ -114,6 +115,31 @@ impl Shard {
             Request::Cancel { path } => Ok(Outcome::Cancel { path }),
         };
         done.unwrap_or_else(Outcome::Refused)
+    }
+
+    fn exchange(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        write: &Write,
+        if_hash: Option<&str>,
+        told: &mut Vec<Told>,
+    ) -> Result<Outcome, Refusal> {
+        let done = self.write(now, asker, write, if_hash, told);
+        let standing = self.root.at(write.path().as_str()).clone();
+        match done.map_err(|refused| refused.refusal) {
+            Ok(()) => Ok(Outcome::Value(standing)),
+            Err(Refusal::Stale) if self.may_read(now, &asker.identity, write.path(), &Query::ALL) => {
+                Ok(Outcome::Mismatch(standing))
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The text of the rules.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Ruleset> {
+        &self.rules
     }
 
     /// Performs one last word of `session`. With `heard`, the session ended in silence after that
@@ -183,6 +209,18 @@ impl Shard {
         }
     }
 
+    /// How many listens there are, and to how many locations.
+    #[must_use]
+    pub fn listens_count(&self) -> (usize, usize) {
+        self.listens.count()
+    }
+
+    /// How many places last words wait for, with all above them.
+    #[must_use]
+    pub const fn held_count(&self) -> usize {
+        self.stamps.len()
+    }
+
     /// Puts other rules in place. The engine then has every session [rechecked](Self::recheck).
     pub fn set_rules(&mut self, rules: Arc<Ruleset>) {
         self.rules = rules;
@@ -192,14 +230,14 @@ impl Shard {
         word.places().iter().for_each(|place| self.stamps.hold(place));
     }
 
+    /// Whether the rules must be asked anew before this listener hears something.
+    fn is_conditional(&self, identity: &Identity, path: &Path) -> bool {
+        !identity.is_admin && self.rules.read_depends_on_data(path)
+    }
+
     fn may_read(&self, now: Now, identity: &Identity, path: &Path, query: &Query) -> bool {
         let ask = Ask { root: &self.root, identity, now: now.wall };
         identity.is_admin || self.rules.may_read(&ask, path, query).is_allowed()
-    }
-
-    /// Whether a listen must be allowed anew before each thing that it hears.
-    fn is_conditional(&self, identity: &Identity, path: &Path) -> bool {
-        !identity.is_admin && self.rules.read_depends_on_data(path)
     }
 
     fn get(&self, now: Now, asker: &Asker, path: &Path, query: &Query) -> Result<Node, Refusal> {

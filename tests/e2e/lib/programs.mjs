@@ -6,6 +6,8 @@ import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { randomBytes } from "node:crypto";
 
+import { WILDDOGS, wilddogProgram } from "./wilddog.mjs";
+
 const require = createRequire(import.meta.url);
 const HERE = new URL("..", import.meta.url);
 
@@ -20,6 +22,7 @@ export function text(family, parts) {
 
 /** Runs a program in this process with the default app at `url`; gives a client on the same connection. */
 export async function program({ family, url, program: parts }) {
+  if (WILDDOGS.includes(family)) return wilddogProgram({ family, url, program: parts });
   if (family === "modular") {
     const { initializeApp } = await import("firebase/app");
     const m = await import("firebase/database");
