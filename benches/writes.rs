@@ -128,6 +128,7 @@ impl Core {
             namespaces: BTreeMap::new(),
             is_restricted: false,
             rules: Arc::new(Ruleset::parse(rules, Dialect::Both).expect("they are right")),
+            dialect: Dialect::Both,
             verifier: Arc::new(Verifier::new(auth).expect("it is right")),
         };
         let mut core = Self { engine: Engine::new(config, now()), output: Output::default() };
