@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use stillhere::auth::Verifier;
+use stillhere::auth::{AuthConfig, Verifier};
 use stillhere::base::{ConnId, Instant, Millis, Now, ShardId, WallMillis};
 use stillhere::engine::{Config, Effect, Engine, Hangup, Input, Output, Settings};
 use stillhere::rules::{Dialect, Ruleset};
@@ -74,7 +74,7 @@ impl Inside {
             is_restricted: false,
             rules: Arc::new(Ruleset::open()),
             dialect: Dialect::Both,
-            verifier: Arc::new(Verifier::default()),
+            verifier: Arc::new(Verifier::new(AuthConfig::default()).expect("nothing in it could be wrong")),
         };
         let engine = Engine::new(config, time(wall_start_ms, clock::now()));
         Self {

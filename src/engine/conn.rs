@@ -218,7 +218,7 @@ impl Engine {
         bytes: &mut Bytes<'_>,
         output: &mut Output,
     ) -> Next {
-        if !http.dialogue.awaits_head() {
+        if !http.dialogue.wants_head() {
             *self.link(conn) = Link::Http(http);
             return self.rest_received(now, conn, bytes, output);
         }

@@ -199,7 +199,6 @@ impl Compiler<'_> {
         let unknown = || Mistake::new(at, format!("No such method/property '{name}'."));
         match typed.kind {
             Type::Snapshot if self.snapshot_method(name).is_some() => Ok(Typed::odd(Type::Method)),
-            Type::Snapshot => Err(unknown()),
             Type::Text | Type::Value if name == "length" => {
                 Ok(Typed::term(Type::Number, eval::fold_term(Term::Length(Box::new(typed.into_term())))))
             }
@@ -209,7 +208,7 @@ impl Compiler<'_> {
             }
             Type::Auth if name == "startsWith" => Ok(Typed::term(Type::Auth, property(typed.into_term(), name))),
             Type::Text | Type::Value | Type::Auth if self.text_method(name).is_some() => Ok(Typed::odd(Type::Method)),
-            Type::Text | Type::Value => Err(unknown()),
+            Type::Snapshot | Type::Text | Type::Value => Err(unknown()),
             Type::Auth => Ok(Typed::term(Type::Auth, property(typed.into_term(), name))),
             Type::Query => {
                 let Some((kind, code)) = query_property(name) else { return Err(unknown()) };

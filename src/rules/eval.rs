@@ -71,17 +71,17 @@ pub(super) struct Stop<'v> {
 
 impl<'v> Stop<'v> {
     /// The root of both trees.
-    pub const fn root(old: &'v Node, new: Cursor<'v>) -> Self {
+    pub(super) const fn root(old: &'v Node, new: Cursor<'v>) -> Self {
         Self { key: "", old: Cell::new(Some(old)), new: Cell::new(Some(new)) }
     }
 
     /// The place with this key below the one before it on the trail.
-    pub const fn below(key: &'v str) -> Self {
+    pub(super) const fn below(key: &'v str) -> Self {
         Self { key, old: Cell::new(None), new: Cell::new(None) }
     }
 
     /// Takes note of what would stand there.
-    pub fn will_be(&self, new: &'v Node) {
+    pub(super) fn will_be(&self, new: &'v Node) {
         self.new.set(Some(Cursor::Plain(new)));
     }
 }
@@ -182,7 +182,7 @@ pub(super) struct Asking<'q> {
 
 impl<'q> Asking<'q> {
     /// In writes, and in reads of a whole location.
-    pub const NOTHING: Self = Self {
+    pub(super) const NOTHING: Self = Self {
         is_by_key: false,
         is_by_value: false,
         is_by_priority: false,
@@ -198,7 +198,7 @@ impl<'q> Asking<'q> {
     ///
     /// Clients do not say whether they order by priority or do not order at all: whoever wants only
     /// some children without naming an order gets them by priority.
-    pub fn of(query: &'q Query) -> Self {
+    pub(super) fn of(query: &'q Query) -> Self {
         let by_key = matches!(query.index, Index::Key);
         let value = |bound: &'q Option<crate::op::Bound>| match bound {
             None => Value::Null,
@@ -228,7 +228,7 @@ impl<'q> Asking<'q> {
 
 impl<'v> Scene<'_, 'v> {
     /// Whether a test holds.
-    pub fn test(&self, test: &'v Test) -> Result<bool, Fail> {
+    pub(super) fn test(&self, test: &'v Test) -> Result<bool, Fail> {
         match test {
             Test::Const(value) => Ok(*value),
             Test::Not(inner) => Ok(!self.test(inner)?),
@@ -392,7 +392,7 @@ impl<'v> Scene<'_, 'v> {
     }
 
     /// The value of a term.
-    pub fn term(&self, term: &'v Term) -> Result<Value<'v>, Fail> {
+    pub(super) fn term(&self, term: &'v Term) -> Result<Value<'v>, Fail> {
         Ok(match term {
             Term::Null => Value::Null,
             Term::Flag(test) => Value::Bool(self.test(test)?),

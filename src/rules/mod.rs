@@ -22,8 +22,6 @@ mod ruleset;
 mod view;
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;
 
 pub use error::{RulesError, Warning};

@@ -26,6 +26,12 @@ const call = (ref, method, ...args) =>
     `${method}`,
     new Promise((done, failed) => ref[method](...args, (error, ...rest) => (error ? failed(error) : done(rest)))),
   );
+/** Compares long texts without printing them. */
+function same(found, expected) {
+  let at = 0;
+  while (at < expected.length && found[at] === expected[at]) at++;
+  assert.ok(found === expected, `${found.length} of ${expected.length} characters, the first ${at} alike: ${JSON.stringify(found.slice(at - 5, at + 20))}`);
+}
 const read = (ref) => soon("a value", new Promise((done, failed) => ref.once("value", done, failed)));
 
 for (const family of WILDDOGS) {
@@ -37,7 +43,7 @@ for (const family of WILDDOGS) {
       const seen = await watch(watcher.ref("a"));
       await call(dog.ref("a"), "set", { text: 'é漢😀 "\\/\u2028', list: ["x", "y"], yes: true, number: -0.5 });
       await call(dog.ref("a"), "update", { "deep/er": 1, yes: null });
-      const whole = { text: 'é漢😀 "\\/\u2028', list: ["x", "y"], number: -0.5, deep: { er: 1 } };
+      const whole = { deep: { er: 1 }, list: ["x", "y"], number: -0.5, text: 'é漢😀 "\\/\u2028' };
       await seen.untilLast(whole);
       assert.deepEqual((await read(dog.ref("a"))).val(), whole);
       const heard = await watch(dog.ref("b"));
@@ -92,9 +98,11 @@ for (const family of WILDDOGS) {
       const dog = await client(t, server, namespace, family);
       const text = "漢é😀 plain ".repeat(30_000);
       await call(dog.ref("long"), "set", text);
-      assert.equal((await watcher.ref("long").get()).val(), text);
-      await watcher.ref("longer").set(text + text);
-      assert.equal((await read(dog.ref("longer"))).val(), text + text);
+      same((await watcher.ref("long").get()).val(), text);
+      // Firebase's own SDK cuts characters beyond the first plane in two.
+      const plain = "漢é plain ".repeat(100_000);
+      await watcher.ref("longer").set(plain);
+      same((await read(dog.ref("longer"))).val(), plain);
     });
 
     for (const [name, way] of Object.entries(WAYS)) {

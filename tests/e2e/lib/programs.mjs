@@ -6,6 +6,7 @@ import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { randomBytes } from "node:crypto";
 
+import { ofModular, ofNamespaced } from "./companion.mjs";
 import { WILDDOGS, wilddogProgram } from "./wilddog.mjs";
 
 const require = createRequire(import.meta.url);
@@ -28,13 +29,7 @@ export async function program({ family, url, program: parts }) {
     const m = await import("firebase/database");
     initializeApp({ databaseURL: url });
     await import(pathToFileURL(place("mjs", text(family, parts))));
-    const database = m.getDatabase();
-    return companion({
-      lastWord: (path, value) => m.onDisconnect(m.ref(database, path)).set(value),
-      info: (name, callback) => m.onValue(m.ref(database, `.info/${name}`), callback),
-      goOffline: () => m.goOffline(database),
-      goOnline: () => m.goOnline(database),
-    });
+    return ofModular(m);
   }
   const name = family === "v8" ? "firebase8" : "firebase/compat";
   const firebase = require(`${name}/app`).default ?? require(`${name}/app`);
@@ -42,22 +37,7 @@ export async function program({ family, url, program: parts }) {
   firebase.initializeApp({ databaseURL: url });
   globalThis.firebase = firebase;
   require(place("cjs", text(family, parts)));
-  const database = firebase.database();
-  return companion({
-    lastWord: (path, value) => database.ref(path).onDisconnect().set(value),
-    info: (name, callback) => database.ref(`.info/${name}`).on("value", callback),
-    goOffline: () => database.goOffline(),
-    goOnline: () => database.goOnline(),
-  });
-}
-
-function companion(client) {
-  const info = (name, is) => new Promise((resolve) => client.info(name, (snap) => is(snap.val()) && resolve(snap.val())));
-  return {
-    ...client,
-    connected: () => info("connected", (value) => value === true),
-    offset: () => info("serverTimeOffset", (value) => typeof value === "number"),
-  };
+  return ofNamespaced(firebase);
 }
 
 /** Writes a program where it finds the packages that it imports. */
