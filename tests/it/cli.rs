@@ -81,7 +81,7 @@ fn exit_codes_tell_usage_from_configuration() {
 
 #[test]
 fn check_tells_the_place_and_the_reason() {
-    check(&[], &["check"], 0, "late_last_words       yield           default");
+    check(&[], &["check"], 0, "late_last_words         yield           default");
     let good = [("s.toml", "heartbeat = \"3s\"\nrules = \"r.json\""), ("r.json", "{\"rules\": {}}")];
     check(&good, &["check", "--config", "s.toml"], 0, "s.toml:1:13");
     check(&good, &["check", "--rules", "r.json"], 0, "--rules");
@@ -137,7 +137,7 @@ fn check_reads_credentials_and_shows_none() {
     check(&[good[0], good[1], ("s", "short")], &words, 78, "s:1:1: one of auth.secrets has fewer than 32 bytes");
     check(&[good[0], ("k.json", "[]"), good[2]], &["serve", "--config", "c.toml"], 78, "k.json: not a JSON object");
     let dialect = [("c.toml", "rules = \"r.json\"\nrules_dialect = \"firebase\""), ("r.json", WILDDOG_RULES)];
-    check(&dialect, &words, 78, "r.json:1:24: No such method/property 'startsWith'.");
+    check(&dialect, &words, 78, "r.json:1:22: Type error: Function call on target that is not a function.");
     check(&[("c.toml", "rules = \"r.json\""), ("r.json", WILDDOG_RULES)], &words, 0, "ok");
 }
 
