@@ -6,12 +6,12 @@ use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
-use stillhere::wire::probe;
+use stillhere::{auth, rules, wire};
 
 /// Mutations of each corpus.
 const MUTATIONS: u64 = 4_000;
 /// Bytes and runs that mean something to one decoder or another.
-const MORSELS: [&[u8]; 24] = [
+const MORSELS: [&[u8]; 40] = [
     b"\x00",
     b"\x7e",
     b"\x7f",
@@ -36,6 +36,22 @@ const MORSELS: [&[u8]; 24] = [
     b".",
     b"%",
     b"&",
+    b"auth",
+    b"data",
+    b"newData",
+    b".val()",
+    b".child('a')",
+    b" && ",
+    b" || ",
+    b" ? true : ",
+    b" == ",
+    b"$b",
+    b"(",
+    b")",
+    b"'",
+    b"true",
+    b"\"exp\":",
+    b"1800000000",
 ];
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {
@@ -85,7 +101,8 @@ fn mutate(dice: &mut ChaCha8Rng, bytes: &mut Vec<u8>, other: &[u8]) {
 
 #[test]
 fn decoders_survive_their_corpora_and_mutations_of_them() {
-    for (name, probe) in probe::ALL {
+    let probes = wire::probe::ALL.into_iter().chain(rules::probe::ALL).chain(auth::probe::ALL);
+    for (name, probe) in probes {
         let corpus = corpus(name);
         corpus.iter().for_each(|bytes| probe(bytes));
         for seed in 0..MUTATIONS {

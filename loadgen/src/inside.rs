@@ -12,7 +12,7 @@ use std::sync::Arc;
 use stillhere::auth::{AuthConfig, Verifier};
 use stillhere::base::{ConnId, Instant, Millis, Now, ShardId, WallMillis};
 use stillhere::engine::{Config, Effect, Engine, Hangup, Input, Output, Settings};
-use stillhere::rules::Ruleset;
+use stillhere::rules::{Dialect, Ruleset};
 
 use crate::client::{Ending, Happening, Link};
 use crate::clock::{self, Moment};
@@ -73,6 +73,7 @@ impl Inside {
             namespaces: BTreeMap::new(),
             is_restricted: false,
             rules: Arc::new(Ruleset::open()),
+            dialect: Dialect::Both,
             verifier: Arc::new(Verifier::new(AuthConfig::default()).expect("nothing in it could be wrong")),
         };
         let engine = Engine::new(config, time(wall_start_ms, clock::now()));

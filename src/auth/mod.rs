@@ -6,6 +6,7 @@
 //! arguments. Costs: one RSA verification, about 30 µs.
 
 mod keys;
+pub mod probe;
 mod token;
 
 pub use keys::{BadKeySet, KeySet, Signing};

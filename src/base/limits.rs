@@ -79,7 +79,7 @@ pub const HEARTBEAT_MIN: Millis = Millis(1_000);
 /// The longest heartbeat and the longest session timeout that may be configured.
 pub const SESSION_TIMEOUT_MAX: Millis = Millis(24 * 60 * 60 * 1_000);
 /// Bytes of a rules file.
-pub const RULES_BYTES_MAX: u64 = 4 * 1024 * 1024;
+pub const RULES_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of a set of keys, and of a file of secrets.
 pub const KEYS_BYTES_MAX: u64 = 1024 * 1024;
 /// The most by which the clocks of those who issue tokens and of those who check them may differ.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::auth::Verifier;
 use crate::base::{Millis, ShardId};
-use crate::rules::Ruleset;
+use crate::rules::{Dialect, Ruleset};
 
 /// What an engine is told once, at the start.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct Config {
     pub is_restricted: bool,
     /// The rules of every namespace.
     pub rules: Arc<Ruleset>,
+    /// Whose names the rules may use that administrators send.
+    pub dialect: Dialect,
     /// Who is believed.
     pub verifier: Arc<Verifier>,
 }

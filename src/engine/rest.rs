@@ -15,6 +15,7 @@ use super::conn::{Http, Link, Next};
 use super::home::{Channel, acting_as};
 use super::message::{Leave, Leaving, Manage, Managed, Task};
 use super::{Ask, Effect, Engine, Message, Notice, Output, Settings};
+use crate::auth::Verifier;
 use crate::base::limits::{
     ANSWER_MAX, BODIES_BYTES_MAX, BODY_BYTES_PER_SECOND_MIN, BODY_GRACE, KEEP_ALIVE, KEEP_ALIVE_MAX, SEND_STALL_MAX,
     SESSION_TIMEOUT_MAX,
@@ -66,8 +67,8 @@ pub(super) struct Dialogue {
     backlog_bytes: usize,
     /// The number of the last request.
     number: i64,
-    /// The last credential that was believed, and who it is.
-    believed: Option<(String, Arc<Identity>)>,
+    /// The last credential that was believed.
+    believed: Option<Believed>,
 }
 
 /// How far a connection's request is.
@@ -349,7 +350,7 @@ impl Engine {
                 let task = Task::GetRules(namespace.clone());
                 self.rest_manage(now, asking, task, output);
             }
-            What::PutRules { is_dry_run } => match read_rules(&body) {
+            What::PutRules { is_dry_run } => match read_rules(&body, self.config.dialect) {
                 Err(reply) => self.rest_reply(now, *conn, reply, style, output),
                 Ok(_) if is_dry_run => self.rest_reply(now, *conn, Reply::done(), style, output),
                 Ok(rules) => {
@@ -379,16 +380,15 @@ impl Engine {
         let identity = match credential {
             None => Arc::new(Identity::NOBODY),
             Some(credential) => {
+                let by = self.config.verifier.clone();
                 let believed = self.dialogue(conn).and_then(|dialogue| dialogue.believed.as_ref());
-                let known = believed.filter(|(known, identity)| {
-                    *known == credential && identity.expires_s.is_none_or(|expires_s| expires_s > now_s)
-                });
-                if let Some((_, identity)) = known {
-                    identity.clone()
+                let known = believed.filter(|known| known.holds(&credential, &by, now_s));
+                if let Some(known) = known {
+                    known.identity.clone()
                 } else {
-                    let identity = Arc::new(self.config.verifier.verify(&credential, now_s)?);
+                    let identity = Arc::new(by.verify(&credential, now_s)?);
                     if let Some(dialogue) = self.dialogue(conn) {
-                        dialogue.believed = Some((credential, identity.clone()));
+                        dialogue.believed = Some(Believed { credential, identity: identity.clone(), by });
                     }
                     identity
                 }
@@ -859,6 +859,22 @@ impl Engine {
     }
 }
 
+/// A credential that was believed.
+#[derive(Debug)]
+struct Believed {
+    credential: String,
+    identity: Arc<Identity>,
+    /// Whoever is asked next may think otherwise.
+    by: Arc<Verifier>,
+}
+
+impl Believed {
+    fn holds(&self, credential: &str, verifier: &Arc<Verifier>, now_s: u64) -> bool {
+        let is_fresh = self.identity.expires_s.is_none_or(|expires_s| expires_s > now_s);
+        is_fresh && self.credential == credential && Arc::ptr_eq(&self.by, verifier)
+    }
+}
+
 /// Who asks, of which database, and how the answer is wanted.
 struct Asking {
     conn: ConnId,
@@ -868,9 +884,9 @@ struct Asking {
 }
 
 /// Reads rules that somebody sends.
-fn read_rules(text: &[u8]) -> Result<Arc<Ruleset>, Reply> {
+fn read_rules(text: &[u8], dialect: Dialect) -> Result<Arc<Ruleset>, Reply> {
     let text = std::str::from_utf8(text).map_err(|_| Reply::bad("the rules are not UTF-8"))?;
-    Ruleset::parse(text, Dialect::Both).map(Arc::new).map_err(|bad| Reply::bad(&bad.to_string()))
+    Ruleset::parse(text, dialect).map(Arc::new).map_err(|bad| Reply::bad(&bad.to_string()))
 }
 
 #[cfg(test)]

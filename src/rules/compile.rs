@@ -202,11 +202,13 @@ impl Compiler<'_> {
             Type::Text | Type::Value if name == "length" => {
                 Ok(Typed::term(Type::Number, eval::fold_term(Term::Length(Box::new(typed.into_term())))))
             }
-            Type::Text | Type::Value | Type::Auth if self.text_method(name).is_some() => Ok(Typed::odd(Type::Method)),
-            Type::Snapshot | Type::Text | Type::Value => Err(unknown()),
+            // A claim may have any name: what Wilddog's dialect adds are methods only where they are called.
             Type::Auth if name == "length" => {
                 Ok(Typed::term(Type::Auth, Term::ClaimLength(Box::new(typed.into_term()))))
             }
+            Type::Auth if name == "startsWith" => Ok(Typed::term(Type::Auth, property(typed.into_term(), name))),
+            Type::Text | Type::Value | Type::Auth if self.text_method(name).is_some() => Ok(Typed::odd(Type::Method)),
+            Type::Snapshot | Type::Text | Type::Value => Err(unknown()),
             Type::Auth => Ok(Typed::term(Type::Auth, property(typed.into_term(), name))),
             Type::Query => {
                 let Some((kind, code)) = query_property(name) else { return Err(unknown()) };

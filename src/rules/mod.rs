@@ -17,6 +17,7 @@ mod file;
 pub mod limits;
 mod parse;
 mod pattern;
+pub mod probe;
 mod ruleset;
 mod view;
 

@@ -50,15 +50,19 @@ pub fn compile_rules(text: &str, dialect: RulesDialect) -> Result<Rules, Remark>
         column: column as usize,
         text: text.to_owned(),
     };
-    let dialect = match dialect {
-        RulesDialect::Firebase => Dialect::Firebase,
-        RulesDialect::Wilddog => Dialect::Wilddog,
-        RulesDialect::Both => Dialect::Both,
-    };
-    let compiled = Ruleset::parse(text, dialect).map_err(|bad| remark(bad.line, bad.column, &bad.text))?;
+    let compiled =
+        Ruleset::parse(text, self::dialect(dialect)).map_err(|bad| remark(bad.line, bad.column, &bad.text))?;
     let warnings =
         compiled.warnings().iter().map(|warning| remark(warning.line, warning.column, &warning.text)).collect();
     Ok(Rules { text: text.into(), compiled: Arc::new(compiled), warnings })
+}
+
+const fn dialect(word: RulesDialect) -> Dialect {
+    match word {
+        RulesDialect::Firebase => Dialect::Firebase,
+        RulesDialect::Wilddog => Dialect::Wilddog,
+        RulesDialect::Both => Dialect::Both,
+    }
 }
 
 /// What came of cases for rules.
@@ -125,6 +129,7 @@ pub fn engine_config(
         namespaces,
         is_restricted: allowed.is_some(),
         rules: Arc::clone(&rules.compiled),
+        dialect: dialect(config.rules_dialect),
         verifier: Arc::clone(verifier),
     }
 }

@@ -9,7 +9,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 use crate::auth::{AuthConfig, Verifier};
 use crate::base::{ConnId, Instant, Millis, Now, ShardId, WallMillis};
 use crate::engine::{Config, Effect, Engine, Hangup, Input, Message, Notice, Output, Record, Settings, Stats};
-use crate::rules::Ruleset;
+use crate::rules::{Dialect, Ruleset};
 use crate::wire::{Input as Bytes, ws};
 
 /// When the world begins, on its clients' calendar.
@@ -152,6 +152,7 @@ impl World {
                 namespaces: namespaces.clone(),
                 is_restricted: false,
                 rules: rules.clone(),
+                dialect: Dialect::Both,
                 verifier: verifier.clone(),
             };
             Engine::new(config, now)

@@ -124,6 +124,60 @@ fn rules_are_tested_and_counted() {
 }
 
 #[test]
+fn check_reads_credentials_and_shows_none() {
+    let config = "[auth]\nfirebase_project = \"p\"\nfirebase_jwks = \"k.json\"\nsecrets_file = \"s\"\n";
+    let good = [("c.toml", config), ("k.json", KEYS), ("s", SECRETS)];
+    let words = ["check", "--config", "c.toml"];
+    check(&good, &words, 0, "auth: https://securetoken.google.com/p (1 keys); 2 secrets, 0 admin tokens\n");
+    let directory = directory(&good);
+    let output = run(directory.path(), &words);
+    let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(SECRETS.lines().all(|secret| !told.contains(secret)), "{told}");
+    check(&good[..1], &words, 78, "k.json: No such file");
+    check(&[good[0], good[1], ("s", "short")], &words, 78, "s:1:1: one of auth.secrets has fewer than 32 bytes");
+    check(&[good[0], ("k.json", "[]"), good[2]], &["serve", "--config", "c.toml"], 78, "k.json: not a JSON object");
+    let dialect = [("c.toml", "rules = \"r.json\"\nrules_dialect = \"firebase\""), ("r.json", WILDDOG_RULES)];
+    check(&dialect, &words, 78, "r.json:1:22: Type error: Function call on target that is not a function.");
+    check(&[("c.toml", "rules = \"r.json\""), ("r.json", WILDDOG_RULES)], &words, 0, "ok");
+}
+
+const KEYS: &str =
+    r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+const SECRETS: &str = "one-secret-of-at-least-32-characters\nanother-of-at-least-32-characters\n";
+const WILDDOG_RULES: &str = r#"{"rules": {".read": "auth.uid.startsWith('a')"}}"#;
+
+#[test]
+fn the_examples_of_the_document_are_good() {
+    let document = include_str!("../../docs/AUTH.md");
+    let mut count = 0;
+    for example in document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        count += 1;
+        let files = [
+            ("c.toml", example),
+            ("rules.json", "{\"rules\": {}}"),
+            ("keys.json", KEYS),
+            ("secrets.txt", SECRETS),
+            ("admins.txt", SECRETS),
+        ];
+        check(&files, &["check", "--config", "c.toml"], 0, "\nok\n");
+    }
+    assert_eq!(count, 6);
+}
+
+#[test]
+fn the_known_rules_cases_pass_from_the_command_line() {
+    for (file, counted) in [
+        ("cases.jsonl", "743 passed, 0 failed"),
+        ("deploy_cases.jsonl", "193 passed, 0 failed"),
+        ("deploy_matrix.jsonl", "426 passed, 0 failed"),
+        ("cases_wilddog.jsonl", "28 passed, 2 failed"),
+    ] {
+        let path = format!("{}/tests/rules/{file}", env!("CARGO_MANIFEST_DIR"));
+        check(&[], &["rules", "test", &path], i32::from(!counted.ends_with(" 0 failed")), counted);
+    }
+}
+
+#[test]
 fn check_leaves_nothing_behind() {
     let directory = directory(&[]);
     assert_eq!(run(directory.path(), &["check"]).status.code(), Some(0));

@@ -189,3 +189,28 @@ fn reasons_are_looked_for() {
     check("[package]\nname = \"x\"\n[dev-dependencies]\nc = { version = \"1\" }", &["c"]);
     check("[dependencies]\nours = { path = \"..\" }", &[]);
 }
+
+#[test]
+fn tests_that_the_security_page_names_exist() {
+    let page = source::read("docs/SECURITY.md");
+    let rust: Vec<File> = ["src", "tests"].into_iter().flat_map(source::files).filter(File::is_rust).collect();
+    let scripts: Vec<File> =
+        source::files("tests/e2e").into_iter().filter(|file| file.path.ends_with(".test.mjs")).collect();
+    let mut wrong = Vec::new();
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let cell = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        // In turn outside and inside backquotes, or quotes.
+        for name in cell.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() >= 2) {
+            if !rust.iter().any(|file| file.text.contains(&format!("fn {name}("))) {
+                wrong.push(format!("there is no test {name}"));
+            }
+        }
+        for title in cell.split('"').skip(1).step_by(2) {
+            let title = title.trim_end_matches('…');
+            if !scripts.iter().any(|file| file.text.contains(title)) {
+                wrong.push(format!("there is no test \"{title}\""));
+            }
+        }
+    }
+    none_wrong(&wrong);
+}

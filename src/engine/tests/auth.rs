@@ -286,6 +286,23 @@ fn others_are_believed_from_one_moment_to_the_next() {
     });
 }
 
+#[test]
+fn a_connection_that_stays_is_believed_as_long_as_its_credential() {
+    let mut world = world(1);
+    let client = world.dial(0);
+    let check = |world: &mut World, credential: &str, status: &str| {
+        world.get(client, &format!("/u.json?ns=db&auth={credential}"));
+        world.settle();
+        let (head, body) = world.take_response(client).expect("an answer");
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}{body}");
+    };
+    check(&mut world, SECRET, "200");
+    check(&mut world, SECRET, "200");
+    world.believe(believing(OTHER_SECRET));
+    check(&mut world, SECRET, "401");
+    check(&mut world, OTHER_SECRET, "200");
+}
+
 /// A client listens to `/room`, which is open; then `then` makes the rules look at data before each
 /// thing that it hears; then the room is closed and something happens in it.
 #[track_caller]

@@ -1,10 +1,12 @@
 // One way to speak to every SDK, so that one test covers all. Shaped like the namespaced API, which two of the
 // three families have anyway. Runs in Node and in browsers.
 
-/** firebase 8, and firebase 12's compat: `firebase.database()`. */
-export function namespaced(firebase, databaseURL, name) {
-  const app = firebase.initializeApp({ databaseURL }, name);
+/** firebase 8, and firebase 12's compat: `firebase.database()`. `hooks` get the app and the database first. */
+export function namespaced(firebase, databaseURL, name, hooks = {}) {
+  const app = firebase.initializeApp({ databaseURL, projectId: "demo" }, name);
+  hooks.app?.((component) => app._addComponent(component));
   const database = app.database();
+  hooks.database?.((...args) => database.useEmulator(...args));
   return {
     ref: (path) => (path === undefined ? database.ref() : database.ref(path)),
     goOffline: () => database.goOffline(),
@@ -16,9 +18,11 @@ export function namespaced(firebase, databaseURL, name) {
 }
 
 /** firebase 9 and later: free functions, from `firebase/app` and `firebase/database`. */
-export function modular(appModule, m, databaseURL, name) {
-  const app = appModule.initializeApp({ databaseURL }, name);
+export function modular(appModule, m, databaseURL, name, hooks = {}) {
+  const app = appModule.initializeApp({ databaseURL, projectId: "demo" }, name);
+  hooks.app?.((component) => appModule._addComponent(app, component));
   const database = m.getDatabase(app);
+  hooks.database?.((...args) => m.connectDatabaseEmulator(database, ...args));
   return {
     ref: (path) => new Ref(m, path === undefined ? m.ref(database) : m.ref(database, path)),
     goOffline: () => m.goOffline(database),

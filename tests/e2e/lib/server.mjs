@@ -48,16 +48,17 @@ export class Program {
 /** A server that is ready to serve. */
 export class Server {
   /** Starts one on a free port. `config` is the text of a configuration file. */
-  static async start({ config = "", args = [], data } = {}) {
+  static async start({ config = "", args = [], data, isDev = true, files = {}, env = {} } = {}) {
     const server = new Server();
     server.folder = mkdtempSync(join(tmpdir(), "stillhere-e2e-"));
     server.data = data ?? join(server.folder, "data");
     const file = join(server.folder, "stillhere.toml");
     writeFileSync(file, config);
+    for (const [name, text] of Object.entries(files)) writeFileSync(join(server.folder, name), text);
     server.program = new Program(BIN, [
-      ...["serve", "--dev", "--config", file, "--listen", "127.0.0.1:0"],
+      ...["serve", ...(isDev ? ["--dev"] : []), "--config", file, "--listen", "127.0.0.1:0"],
       ...["--shards", SHARDS, "--data", server.data, ...args],
-    ]);
+    ], { env: { ...ENVIRONMENT, ...env } });
     await server.becomeReady();
     return server;
   }
@@ -72,6 +73,34 @@ export class Server {
     if (!ready) throw new Error(`the server ended: ${lines}\n${this.program.logs}`);
     this.ready = Object.fromEntries(ready.split(" ").slice(1).map((pair) => pair.split("=")));
     this.port = Number(this.ready.tcp.split(":").at(-1));
+  }
+
+  /** Writes a file of its folder anew. */
+  write(name, text) {
+    writeFileSync(join(this.folder, name), text);
+  }
+
+  /** The sum of the samples of a metric whose line has `part` in it. */
+  async metric(name, part = "") {
+    const text = await (await fetch(`http://${this.ready.internal}/metrics`)).text();
+    const lines = text.split("\n").filter((line) => line.startsWith(`stillhere_${name}`) && line.includes(part));
+    return lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
+  }
+
+  /** Waits until the metric is not what it was. */
+  async metricAfter(was, name, part) {
+    const deadline = Date.now() + 60_000;
+    while ((await this.metric(name, part)) === was) {
+      if (Date.now() > deadline) throw new Error(`${name}${part} stays ${was}\n${this.logs}`);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+
+  /** Makes it read its files again; `metric` counts what is waited for. */
+  async reload(metric, part) {
+    const was = await this.metric(metric, part);
+    this.program.process.kill("SIGHUP");
+    await this.metricAfter(was, metric, part);
   }
 
   get pid() {

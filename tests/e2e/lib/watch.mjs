@@ -4,8 +4,8 @@ import { open } from "./families.mjs";
 import { Record, soon } from "./until.mjs";
 
 /** A client in this process, closed after the test. */
-export async function client(t, server, namespace, family = "modular") {
-  const opened = await open(family, server.url(namespace));
+export async function client(t, server, namespace, family = "modular", hooks = {}) {
+  const opened = await open(family, server.url(namespace), hooks);
   t.after(() => opened.close());
   return opened;
 }
