@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use stillhere::auth::Verifier;
+use stillhere::auth::{AuthConfig, Verifier};
 use stillhere::base::{ConnId, Instant, Millis, Now, ShardId, WallMillis};
 use stillhere::engine::{Config, Effect, Engine, Hangup, Input, Output, Settings};
 use stillhere::rules::Ruleset;
@@ -73,7 +73,7 @@ impl Inside {
             namespaces: BTreeMap::new(),
             is_restricted: false,
             rules: Arc::new(Ruleset::open()),
-            verifier: Arc::new(Verifier::default()),
+            verifier: Arc::new(Verifier::new(AuthConfig::default()).expect("believing nobody is possible")),
         };
         let engine = Engine::new(config, time(wall_start_ms, clock::now()));
         Self {
