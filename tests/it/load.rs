@@ -98,7 +98,8 @@ fn every_scenario_is_played_and_checked() {
 fn an_engine_needs_no_server() {
     let report = play(&["mass-disconnect", "--driver", "engine", "--sessions", "1000", "--words", "2", "--check"]);
     assert_eq!(report["check"]["good"], 2_000);
-    let report = play(&["silent-death", "--driver", "engine", "--sessions", "100", "--session-timeout", "1s", "--check"]);
+    let report =
+        play(&["silent-death", "--driver", "engine", "--sessions", "100", "--session-timeout", "1s", "--check"]);
     assert_eq!(report["check"]["good"], 100);
     play(&["writes", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
     play(&["flap", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
