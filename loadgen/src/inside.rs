@@ -2,7 +2,7 @@
 //!
 //! The surprising idea: an engine needs no server. Its bytes go straight to the clients' readers, so a
 //! million sessions fit on one machine, and what is measured is the engine alone. Its CPU time is that
-//! of the calls to it, and a quarter of a microsecond a call for looking at the clock.
+//! of the calls to it, with what a look at that clock costs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -73,7 +73,7 @@ impl Inside {
             namespaces: BTreeMap::new(),
             is_restricted: false,
             rules: Arc::new(Ruleset::open()),
-            verifier: Arc::new(Verifier::new(AuthConfig::default()).expect("believing nobody is possible")),
+            verifier: Arc::new(Verifier::new(AuthConfig::default()).expect("nothing in it could be wrong")),
         };
         let engine = Engine::new(config, time(wall_start_ms, clock::now()));
         Self {

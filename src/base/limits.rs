@@ -25,6 +25,18 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HEADERS_MAX: usize = 64;
 /// Bytes of one HTTP request body.
 pub const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of all request bodies that one engine gathers at a time.
+pub const BODIES_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// A request's body may take this long, and longer for each second's worth of bytes that came.
+pub const BODY_GRACE: Millis = Millis(30_000);
+/// See [`BODY_GRACE`].
+pub const BODY_BYTES_PER_SECOND_MIN: usize = 8 * 1024;
+/// Time from a whole request to its answer.
+pub const ANSWER_MAX: Millis = Millis(60_000);
+/// Time for which a client may take nothing of a long answer.
+pub const SEND_STALL_MAX: Millis = Millis(30_000);
+/// A stream shows a sign of life at least this often (*Firebase*).
+pub const KEEP_ALIVE: Millis = Millis(30_000);
 /// Bytes of a namespace's name.
 pub const NAMESPACE_BYTES_MAX: usize = 128;
 /// Namespaces of one engine.
@@ -65,6 +77,10 @@ pub const HEARTBEAT_MIN: Millis = Millis(1_000);
 pub const SESSION_TIMEOUT_MAX: Millis = Millis(24 * 60 * 60 * 1_000);
 /// Bytes of a rules file.
 pub const RULES_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes of a set of keys, and of a file of secrets.
+pub const KEYS_BYTES_MAX: u64 = 1024 * 1024;
+/// The most by which the clocks of those who issue tokens and of those who check them may differ.
+pub const AUTH_LEEWAY_MAX: Millis = Millis(10 * 60 * 1_000);
 /// Lines that may wait to be logged; when nobody reads the log, further ones are counted and lost.
 pub const LOG_LINES_MAX: usize = 4_096;
 /// Lines of one kind that one shard logs about its clients in one [`NOTICE_WINDOW`].
@@ -82,6 +98,7 @@ pub const SHARDS_MAX: usize = 64;
 
 const _: () = assert!(KEY_BYTES_MAX * DEPTH_MAX < MESSAGE_BYTES_MAX, "the deepest path must fit in a message");
 const _: () = assert!(TEXT_BYTES_MAX < MESSAGE_BYTES_MAX, "the longest string must fit in a message");
+const _: () = assert!(BODY_BYTES_MAX < BODIES_BYTES_MAX, "the longest body must fit");
 const _: () = assert!(SEGMENTS_MAX * SEGMENT_UNITS_MAX >= MESSAGE_BYTES_MAX, "a full message must be segmentable");
 const _: () = assert!(SHARDS_MAX <= u8::MAX as usize, "a shard's number is one byte");
 const _: () = assert!(MESSAGE_BYTES_MAX < SEND_BACKLOG_BYTES_MAX, "one full message must not disconnect its reader");

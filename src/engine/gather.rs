@@ -33,8 +33,8 @@ pub(super) enum Purpose {
 }
 
 impl Gathering {
-    pub(super) fn http(&self) -> &Http {
-        &self.http
+    pub(super) fn http(&mut self) -> &mut Http {
+        &mut self.http
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::engineio::Order;
 use super::visit::{Caller, Response, Visit};
 use crate::base::{Instant, SessionId, SessionRef, ShardId};
-use crate::data::Location;
-use crate::op::{End, Identity, Namespace, Outcome, Request, Write};
+use crate::data::{Location, Path};
+use crate::op::{End, Identity, Namespace, Outcome, Refusal, Request, Write};
+use crate::rules::Ruleset;
 use crate::shard::Told;
 
 /// A message from one engine to another.
@@ -54,6 +55,11 @@ pub enum Message {
         /// Of the new one; the old one must be of the same.
         namespace: Namespace,
     },
+    /// Home to owner: a session waits for what was said before this to take effect.
+    Settle {
+        /// The session that waits.
+        session: SessionRef,
+    },
     /// To the home of a waiting session: what it waited for has taken effect.
     Settled {
         /// The session that waited.
@@ -63,6 +69,19 @@ pub enum Message {
     Introduce {
         /// Who asks.
         owner: ShardId,
+    },
+    /// To the home of a stream: somebody leaves, or cancels, last words of it.
+    Leave(Box<Leave>),
+    /// Something that is not about data is asked.
+    Manage(Box<Manage>),
+    /// The answer to one [`Manage`].
+    Managed {
+        /// Who asked.
+        session: SessionRef,
+        /// The number of the request.
+        number: i64,
+        /// What came of it.
+        done: Managed,
     },
     /// To a session's home: a request for it has arrived.
     Visit(Box<Visit>),
@@ -118,6 +137,80 @@ pub enum Message {
     Silence,
 }
 
+/// A request about a stream's last words. It is answered by [`Message::Answer`].
+#[derive(Debug)]
+pub struct Leave {
+    /// Whose they are, as its client names it.
+    pub stream: SessionId,
+    /// Of the stream, as the asker believes.
+    pub namespace: Namespace,
+    /// Who asks.
+    pub asker: SessionRef,
+    /// Its number for the request.
+    pub number: i64,
+    /// What.
+    pub what: Leaving,
+}
+
+/// What is asked about last words.
+#[derive(Debug)]
+pub enum Leaving {
+    /// Keep this one.
+    Word {
+        /// What it writes.
+        write: Write,
+        /// How much of the session's room it takes, in bytes.
+        bytes: usize,
+    },
+    /// Cancel those at and below a path.
+    Cancel {
+        /// That.
+        path: Path,
+    },
+}
+
+/// A request that is not about data.
+#[derive(Debug)]
+pub struct Manage {
+    /// Who asks.
+    pub asker: SessionRef,
+    /// The number of the request.
+    pub number: i64,
+    /// What.
+    pub task: Task,
+}
+
+/// What is asked that is not about data.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// Name the namespaces that you own.
+    Databases,
+    /// Requests of administrators that name no namespace are meant for this one.
+    Prefer(Namespace),
+    /// Show the rules of a namespace that you own.
+    GetRules(Namespace),
+    /// Replace them.
+    SetRules {
+        /// Whose.
+        namespace: Namespace,
+        /// By these.
+        rules: Arc<Ruleset>,
+    },
+}
+
+/// What came of a [`Task`].
+#[derive(Debug)]
+pub enum Managed {
+    /// The namespaces.
+    Databases(Vec<Namespace>),
+    /// It is done.
+    Done,
+    /// The rules.
+    Rules(Arc<Ruleset>),
+    /// It was refused.
+    Refused(Refusal),
+}
+
 /// A session's request to the owner of a namespace.
 #[derive(Debug)]
 pub struct Ask {
@@ -152,6 +245,4 @@ pub struct Over {
     pub heard: Instant,
     /// Whether its last words are late and yield to what others have written since.
     pub is_yielding: bool,
-    /// A session that waits for this to have taken effect.
-    pub waiting: Option<SessionRef>,
 }

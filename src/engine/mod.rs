@@ -15,9 +15,11 @@ mod engineio;
 mod gather;
 mod home;
 mod io;
+mod journal;
 mod message;
 mod owner;
 mod poll;
+mod rest;
 mod say;
 mod visit;
 
@@ -29,7 +31,8 @@ use rand_core::{RngCore as _, SeedableRng as _};
 pub use config::{Config, LateLastWords, Settings};
 pub use engineio::Order;
 pub use io::{Effect, Hangup, Input, Notice, Output};
-pub use message::{Ask, Message, Over};
+pub use journal::{Record, Stats};
+pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
 pub use visit::{Caller, Errand, Response, Visit};
 
 use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX};
@@ -42,6 +45,7 @@ use crate::wheel::Wheel;
 use crate::wire::{firebase, wilddog};
 use conn::Conn;
 use home::Session;
+use journal::Journal;
 
 /// Ids that one call takes from a wheel: what keeps a turn short when many deadlines meet.
 const DUE_MAX: usize = 512;
@@ -74,6 +78,9 @@ pub struct Engine {
     /// Sessions without a connection of their own that may have something to say or to hear.
     stirred: Vec<SessionRef>,
     drain: Drain,
+    /// Requests without a socket.
+    desk: rest::Desk,
+    journal: Journal,
     reader: json::Reader,
     /// For the text of one event.
     event_text: firebase::EventText,
@@ -112,6 +119,8 @@ impl Engine {
             tickets: 0,
             stirred: Vec::new(),
             drain: Drain::default(),
+            desk: rest::Desk::default(),
+            journal: Journal::default(),
             reader: json::Reader::default(),
             event_text: firebase::EventText::default(),
             wilddog_text: wilddog::EventText::default(),
@@ -133,6 +142,7 @@ impl Engine {
             Input::Forwarded { from: _, message } => self.deliver(now, message, output),
             Input::Tick => self.tick(now, output),
             Input::Rules(rules) => self.set_rules(rules, output),
+            Input::Verifier(verifier) => self.config.verifier = verifier,
             Input::Drain => {
                 self.drain.is_on = true;
                 self.drain(now, output);
@@ -156,7 +166,7 @@ impl Engine {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let is_draining = self.drain.is_on && !self.drain.is_silent;
-        is_draining || self.session_wheel.is_behind() || self.conn_wheel.is_behind()
+        is_draining || self.session_wheel.is_behind() || self.conn_wheel.is_behind() || self.has_pieces()
     }
 
     /// How many sessions live here.
@@ -165,10 +175,34 @@ impl Engine {
         self.sessions.len()
     }
 
+    /// What it holds. For tests of what must be gone at the end.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats { sessions: self.sessions.len(), inner: self.inner.len(), ..Stats::default() };
+        for shard in self.shards.values() {
+            let (listens, places) = shard.listens_count();
+            stats.listens += listens;
+            stats.listened_places += places;
+            stats.held_places += shard.held_count();
+        }
+        stats
+    }
+
+    /// What it did as an owner since the last call, in order.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn take_journal(&mut self) -> Vec<Record> {
+        self.journal.take()
+    }
+
     /// Says to itself what it has to say, until nothing is left.
     fn settle(&mut self, now: Now, output: &mut Output) {
-        while let Some(message) = self.inner.pop_front() {
-            self.deliver(now, message, output);
+        loop {
+            while let Some(message) = self.inner.pop_front() {
+                self.deliver(now, message, output);
+            }
+            if !self.rest_go_on(now, output) {
+                break;
+            }
         }
     }
 
@@ -182,6 +216,7 @@ impl Engine {
         for slot in due {
             self.look_at_session(now, slot, output);
         }
+        self.send_pieces(now, output);
         if self.drain.is_on {
             self.drain(now, output);
         }
@@ -208,7 +243,7 @@ impl Engine {
         match message {
             Message::Ask(ask) => self.asked(now, *ask, output),
             Message::Answer { session, number, outcome } => self.answered(session, number, outcome, output),
-            Message::Tell(told) => self.tell(told, output),
+            Message::Tell(told) => self.tell(&told, output),
             Message::Identify { session, namespace, identity } => {
                 self.identified(now, session, &namespace, &identity, output);
             }
@@ -219,8 +254,12 @@ impl Engine {
                 }
             }
             Message::Supersede { old, new, namespace } => self.supersede(now, old, new, &namespace, output),
+            Message::Settle { session } => self.send(session.home, Message::Settled { session }, output),
             Message::Settled { session } => self.go_on(now, session, output),
             Message::Introduce { owner } => self.introduce_all(owner, output),
+            Message::Leave(leave) => self.leave_with_stream(*leave, output),
+            Message::Manage(manage) => self.manage(*manage, output),
+            Message::Managed { session, number, done } => self.managed(session, number, done),
             Message::Visit(visit) => self.visited(now, *visit, output),
             Message::Response { to, response } => self.answer_visitor(now, to, &response, output),
             Message::Switch { to, session } => self.switch_visitor(now, to, session, output),

@@ -22,8 +22,11 @@ impl Engine {
                 firebase::word(bytes, word);
                 firebase::frames::seal(bytes, start);
             }),
+            Channel::Rest(conn) => self.rest_word(conn, word),
+            Channel::Stream(_) => self.stream_word(session, word, output),
             Channel::Poll(_) => self.post_word(session, word),
             Channel::EngineIo(_) => self.say_packet(session, word, output),
+            Channel::Gone => {}
         }
     }
 
@@ -35,27 +38,33 @@ impl Engine {
     }
 
     /// Tells the sessions that live here what has happened.
-    pub(super) fn tell(&mut self, told: Told, output: &mut Output) {
+    pub(super) fn tell(&mut self, told: &Told, output: &mut Output) {
         let Told { event, listeners } = told;
         let mut firebase = Telling::new(std::mem::take(&mut self.event_text));
         let mut wilddog = Telling::new(std::mem::take(&mut self.wilddog_text));
-        for Listener { session, tag, .. } in listeners {
+        let mut streamed = None;
+        for &Listener { session, tag, .. } in listeners {
             let Some(state) = self.sessions.get(session) else { continue };
             let (conn, bytes) = match &state.channel {
                 Channel::Socket(conn) => {
-                    firebase.fill(|text| text.fill(&event));
+                    firebase.fill(|text| text.fill(event));
                     let text = &firebase.text;
                     let write = |out: &mut Vec<u8>| text.write_frames(out, tag);
                     (*conn, append_once(&mut firebase.untagged, tag, &mut output.bytes, write))
                 }
                 Channel::Poll(_) => {
-                    firebase.fill(|text| text.fill(&event));
+                    firebase.fill(|text| text.fill(event));
                     let text = &firebase.text;
                     self.post(session, |message| text.write(message, tag));
                     continue;
                 }
+                Channel::Stream(_) => {
+                    self.tell_stream(session, told, &mut streamed, output);
+                    continue;
+                }
+                Channel::Rest(_) | Channel::Gone => continue,
                 Channel::EngineIo(channel) => {
-                    wilddog.fill(|text| text.fill(&event));
+                    wilddog.fill(|text| text.fill(event));
                     let text = &wilddog.text;
                     let Some(conn) = channel.direct_socket(self.config.shard) else {
                         let mut packet = Vec::new();

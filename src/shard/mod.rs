@@ -98,6 +98,7 @@ impl Shard {
                 .write(now, asker, &write, if_hash.as_deref(), told)
                 .map(|()| Outcome::Done)
                 .map_err(|refused| refused.refusal),
+            Request::Exchange { write, if_hash } => self.exchange(now, asker, &write, if_hash.as_deref(), told),
             Request::Get { path, query } => self.get(now, asker, &path, &query).map(Outcome::Value),
             Request::Listen { path, query, tag, hash } => {
                 self.listen(now, asker, Listen { path, query, tag, hash }, told)
@@ -115,6 +116,31 @@ impl Shard {
             Request::Cancel { path } => Ok(Outcome::Cancel { path }),
         };
         done.unwrap_or_else(Outcome::Refused)
+    }
+
+    fn exchange(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        write: &Write,
+        if_hash: Option<&str>,
+        told: &mut Vec<Told>,
+    ) -> Result<Outcome, Refusal> {
+        let done = self.write(now, asker, write, if_hash, told);
+        let standing = self.root.at(write.path().as_str()).clone();
+        match done.map_err(|refused| refused.refusal) {
+            Ok(()) => Ok(Outcome::Value(standing)),
+            Err(Refusal::Stale) if self.may_read(now, &asker.identity, write.path(), &Query::ALL) => {
+                Ok(Outcome::Mismatch(standing))
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The text of the rules.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Ruleset> {
+        &self.rules
     }
 
     /// Performs one last word of `session`. With `heard`, the session ended in silence after that
@@ -155,7 +181,10 @@ impl Shard {
     pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Arc<Identity>, told: &mut Vec<Told>) {
         self.listens.set_identity(session, identity);
         for (path, query, tag) in self.listens.of(session) {
-            if !self.may_read(now, identity, &path, &query) {
+            if self.may_read(now, identity, &path, &query) {
+                let is_conditional = self.is_conditional(identity, &path);
+                self.listens.set_conditional(session, &path, tag, is_conditional);
+            } else {
                 self.revoke(Listener { session, tag, is_conditional: false }, path, query, told);
             }
         }
@@ -181,6 +210,18 @@ impl Shard {
         }
     }
 
+    /// How many listens there are, and to how many locations.
+    #[must_use]
+    pub fn listens_count(&self) -> (usize, usize) {
+        self.listens.count()
+    }
+
+    /// How many places last words wait for, with all above them.
+    #[must_use]
+    pub const fn held_count(&self) -> usize {
+        self.stamps.len()
+    }
+
     /// Puts other rules in place. The engine then has every session [rechecked](Self::recheck).
     pub fn set_rules(&mut self, rules: Arc<Ruleset>) {
         self.rules = rules;
@@ -188,6 +229,11 @@ impl Shard {
 
     fn hold(&mut self, word: &Write) {
         word.places().iter().for_each(|place| self.stamps.hold(place));
+    }
+
+    /// Whether the rules must be asked anew before this listener hears something.
+    fn is_conditional(&self, identity: &Identity, path: &Path) -> bool {
+        !identity.is_admin && self.rules.read_depends_on_data(path)
     }
 
     fn may_read(&self, now: Now, identity: &Identity, path: &Path, query: &Query) -> bool {
@@ -210,7 +256,7 @@ impl Shard {
             return Err(Refusal::Denied);
         }
         let is_unindexed = !query.is_all() && !self.rules.is_indexed(&path, &query.index);
-        let is_conditional = !asker.identity.is_admin && self.rules.read_depends_on_data(&path);
+        let is_conditional = self.is_conditional(&asker.identity, &path);
         let listener = Listener { session, tag, is_conditional };
         let wish = Wish { path: &path, query: &query, listener, identity: &asker.identity };
         let node = self.listens.add(&wish, self.root.at(path.as_str()))?;

@@ -11,6 +11,7 @@ pub mod http;
 mod input;
 #[doc(hidden)]
 pub mod probe;
+pub mod rest;
 pub mod wilddog;
 pub mod ws;
 

@@ -15,6 +15,7 @@ pub const fn status(refusal: &Refusal) -> &'static str {
         Refusal::Data(_) | Refusal::Path(_) | Refusal::Overlap => "invalid_data",
         Refusal::Malformed(_) => "invalid_request",
         Refusal::UnknownAction => "unknown_action",
+        Refusal::NoSession => "no_session",
         Refusal::Limit(_) => "limits_exceeded",
         Refusal::Credential(credential) => credential_status(*credential),
         Refusal::Unavailable => "unavailable",
@@ -36,6 +37,7 @@ pub fn text(refusal: &Refusal) -> Cow<'static, str> {
         }
         Refusal::Limit(what) => return Cow::Owned(format!("Limit exceeded: {what}")),
         Refusal::UnknownAction => "Unknown action",
+        Refusal::NoSession => "There is no such session",
         Refusal::Credential(credential) => credential_text(*credential),
         Refusal::Unavailable => "The service is unavailable",
     })
@@ -55,6 +57,15 @@ pub(super) const fn credential_text(credential: BadCredential) -> &'static str {
         BadCredential::Invalid => "Could not parse auth token.",
         BadCredential::Expired => "Auth token is expired",
         BadCredential::Forbidden => "Permission denied",
+    }
+}
+
+/// The text of the news that a credential is no longer accepted: the original service ends this one
+/// with a full stop.
+pub(super) const fn revoked_text(credential: BadCredential) -> &'static str {
+    match credential {
+        BadCredential::Expired => "Auth token is expired.",
+        BadCredential::Invalid | BadCredential::Forbidden => credential_text(credential),
     }
 }
 

@@ -72,6 +72,7 @@ pub fn outcome(out: &mut Vec<u8>, request: i64, outcome: &Outcome) {
         Outcome::Done | Outcome::Allowed { .. } | Outcome::Cancel { .. } => done(out, request),
         Outcome::Value(node) => value(out, request, node),
         Outcome::Listening { is_unindexed } => listening(out, request, *is_unindexed),
+        Outcome::Mismatch(_) => refused(out, request, &Refusal::Stale),
         Outcome::Refused(refusal) => refused(out, request, refusal),
     }
 }
@@ -141,7 +142,7 @@ pub fn credential_revoked(out: &mut Vec<u8>, why: BadCredential) {
     out.extend_from_slice(br#"{"t":"d","d":{"a":"ac","b":{"s":""#);
     out.extend_from_slice(refusal::credential_status(why).as_bytes());
     out.extend_from_slice(br#"","d":"#);
-    json::text(out, refusal::credential_text(why));
+    json::text(out, refusal::revoked_text(why));
     out.extend_from_slice(b"}}}");
 }
 

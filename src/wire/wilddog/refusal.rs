@@ -30,9 +30,12 @@ pub const fn code(refusal: &Refusal) -> u32 {
         Refusal::Stale => 26_201,
         Refusal::Credential(BadCredential::Expired) => 26_801,
         Refusal::Credential(BadCredential::Invalid) => 26_802,
-        Refusal::Data(_) | Refusal::Path(_) | Refusal::Overlap | Refusal::Malformed(_) | Refusal::UnknownAction => {
-            29_999
-        }
+        Refusal::Data(_)
+        | Refusal::Path(_)
+        | Refusal::Overlap
+        | Refusal::Malformed(_)
+        | Refusal::UnknownAction
+        | Refusal::NoSession => 29_999,
     }
 }
 

@@ -92,14 +92,17 @@ fn outcome(out: &mut Vec<u8>, outcome: &Outcome) {
             out.extend_from_slice(br#""ok","d":"#);
             export(out, node);
         }
-        Outcome::Refused(why) => {
-            json::text(out, refusal::status(why));
-            out.extend_from_slice(br#","d":"#);
-            json::text(out, &refusal::text(why));
-            out.extend_from_slice(br#","c":"#);
-            json::integer(out, refusal::code(why));
-        }
+        Outcome::Mismatch(_) => refused(out, &Refusal::Stale),
+        Outcome::Refused(why) => refused(out, why),
     }
+}
+
+fn refused(out: &mut Vec<u8>, why: &Refusal) {
+    json::text(out, refusal::status(why));
+    out.extend_from_slice(br#","d":"#);
+    json::text(out, &refusal::text(why));
+    out.extend_from_slice(br#","c":"#);
+    json::integer(out, refusal::code(why));
 }
 
 /// An event, encoded once for all who hear of it: only its last bytes differ between listens.
