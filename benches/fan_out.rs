@@ -56,10 +56,9 @@ fn fan_out(c: &mut Criterion) {
         let mut engine = engine();
         let mut output = Output::default();
         join(&mut engine, &mut output, 0);
-        let query = if tag.is_some() { Query { limit: None, ..Query::ALL } } else { Query::ALL };
         for conn in 1..=LISTENERS {
             join(&mut engine, &mut output, conn);
-            say(&mut engine, &mut output, conn, |out| client::listen(out, 1, "room/state", &query, tag, ""));
+            say(&mut engine, &mut output, conn, |out| client::listen(out, 1, "room/state", &Query::ALL, tag, ""));
             output.clear();
         }
         let mut number = 1;
