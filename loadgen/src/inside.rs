@@ -2,7 +2,7 @@
 //!
 //! The surprising idea: an engine needs no server. Its bytes go straight to the clients' readers, so a
 //! million sessions fit on one machine, and what is measured is the engine alone. Its CPU time is that
-//! of the calls to it, and a quarter of a microsecond a call for looking at the clock.
+//! of the calls to it, with what a look at that clock costs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

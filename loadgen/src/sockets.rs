@@ -23,6 +23,8 @@ use crate::process::Process;
 const PORTS: (u16, u32) = (10_000, 50_000);
 /// Addresses that clients come from.
 const SOURCES: u32 = 250;
+/// How far apart two runs begin: most runs need fewer ports.
+const RUN_STRIDE: u32 = 20_011;
 /// Ports that are tried before there is none.
 const TRIES_MAX: u32 = 1_000;
 /// Events that are fetched at a time: few, so that answers do not wait for all of them.
@@ -66,7 +68,8 @@ impl Sockets {
             sockets: (0..count).map(|_| None).collect(),
             events: Vec::with_capacity(EVENTS_MAX),
             at: 0,
-            ports_tried: 0,
+            // Each run elsewhere, so that it does not meet what is left of the one before.
+            ports_tried: std::process::id().wrapping_mul(RUN_STRIDE),
             broken: VecDeque::new(),
         })
     }
@@ -105,20 +108,34 @@ impl Sockets {
         }
     }
 
-    /// Gives a socket an address and a port to come from.
-    fn bind(&mut self, fd: &OwnedFd) -> io::Result<()> {
-        // Ports of connections that are still being forgotten may be used again.
-        sockopt::set_socket_reuseaddr(fd, true)?;
+    /// A socket that is being connected.
+    fn connect(&mut self) -> io::Result<OwnedFd> {
         let mut tries = 0;
         loop {
-            let (source, port) = source(self.ports_tried);
-            self.ports_tried = self.ports_tried.wrapping_add(1);
+            let family = if self.target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+            sockopt::set_tcp_nodelay(&fd, true)?;
             tries += 1;
-            match rustix::net::bind(fd, &SocketAddr::from((source, port))) {
-                Err(Errno::ADDRINUSE) if tries < TRIES_MAX => {}
-                outcome => return outcome.map_err(Into::into),
+            match self.bind(&fd).and_then(|()| rustix::net::connect(&fd, &self.target)) {
+                Ok(()) | Err(Errno::INPROGRESS) => return Ok(fd),
+                // What is left of an earlier connection, or somebody else, has the port.
+                Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) if tries < TRIES_MAX => {}
+                Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Gives a socket the next address and port to come from, if the target is on this machine.
+    fn bind(&mut self, fd: &OwnedFd) -> rustix::io::Result<()> {
+        let is_near = matches!(self.target.ip(), IpAddr::V4(address) if address.is_loopback());
+        if !is_near {
+            return Ok(());
+        }
+        let (source, port) = source(self.ports_tried);
+        self.ports_tried = self.ports_tried.wrapping_add(1);
+        sockopt::set_socket_reuseaddr(fd, true)?;
+        rustix::net::bind(fd, &SocketAddr::from((source, port)))
     }
 
     fn watch(&mut self, client: u32, flags: EventFlags) {
@@ -138,19 +155,7 @@ fn source(number: u32) -> (Ipv4Addr, u16) {
 
 impl Link for Sockets {
     fn open(&mut self, client: u32) -> io::Result<()> {
-        let family = if self.target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-        sockopt::set_tcp_nodelay(&fd, true)?;
-        if let IpAddr::V4(address) = self.target.ip()
-            && address.is_loopback()
-        {
-            self.bind(&fd)?;
-        }
-        match rustix::net::connect(&fd, &self.target) {
-            Ok(()) | Err(Errno::INPROGRESS) => {}
-            Err(error) => return Err(error.into()),
-        }
+        let fd = self.connect()?;
         epoll::add(&self.epoll, &fd, EventData::new_u64(client.into()), EventFlags::OUT)?;
         self.sockets[client as usize] = Some(Socket { fd, is_connected: false, unsent: Vec::new() });
         Ok(())

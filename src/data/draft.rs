@@ -109,6 +109,12 @@ impl Draft {
         self.node.is_empty()
     }
 
+    /// Whether it is what it is, whatever stands where it will be written.
+    #[must_use]
+    pub fn is_fixed(&self) -> bool {
+        self.holes.is_empty()
+    }
+
     /// The value with every hole filled: `current` stands where this will be written, `wall` is when.
     #[must_use]
     pub fn resolve(&self, current: &Node, wall: WallMillis) -> Node {

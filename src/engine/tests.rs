@@ -445,3 +445,27 @@ fn the_later_of_two_silences_has_the_last_word() {
         assert_eq!(value_at(&mut world, watcher, "/s"), r#""second""#, "the first spoke as of ten seconds earlier");
     });
 }
+
+#[test]
+fn what_stands_there_decides_where_it_must() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 11);
+        let (ann, bob) = (world.join(0, "&ns=a"), world.join(1, "&ns=a"));
+        last_messages(&mut world, ann);
+        last_messages(&mut world, bob);
+        done(&mut world, ann, r#"{"r":1,"a":"p","b":{"p":"users/n","d":5}}"#);
+        done(&mut world, bob, r#"{"r":1,"a":"q","b":{"p":"users/n","h":""}}"#);
+        let increment =
+            |path: &str| format!(r#"{{"r":2,"a":"p","b":{{"p":"{path}","d":{{".sv":{{"increment":2}}}}}}}}"#);
+        done(&mut world, ann, &increment("users/n"));
+        let heard = last_messages(&mut world, bob);
+        assert_eq!(heard, [r#"{"t":"d","d":{"a":"d","b":{"p":"users/n","d":7}}}"#], "an increment adds");
+        done(&mut world, ann, r#"{"r":3,"a":"m","b":{"p":"users","d":{"n":{".sv":{"increment":2}}}}}"#);
+        assert_eq!(value_at(&mut world, ann, "users/n"), "9", "in a merge too");
+        last_messages(&mut world, bob);
+        done(&mut world, ann, r#"{"r":4,"a":"p","b":{"p":"users/n/.priority","d":3}}"#);
+        let heard = last_messages(&mut world, bob);
+        let text = r#"{"t":"d","d":{"a":"d","b":{"p":"users/n","d":{".value":9,".priority":3}}}}"#;
+        assert_eq!(heard, [text], "a priority changes no value");
+    });
+}

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::listens::Doubt;
 use super::{Asker, Shard, Told};
 use crate::base::Now;
-use crate::data::{Location, Node, Path, Priority};
+use crate::data::{Draft, Location, Node, Path, Priority};
 use crate::op::{Query, Refusal, Write};
 use crate::rules::{Ask, Change, Denial, Verdict, What};
 
@@ -93,7 +93,7 @@ impl Shard {
         let standing = |path: &Path| self.root.at(path.as_str());
         match write {
             Write::Set { path, value } => {
-                let node = value.resolve(standing(path), now.wall);
+                let node = resolve(value, || standing(path), now);
                 changes.push(Resolved { path: path.clone(), what: ResolvedWhat::Value(node) });
             }
             Write::SetPriority { path, priority } => {
@@ -107,7 +107,7 @@ impl Shard {
                         let priority = draft.as_priority().map(|p| p.resolve(standing(&path), now.wall));
                         ResolvedWhat::Priority(priority.flatten())
                     } else {
-                        ResolvedWhat::Value(draft.resolve(standing(&path), now.wall))
+                        ResolvedWhat::Value(resolve(draft, || standing(&path), now))
                     };
                     changes.push(Resolved { path, what });
                 }
@@ -127,6 +127,12 @@ impl Shard {
         }
         self.listens.after(noticing, base, &changes, &self.root, told)
     }
+}
+
+/// Most values hold no hole: then nobody looks up what stands there, which costs as much as the write.
+fn resolve<'n>(draft: &Draft, standing: impl FnOnce() -> &'n Node, now: Now) -> Node {
+    let nothing = Node::Empty;
+    draft.resolve(if draft.is_fixed() { &nothing } else { standing() }, now.wall)
 }
 
 impl Resolved {

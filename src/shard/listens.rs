@@ -395,7 +395,12 @@ fn event_at(base: &Path, changes: &Changes, root: &Node) -> Event {
     if let [change] = &changes[..]
         && change.path == *base
     {
-        return Event::Set { path: base.clone(), node: root.at(base.as_str()).clone() };
+        let node = match &change.what {
+            // What was put there stands there: no need to look for it.
+            ResolvedWhat::Value(node) => node,
+            ResolvedWhat::Priority(_) => root.at(base.as_str()),
+        };
+        return Event::Set { path: base.clone(), node: node.clone() };
     }
     let places = changes.iter().map(|change| {
         let place = base.below(&change.path).expect("a merge's places are below its base");

@@ -8,6 +8,7 @@
 mod apply;
 mod listens;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use listens::{Listener, Told};
@@ -154,8 +155,8 @@ impl Shard {
         told: &mut Vec<Told>,
     ) -> Fate {
         let kept = match heard {
-            Some(heard) => self.stamps.without_newer(word.clone(), heard, session),
-            None => Some(word.clone()),
+            Some(heard) => self.stamps.without_newer(word.clone(), heard, session).map(Cow::Owned),
+            None => Some(Cow::Borrowed(word)),
         };
         let Some(word) = kept else { return Fate::Yielded };
         let heard = heard.unwrap_or(now.instant);

@@ -5,5 +5,6 @@
 mod cli;
 mod dependencies;
 mod layers;
+mod load;
 mod source;
 mod tidy;

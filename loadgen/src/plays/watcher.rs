@@ -77,6 +77,7 @@ mod tests {
         check("run/s", "u7", -2, Some((7, None)), 0);
         check("run/s", "v7", 1, None, 1);
         check("run/t/u7", "", 1, None, 1);
+        check("run/t", "u7", 1, None, 1);
         check("run/s/u7", "x", 1, None, 1);
     }
 }

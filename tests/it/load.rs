@@ -1,0 +1,120 @@
+//! The load generator against the real server, briefly: what it plays is right, and it notices what is not.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::source;
+
+/// The load generator, built if need be: it is another package, so Cargo does not tell where it is.
+fn generator() -> &'static PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let output = Command::new(env!("CARGO"))
+            .args(["build", "--locked", "--quiet", "--package=stillhere-load", "--message-format=json"])
+            .current_dir(source::root())
+            .output()
+            .expect("cargo runs: it runs this test");
+        let told = String::from_utf8_lossy(&output.stdout);
+        let messages = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let paths = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+        paths.last().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+    })
+}
+
+/// A server that is ready, with sessions that end after two seconds. Killed when dropped.
+struct Server {
+    child: Child,
+    address: String,
+    _data: TempDir,
+}
+
+impl Server {
+    fn start(shards: &str) -> Self {
+        let data = TempDir::new().expect("a directory");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_stillhere"))
+            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--log-level", "error", "--shards", shards])
+            .envs([("STILLHERE_HEARTBEAT", "1s"), ("STILLHERE_SESSION_TIMEOUT", "2s")])
+            .current_dir(data.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("it says something");
+        let address = line.split_whitespace().find_map(|word| word.strip_prefix("tcp=")).expect(&line).to_owned();
+        Self { child, address, _data: data }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Plays a scenario and returns its report, which must be good.
+#[track_caller]
+fn play(words: &[&str]) -> Value {
+    let output = Command::new(generator()).args(words).args(["--json", "--quiet"]).output().expect("it starts");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{words:?}\n{told}{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_str(&told).expect("it is JSON");
+    assert_eq!(report["is_good"], true, "{told}");
+    report
+}
+
+#[test]
+fn every_scenario_is_played_and_checked() {
+    for shards in ["1", "2"] {
+        let server = Server::start(shards);
+        let pid = server.child.id().to_string();
+        let check = |words: &[&str], figure: &str, good_min: u64| {
+            let common = ["--address", &server.address, "--server-pid", &pid, "--check", "--warm-up", "100ms"];
+            let report = play(&[words, &common].concat());
+            assert!(report["figures"][figure]["value"].as_f64().unwrap_or(0.0) > 0.0, "{figure} in {report:#}");
+            assert!(report["check"]["good"].as_u64().unwrap_or(0) >= good_min, "{report:#}");
+        };
+        check(&["writes", "--sessions", "10", "--for", "300ms"], "server CPU per write", 10);
+        check(&["writes", "--sessions", "10", "--for", "300ms", "--rate", "200", "--depth", "2"], "writes", 10);
+        check(&["mass-disconnect", "--sessions", "200", "--words", "2"], "server CPU per last word", 400);
+        check(&["mass-disconnect", "--sessions", "50", "--ending", "goodbye"], "last words", 50);
+        check(&["mass-disconnect", "--sessions", "50", "--ending", "close"], "last words", 50);
+        check(&["silent-death", "--sessions", "20", "--session-timeout", "2s"], "last words", 20);
+        check(&["fan-out", "--sessions", "20", "--for", "300ms"], "server CPU per delivery", 20);
+        check(&["flap", "--sessions", "5", "--for", "300ms"], "server CPU per round", 10);
+        check(&["storm", "--sessions", "50", "--rate", "500"], "server CPU per connect", 0);
+        check(&["idle", "--sessions", "200", "--for", "1500ms"], "heartbeats", 0);
+    }
+}
+
+#[test]
+fn an_engine_needs_no_server() {
+    let report = play(&["mass-disconnect", "--driver", "engine", "--sessions", "1000", "--words", "2", "--check"]);
+    assert_eq!(report["check"]["good"], 2_000);
+    let report =
+        play(&["silent-death", "--driver", "engine", "--sessions", "100", "--session-timeout", "1s", "--check"]);
+    assert_eq!(report["check"]["good"], 100);
+    play(&["writes", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
+    play(&["flap", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
+    play(&["fan-out", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
+}
+
+#[test]
+fn what_is_wrong_fails() {
+    // The server ends sessions after two seconds, and the generator is told three.
+    let server = Server::start("1");
+    let words = ["silent-death", "--sessions", "5", "--session-timeout", "3s", "--address", &server.address];
+    let output = Command::new(generator()).args(words).args(["--check", "--json"]).output().expect("it starts");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    assert_eq!(report["check"]["early"], 5, "{report:#}");
+    let output = Command::new(generator()).args(["writes", "--address", "127.0.0.1:1"]).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1), "nobody listens there");
+}
