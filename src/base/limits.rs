@@ -58,8 +58,17 @@ pub const SEND_BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const CONNECTIONS_MAX: u32 = 1 << 24;
 /// Time from accept to a complete request head.
 pub const HANDSHAKE_MAX: Millis = Millis(10_000);
-/// How long a connection may stay open between two requests.
-pub const KEEP_ALIVE_MAX: Millis = Millis(75_000);
+/// Time for which a connection may ask nothing.
+pub const KEEP_ALIVE_MAX: Millis = Millis(60_000);
+/// How long a body may stop arriving.
+pub const BODY_PAUSE_MAX: Millis = Millis(30_000);
+/// Bytes of one body that brings Engine.IO packets: text is encoded twice.
+pub const PACKETS_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+/// How long an Engine.IO session may ask for nothing after it was opened.
+pub const MUTE_MAX: Millis = Millis(30_000);
+/// How long an Engine.IO client is told to wait for a pong, at least: a hidden page's clock strikes
+/// once a minute.
+pub const PING_TIMEOUT_MIN: Millis = Millis(60_000);
 /// The resolution of every deadline.
 pub const TICK: Millis = Millis(16);
 /// The shortest heartbeat and the shortest session timeout that may be configured.

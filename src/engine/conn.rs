@@ -1,5 +1,8 @@
 //! Connections: HTTP until they become something else.
 
+use super::account;
+use super::engineio::{self, PacketSocket};
+use super::gather::Gathering;
 use super::home::Channel;
 use super::poll;
 use super::rest::{Arrived, Dialogue};
@@ -27,10 +30,14 @@ pub(super) enum Link {
     Vacant,
     /// Requests.
     Http(Box<Http>),
+    /// A request whose body is on its way.
+    Gathering(Box<Gathering>),
     /// A request that waits for its answer.
     Visiting(Box<Visitor>),
     /// A WebSocket with a session.
     Socket(Box<Socket>),
+    /// A WebSocket that carries packets, of a session that may live elsewhere.
+    Packets(Box<PacketSocket>),
     /// A response that does not end, with a session.
     Stream(SessionRef),
     /// What arrived for it is being taken apart: its link is with whoever does that.
@@ -57,6 +64,13 @@ impl Http {
         self.deadline
     }
 
+    /// Waits for more of a request. The caller arms the wheel.
+    pub(super) const fn expect(&mut self, until: Instant) {
+        self.deadline = until;
+        self.next_look = until;
+        self.is_head_awaited = true;
+    }
+
     /// Waits for another request. The caller arms the wheel.
     pub(super) const fn rest(&mut self, until: Instant) {
         self.deadline = until;
@@ -80,6 +94,8 @@ enum Route {
     Socket(Join),
     Rest(Box<Arrived>),
     Poll(poll::Call),
+    Packets(engineio::Call),
+    Account(account::Call),
     BadUpgrade(http::BadUpgrade),
     Refuse { status: u16, error: &'static str },
 }
@@ -97,6 +113,12 @@ impl Route {
     fn of(head: &http::Head<'_>) -> Self {
         if head.path == "/.lp" {
             return Self::Poll(poll::Call::read(head));
+        }
+        if (head.path == "/.ws/" || head.path == "/.ws") && engineio::Call::is_one(head) {
+            return Self::Packets(engineio::Call::read(head));
+        }
+        if let Some(call) = account::Call::read(head) {
+            return Self::Account(call);
         }
         if head.path != "/.ws" && head.path != "/.ws/" {
             return Self::Rest(Box::new(Arrived::read(head)));
@@ -153,7 +175,7 @@ impl Engine {
 
     pub(super) fn is_socket(&mut self, conn: ConnId) -> bool {
         // A busy link is a socket's: plain requests end no sessions while they are read.
-        matches!(self.link(conn), Link::Socket(_) | Link::Busy)
+        matches!(self.link(conn), Link::Socket(_) | Link::Packets(_) | Link::Busy)
     }
 
     pub(super) fn received(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], output: &mut Output) {
@@ -162,6 +184,8 @@ impl Engine {
             let next = match std::mem::replace(self.link(conn), Link::Busy) {
                 Link::Http(http) => self.read_http(now, conn, http, &mut bytes, output),
                 Link::Socket(socket) => self.read_socket(now, conn, socket, &mut bytes, output),
+                Link::Packets(socket) => self.read_packet_socket(now, conn, socket, &mut bytes, output),
+                Link::Gathering(gathering) => self.gather(now, conn, gathering, &mut bytes, output),
                 Link::Stream(session) => {
                     // Nothing is expected, but it is a sign of life.
                     *self.link(conn) = Link::Stream(session);
@@ -225,6 +249,8 @@ impl Engine {
                 self.called(now, conn, http, call, output);
                 Next::GoOn
             }
+            Route::Account(call) => self.account_called(now, conn, http, call, output),
+            Route::Packets(call) => self.packets_called(now, conn, http, call, output),
             Route::BadUpgrade(bad) => {
                 *self.link(conn) = Link::Http(http);
                 self.send_bytes(conn, output, |out| bad.write(out));
@@ -408,8 +434,9 @@ impl Engine {
                 let conn = *conn;
                 self.break_off(now, conn, session, ws::close_code::POLICY, what, output);
             }
-            Channel::Poll(polled) => {
-                output.effects.push(Effect::Notice(Notice::Violation { conn: polled.last, what }));
+            Channel::Poll(_) | Channel::EngineIo(_) => {
+                let conn = state.channel.last_conn();
+                output.effects.push(Effect::Notice(Notice::Violation { conn, what }));
                 self.end(now, session, End::Killed, None, output);
             }
             Channel::Rest(_) | Channel::Stream(_) => unreachable!("their clients send no messages"),
@@ -438,8 +465,9 @@ impl Engine {
             Link::Socket(socket) => self.end(now, socket.session, end, None, output),
             Link::Stream(session) => self.end(now, session, end, None, output),
             Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, end, output),
+            Link::Packets(socket) => self.packet_socket_hung_up(now, &socket, end, output),
             Link::Http(http) => self.rest_forget(conn, &http),
-            Link::Vacant | Link::Busy | Link::Closing => {}
+            Link::Vacant | Link::Gathering(_) | Link::Busy | Link::Closing => {}
         }
     }
 
@@ -449,23 +477,26 @@ impl Engine {
         if bytes <= SEND_BACKLOG_BYTES_MAX {
             return;
         }
-        let session = match self.link(conn) {
-            Link::Socket(socket) => Some(socket.session),
-            Link::Stream(session) => Some(*session),
-            _ => None,
-        };
-        if let Some(session) = session {
-            output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
-            self.close(conn, output);
-            self.end(now, session, End::Killed, None, output);
-        } else {
-            self.close(conn, output);
+        output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
+        let link = std::mem::replace(self.link(conn), Link::Busy);
+        self.close(conn, output);
+        match link {
+            Link::Socket(socket) => self.end(now, socket.session, End::Killed, None, output),
+            Link::Stream(session) => self.end(now, session, End::Killed, None, output),
+            Link::Packets(socket) => self.packet_socket_hung_up(now, &socket, End::Killed, output),
+            Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, End::Killed, output),
+            Link::Http(http) => self.rest_forget(conn, &http),
+            Link::Vacant | Link::Gathering(_) | Link::Busy | Link::Closing => {}
         }
     }
 
     /// The wheel says that a connection may have been silent for too long.
     pub(super) fn look_at_conn(&mut self, now: Now, conn: ConnId, output: &mut Output) {
-        let Link::Http(http) = self.link(conn) else { return };
+        let http = match self.link(conn) {
+            Link::Http(http) => http,
+            Link::Gathering(gathering) => gathering.http(),
+            _ => return,
+        };
         if now.instant < http.next_look {
             return;
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rand_core::RngCore as _;
 
+use super::engineio::EngineIo;
 use super::poll::Polled;
 use super::rest::Stream;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
@@ -27,7 +28,7 @@ pub(super) struct Session {
     pub(super) identity: Arc<Identity>,
     /// When the identity runs out.
     expires: Option<Instant>,
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
     /// Its last words.
     ledger: Ledger,
     /// When the last byte of it arrived.
@@ -47,6 +48,8 @@ pub(super) struct Session {
     pub(super) is_waiting: bool,
     /// Its connection is not read from, because it asks faster than it is answered.
     is_paused: bool,
+    /// It is on the engine's list of those that have something to say or to hear.
+    is_stirred: bool,
 }
 
 /// How a session's client is reached.
@@ -54,12 +57,26 @@ pub(super) struct Session {
 pub(super) enum Channel {
     /// A WebSocket.
     Socket(ConnId),
-    /// Requests that come and go.
+    /// The Firebase protocol's requests, which come and go.
     Poll(Box<Polled>),
     /// Plain requests, one at a time.
     Rest(ConnId),
     /// A response that does not end.
     Stream(Box<Stream>),
+    /// Engine.IO's requests, or its WebSocket.
+    EngineIo(Box<EngineIo>),
+}
+
+impl Channel {
+    /// The connection over which something came last: for logs.
+    pub(super) fn last_conn(&self) -> ConnId {
+        match self {
+            Self::Socket(conn) | Self::Rest(conn) => *conn,
+            Self::Poll(polled) => polled.last,
+            Self::EngineIo(channel) => channel.last(),
+            Self::Stream(stream) => stream.conn,
+        }
+    }
 }
 
 /// A [`Word`] that is kept for a while.
@@ -109,7 +126,11 @@ impl Session {
     fn next_duty(&self) -> Instant {
         let ping = self.heard.max(self.pinged) + self.settings.heartbeat;
         let duty = ping.min(self.deadline());
-        self.expires.map_or(duty, |expires| duty.min(expires))
+        let expires = self.expires.map_or(duty, |expires| duty.min(expires));
+        match &self.channel {
+            Channel::EngineIo(packets) => packets.mute_until().map_or(expires, |until| expires.min(until)),
+            Channel::Socket(_) | Channel::Poll(_) | Channel::Rest(_) | Channel::Stream(_) => expires,
+        }
     }
 }
 
@@ -142,6 +163,7 @@ impl Engine {
             later: VecDeque::new(),
             is_waiting: false,
             is_paused: false,
+            is_stirred: false,
         };
         let look = session.next_duty();
         session.next_look = look;
@@ -200,7 +222,7 @@ impl Engine {
         let (socket, is_stream) = match state.channel {
             Channel::Socket(conn) => (Some(conn), false),
             Channel::Stream(_) => (None, true),
-            Channel::Poll(_) | Channel::Rest(_) => (None, false),
+            Channel::Poll(_) | Channel::EngineIo(_) | Channel::Rest(_) => (None, false),
         };
         self.unpause_if_calm(session, output);
         if is_stream {
@@ -417,10 +439,8 @@ impl Engine {
 
     fn pause(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
-        if !std::mem::replace(&mut state.is_paused, true)
-            && let Channel::Socket(conn) = state.channel
-        {
-            output.effects.push(Effect::Read { conn, is_wanted: false });
+        if !std::mem::replace(&mut state.is_paused, true) {
+            self.set_reading(session, false, output);
         }
     }
 
@@ -429,10 +449,46 @@ impl Engine {
         let is_calm = !state.is_waiting && state.in_flight() < REQUESTS_IN_FLIGHT_MAX / 2;
         if state.is_paused && is_calm {
             state.is_paused = false;
-            match state.channel {
-                Channel::Socket(conn) => output.effects.push(Effect::Read { conn, is_wanted: true }),
-                Channel::Poll(_) => self.stir(session),
-                Channel::Rest(_) | Channel::Stream(_) => {}
+            self.set_reading(session, true, output);
+        }
+    }
+
+    fn set_reading(&mut self, session: SessionRef, is_wanted: bool, output: &mut Output) {
+        match self.sessions.get(session).map(|state| &state.channel) {
+            Some(Channel::Socket(conn)) => output.effects.push(Effect::Read { conn: *conn, is_wanted }),
+            Some(Channel::Poll(_)) => self.stir(session),
+            Some(Channel::EngineIo(_)) => self.set_reading_packets(session, is_wanted, output),
+            Some(Channel::Rest(_) | Channel::Stream(_)) | None => {}
+        }
+    }
+
+    /// The session may have something to say or to hear: at the end of the turn, for all that the turn
+    /// brings together.
+    pub(super) fn stir(&mut self, session: SessionRef) {
+        if let Some(state) = self.sessions.get_mut(session)
+            && !std::mem::replace(&mut state.is_stirred, true)
+        {
+            self.stirred.push(session);
+        }
+    }
+
+    /// Lets the stirred sessions act on what their clients have said, then say what there is to say.
+    pub(super) fn serve_stirred(&mut self, now: Now, output: &mut Output) {
+        while !self.stirred.is_empty() {
+            let stirred = std::mem::take(&mut self.stirred);
+            for session in &stirred {
+                if let Some(state) = self.sessions.get_mut(*session) {
+                    state.is_stirred = false;
+                    self.read_polls(now, *session, output);
+                }
+            }
+            self.settle(now, output);
+            for session in stirred {
+                match self.sessions.get(session).map(|state| &state.channel) {
+                    Some(Channel::Poll(_)) => self.answer_polls(now, session, output),
+                    Some(Channel::EngineIo(_)) => self.deliver_packets(now, session, output),
+                    Some(Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_)) | None => {}
+                }
             }
         }
     }
@@ -456,6 +512,12 @@ impl Engine {
             self.end(now, session, End::TimedOut, None, output);
             return;
         }
+        if let Channel::EngineIo(packets) = &state.channel
+            && packets.mute_until().is_some_and(|until| now.instant >= until)
+        {
+            self.end(now, session, End::Killed, None, output);
+            return;
+        }
         if state.expires.is_some_and(|expires| now.instant >= expires) {
             self.expire(now, session, output);
         }
@@ -472,6 +534,7 @@ impl Engine {
                     self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
                 }
                 Channel::Poll(_) => self.let_a_poll_go(now, session, output),
+                Channel::EngineIo(_) => self.ask_for_packets(now, session, output),
                 Channel::Stream(_) => self.keep_stream_alive(now, session, output),
                 Channel::Rest(_) => {}
             }
@@ -508,6 +571,7 @@ impl Engine {
         match channel {
             Channel::Socket(conn) => self.send_away(conn, end, output),
             Channel::Poll(polled) => self.dismiss(now, *polled, output),
+            Channel::EngineIo(packets) => self.dismiss_packets(now, *packets, end, output),
             Channel::Stream(stream) => self.stream_over(*stream, output),
             Channel::Rest(_) => unreachable!("it has returned"),
         }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::engineio::Order;
 use super::visit::{Caller, Response, Visit};
 use crate::base::{Instant, SessionId, SessionRef, ShardId};
 use crate::data::{Location, Path};
@@ -85,6 +86,38 @@ pub enum Message {
         to: Caller,
         /// What it says.
         response: Box<Response>,
+    },
+    /// To a connection's core: it becomes a WebSocket of this session.
+    Switch {
+        /// Who asked.
+        to: Caller,
+        /// For whom.
+        session: SessionRef,
+    },
+    /// To a session's home: something has arrived at its WebSocket elsewhere.
+    Packet {
+        /// Whose.
+        session: SessionRef,
+        /// Which WebSocket.
+        from: Caller,
+        /// A packet; none if it was only a sign of life.
+        text: Option<Vec<u8>>,
+    },
+    /// To a session's home: its WebSocket elsewhere is gone.
+    SocketGone {
+        /// Whose.
+        session: SessionRef,
+        /// Which WebSocket.
+        from: Caller,
+        /// What that makes of the session.
+        end: End,
+    },
+    /// To a WebSocket's core.
+    Order {
+        /// Which WebSocket.
+        to: Caller,
+        /// What to do.
+        order: Order,
     },
     /// To a session's home: the connection is gone whose request waited there.
     Gone {

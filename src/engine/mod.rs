@@ -8,8 +8,11 @@
 //! Costs: a request of a session at home is one queue entry each way; one of a session elsewhere is
 //! one message each way.
 
+mod account;
 mod config;
 mod conn;
+mod engineio;
+mod gather;
 mod home;
 mod io;
 mod message;
@@ -25,6 +28,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
 pub use config::{Config, LateLastWords, Settings};
+pub use engineio::Order;
 pub use io::{Effect, Hangup, Input, Notice, Output};
 pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
 pub use visit::{Caller, Errand, Response, Visit};
@@ -36,7 +40,7 @@ use crate::op::Namespace;
 use crate::session::Table;
 use crate::shard::Shard;
 use crate::wheel::Wheel;
-use crate::wire::firebase::EventText;
+use crate::wire::{firebase, wilddog};
 use conn::Conn;
 use home::Session;
 
@@ -68,14 +72,16 @@ pub struct Engine {
     inner: VecDeque<Message>,
     /// Requests that have waited for an answer, ever: each is named by its number.
     tickets: u64,
-    /// Polled sessions that have something to say or to hear.
+    /// Sessions without a connection of their own that may have something to say or to hear.
     stirred: Vec<SessionRef>,
     drain: Drain,
     /// Requests without a socket.
     desk: rest::Desk,
     reader: json::Reader,
     /// For the text of one event.
-    event_text: EventText,
+    event_text: firebase::EventText,
+    /// The same, for Wilddog's clients.
+    wilddog_text: wilddog::EventText,
 }
 
 /// How far the engine is with stopping.
@@ -111,7 +117,8 @@ impl Engine {
             drain: Drain::default(),
             desk: rest::Desk::default(),
             reader: json::Reader::default(),
-            event_text: EventText::default(),
+            event_text: firebase::EventText::default(),
+            wilddog_text: wilddog::EventText::default(),
             hashing,
             rng,
             config,
@@ -136,7 +143,7 @@ impl Engine {
             }
         }
         self.settle(now, output);
-        self.serve_polls(now, output);
+        self.serve_stirred(now, output);
     }
 
     /// When [`Input::Tick`] is due, if nothing else happens before.
@@ -229,6 +236,10 @@ impl Engine {
             Message::Managed { session, number, done } => self.managed(session, number, done),
             Message::Visit(visit) => self.visited(now, *visit, output),
             Message::Response { to, response } => self.answer_visitor(now, to, &response, output),
+            Message::Switch { to, session } => self.switch_visitor(now, to, session, output),
+            Message::Packet { session, from, text } => self.packet_came(now, session, from, text, output),
+            Message::SocketGone { session, from, end } => self.packet_socket_gone(now, session, from, end, output),
+            Message::Order { to, order } => self.perform_order(to, order, output),
             Message::Gone { caller, session, end } => self.caller_gone(now, caller, &session, end, output),
             Message::Silence => {
                 self.drain.silent_peers += 1;

@@ -45,6 +45,8 @@ struct Peer {
     is_open: bool,
     /// Whether what it sends gets through, and what is sent to it.
     is_linked: bool,
+    /// Its frames are never segments of a message.
+    has_whole_frames: bool,
     /// What has arrived of the response to its handshake.
     head: Option<Vec<u8>>,
     reader: ws::Reader,
@@ -66,14 +68,25 @@ impl World {
         Self::with(shards, seed, &Arc::new(Settings::default()), &Arc::new(Ruleset::open()))
     }
 
-    /// A world of `shards` engines.
+    /// A world of `shards` engines that believe nobody.
     #[must_use]
     pub fn with(shards: u8, seed: u64, settings: &Arc<Settings>, rules: &Arc<Ruleset>) -> Self {
+        let verifier = Verifier::new(AuthConfig::default()).expect("there is nothing in it that could be wrong");
+        Self::believing(shards, seed, settings, rules, &Arc::new(verifier))
+    }
+
+    /// A world of `shards` engines that believe whom `verifier` believes.
+    #[must_use]
+    pub fn believing(
+        shards: u8,
+        seed: u64,
+        settings: &Arc<Settings>,
+        rules: &Arc<Ruleset>,
+        verifier: &Arc<Verifier>,
+    ) -> Self {
         let mut dice = ChaCha12Rng::seed_from_u64(seed);
         let common_seed = [dice.next_u64(), dice.next_u64(), dice.next_u64(), dice.next_u64()];
         let now = now(START);
-        let auth = AuthConfig { is_dev: true, ..AuthConfig::default() };
-        let verifier = Arc::new(Verifier::new(auth).expect("there is nothing in it that could be wrong"));
         let engine = |shard| {
             let mut engine_seed = [0; 32];
             dice.fill_bytes(&mut engine_seed);
@@ -124,6 +137,7 @@ impl World {
             conn,
             is_open: true,
             is_linked: true,
+            has_whole_frames: false,
             head: Some(Vec::new()),
             reader: ws::Reader::for_client(),
             missing: 0,
@@ -136,6 +150,23 @@ impl World {
         let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         self.input(shard, Input::Opened { conn, peer });
         Client(self.clients.len() - 1)
+    }
+
+    /// A client with a WebSocket at `target`, whose frames are never segments of a message.
+    pub fn connect(&mut self, shard: usize, target: &str) -> Client {
+        let client = self.dial(shard);
+        self.upgrade(client, target);
+        client
+    }
+
+    /// Asks for a WebSocket over a connection that is there.
+    pub fn upgrade(&mut self, client: Client, target: &str) {
+        self.clients[client.0].has_whole_frames = true;
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: sim.example:9000\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        self.send_bytes(client, request.as_bytes());
     }
 
     /// A client with an open WebSocket; `params` are those of its address after `v=5`.
@@ -162,6 +193,16 @@ impl World {
     /// Sends a request without a body.
     pub fn get(&mut self, client: Client, target: &str) {
         self.send_bytes(client, format!("GET {target} HTTP/1.1\r\nHost: sim.example:9000\r\n\r\n").as_bytes());
+    }
+
+    /// Sends a request with a body of text.
+    pub fn post(&mut self, client: Client, target: &str, body: &str) {
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: sim.example:9000\r\nOrigin: http://page.example\r\n\
+             Content-Type: text/plain;charset=UTF-8\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.send_bytes(client, &[head.as_bytes(), body.as_bytes()].concat());
     }
 
     /// The next whole response that has arrived: its head, and its body.
@@ -360,7 +401,9 @@ impl Peer {
                 }
                 frame => panic!("a server never sends {frame:?}"),
             };
-            if self.missing > 0 {
+            if self.has_whole_frames {
+                self.inbox.push(text);
+            } else if self.missing > 0 {
                 self.partial.push_str(&text);
                 self.missing -= 1;
                 if self.missing == 0 {
