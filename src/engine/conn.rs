@@ -218,7 +218,7 @@ impl Engine {
         bytes: &mut Bytes<'_>,
         output: &mut Output,
     ) -> Next {
-        if !http.dialogue.awaits_head() {
+        if !http.dialogue.wants_head() {
             *self.link(conn) = Link::Http(http);
             return self.rest_received(now, conn, bytes, output);
         }
@@ -389,7 +389,7 @@ impl Engine {
                     *self.link(conn) = Link::Socket(socket);
                     // The last words go before the handshake of the close is finished: the client may
                     // open its next connection the moment it has our answer.
-                    self.end(now, session, End::Closed, None, output);
+                    self.end(now, session, End::Closed, output);
                     return Next::Stop;
                 }
             }
@@ -422,7 +422,7 @@ impl Engine {
         output.effects.push(Effect::Notice(Notice::Violation { conn, what }));
         self.send_bytes(conn, output, |out| ws::write_close(out, code, what));
         self.close(conn, output);
-        self.end(now, session, End::Killed, None, output);
+        self.end(now, session, End::Killed, output);
         Next::Stop
     }
 
@@ -435,10 +435,12 @@ impl Engine {
                 self.break_off(now, conn, session, ws::close_code::POLICY, what, output);
             }
             Channel::Poll(_) | Channel::EngineIo(_) => {
-                let conn = state.channel.last_conn();
-                output.effects.push(Effect::Notice(Notice::Violation { conn, what }));
-                self.end(now, session, End::Killed, None, output);
+                if let Some(conn) = state.channel.last_conn() {
+                    output.effects.push(Effect::Notice(Notice::Violation { conn, what }));
+                }
+                self.end(now, session, End::Killed, output);
             }
+            Channel::Gone => {}
             Channel::Rest(_) | Channel::Stream(_) => unreachable!("their clients send no messages"),
         }
     }
@@ -462,8 +464,8 @@ impl Engine {
             Hangup::Broken => End::Dropped,
         };
         match std::mem::take(self.link(conn)) {
-            Link::Socket(socket) => self.end(now, socket.session, end, None, output),
-            Link::Stream(session) => self.end(now, session, end, None, output),
+            Link::Socket(socket) => self.end(now, socket.session, end, output),
+            Link::Stream(session) => self.end(now, session, end, output),
             Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, end, output),
             Link::Packets(socket) => self.packet_socket_hung_up(now, &socket, end, output),
             Link::Http(http) => self.rest_forget(conn, &http),
@@ -481,8 +483,8 @@ impl Engine {
         let link = std::mem::replace(self.link(conn), Link::Busy);
         self.close(conn, output);
         match link {
-            Link::Socket(socket) => self.end(now, socket.session, End::Killed, None, output),
-            Link::Stream(session) => self.end(now, session, End::Killed, None, output),
+            Link::Socket(socket) => self.end(now, socket.session, End::Killed, output),
+            Link::Stream(session) => self.end(now, session, End::Killed, output),
             Link::Packets(socket) => self.packet_socket_hung_up(now, &socket, End::Killed, output),
             Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, End::Killed, output),
             Link::Http(http) => self.rest_forget(conn, &http),

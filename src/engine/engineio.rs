@@ -341,7 +341,7 @@ impl Engine {
     fn engineio(&mut self, session: SessionRef) -> Option<&mut EngineIo> {
         match &mut self.sessions.get_mut(session)?.channel {
             Channel::EngineIo(channel) => Some(channel),
-            Channel::Socket(_) | Channel::Poll(_) | Channel::Rest(_) | Channel::Stream(_) => None,
+            Channel::Socket(_) | Channel::Poll(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone => None,
         }
     }
 
@@ -436,7 +436,7 @@ impl Engine {
                 self.act(now, session, incoming, bytes, output);
                 self.pause_if_hasty(session, output);
             }
-            Ok((Kind::Close, _)) => self.end(now, session, End::Closed, None, output),
+            Ok((Kind::Close, _)) => self.end(now, session, End::Closed, output),
             Ok((Kind::Open | Kind::Pong | Kind::Upgrade | Kind::Noop, _)) => {}
             Err(BadPacket) => self.violation(now, session, "a packet of an unknown kind", output),
         }
@@ -527,7 +527,7 @@ impl Engine {
         }
         if is_too_slow {
             output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
-            self.end(now, session, End::Killed, None, output);
+            self.end(now, session, End::Killed, output);
         }
     }
 
@@ -583,7 +583,7 @@ impl Engine {
     ) {
         let Some(channel) = self.engineio(session) else { return };
         if channel.socket == Some(from) {
-            self.end(now, session, end, None, output);
+            self.end(now, session, end, output);
         } else if channel.candidate == Some(from) {
             // The client stays with its requests.
             channel.candidate = None;

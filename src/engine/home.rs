@@ -44,17 +44,31 @@ pub(super) struct Session {
     /// Answers made at home, each to be sent once `answered` has come to its number: a client's
     /// requests are answered in the order in which it made them.
     later: VecDeque<(u32, Later)>,
-    /// An earlier session of this client has not yet settled: nothing of this one takes effect.
+    /// An earlier session of this client has not yet settled: nothing of this one takes effect, not
+    /// even its end.
     pub(super) is_waiting: bool,
+    /// It has ended while it was waiting.
+    parting: Option<Box<Parting>>,
     /// Its connection is not read from, because it asks faster than it is answered.
     is_paused: bool,
     /// It is on the engine's list of those that have something to say or to hear.
     is_stirred: bool,
 }
 
+/// The end of a session that has to wait for that of an earlier one: who comes after both must not
+/// overtake the earlier one's last words.
+#[derive(Debug)]
+struct Parting {
+    end: End,
+    /// Those that replace it. They wait for this one to be over.
+    successors: Vec<SessionRef>,
+}
+
 /// How a session's client is reached.
 #[derive(Debug)]
 pub(super) enum Channel {
+    /// Not any more.
+    Gone,
     /// A WebSocket.
     Socket(ConnId),
     /// The Firebase protocol's requests, which come and go.
@@ -69,12 +83,13 @@ pub(super) enum Channel {
 
 impl Channel {
     /// The connection over which something came last: for logs.
-    pub(super) fn last_conn(&self) -> ConnId {
+    pub(super) fn last_conn(&self) -> Option<ConnId> {
         match self {
-            Self::Socket(conn) | Self::Rest(conn) => *conn,
-            Self::Poll(polled) => polled.last,
-            Self::EngineIo(channel) => channel.last(),
-            Self::Stream(stream) => stream.conn,
+            Self::Gone => None,
+            Self::Socket(conn) | Self::Rest(conn) => Some(*conn),
+            Self::Poll(polled) => Some(polled.last),
+            Self::EngineIo(channel) => Some(channel.last()),
+            Self::Stream(stream) => Some(stream.conn),
         }
     }
 }
@@ -113,6 +128,10 @@ impl Session {
         self.asked.wrapping_sub(self.answered)
     }
 
+    fn is_expired(&self, now: Now) -> bool {
+        self.expires.is_some_and(|expires| now.instant >= expires)
+    }
+
     /// Whether what the client says now has to wait.
     pub(super) const fn is_held_back(&self) -> bool {
         self.is_waiting || self.is_paused
@@ -129,7 +148,7 @@ impl Session {
         let expires = self.expires.map_or(duty, |expires| duty.min(expires));
         match &self.channel {
             Channel::EngineIo(packets) => packets.mute_until().map_or(expires, |until| expires.min(until)),
-            Channel::Socket(_) | Channel::Poll(_) | Channel::Rest(_) | Channel::Stream(_) => expires,
+            Channel::Socket(_) | Channel::Poll(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone => expires,
         }
     }
 }
@@ -162,6 +181,7 @@ impl Engine {
             answered: 0,
             later: VecDeque::new(),
             is_waiting: false,
+            parting: None,
             is_paused: false,
             is_stirred: false,
         };
@@ -179,18 +199,33 @@ impl Engine {
         if old.home.0 >= self.config.shards {
             return;
         }
-        let Some(session) = self.sessions.get_mut(new) else { return };
+        let Some(session) = self.sessions.get(new) else { return };
         let namespace = session.namespace.clone();
-        if old.home == self.config.shard {
-            // Its last words and this session's requests go to the owner by the same queue.
-            if let Some(old) = self.find(&old, &namespace) {
-                self.end(now, old, End::Superseded, None, output);
-            }
+        if old.home != self.config.shard {
+            self.wait(new, output);
+            self.send(old.home, Message::Supersede { old, new, namespace }, output);
             return;
         }
-        session.is_waiting = true;
-        self.pause(new, output);
-        self.send(old.home, Message::Supersede { old, new, namespace }, output);
+        let Some(old) = self.find(&old, &namespace) else { return };
+        self.end(now, old, End::Superseded, output);
+        // Its last words and this session's requests go to the owner by the same queue, unless it is
+        // itself waiting for somebody.
+        if self.follow(old, new) {
+            self.wait(new, output);
+        }
+    }
+
+    fn wait(&mut self, session: SessionRef, output: &mut Output) {
+        if let Some(state) = self.sessions.get_mut(session) {
+            state.is_waiting = true;
+        }
+        self.pause(session, output);
+    }
+
+    /// Has `new` wait for `old`, if that one's end has to wait.
+    fn follow(&mut self, old: SessionRef, new: SessionRef) -> bool {
+        let parting = self.sessions.get_mut(old).and_then(|state| state.parting.as_mut());
+        parting.map(|parting| parting.successors.push(new)).is_some()
     }
 
     /// Another engine has a new session of a client whose old one may be here.
@@ -202,10 +237,15 @@ impl Engine {
         namespace: &Namespace,
         output: &mut Output,
     ) {
-        match self.find(&old, namespace) {
-            Some(old) => self.end(now, old, End::Superseded, Some(new), output),
-            None => self.send(new.home, Message::Settled { session: new }, output),
+        if let Some(old) = self.find(&old, namespace) {
+            self.end(now, old, End::Superseded, output);
+            if self.follow(old, new) {
+                return;
+            }
         }
+        // By way of the owner, and also if it is gone: its last words may be on their way there.
+        let owner = self.owner(namespace);
+        self.send(owner, Message::Settle { session: new }, output);
     }
 
     pub(super) fn find(&self, id: &SessionId, namespace: &Namespace) -> Option<SessionRef> {
@@ -219,10 +259,19 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         assert!(state.is_waiting, "a session is settled once");
         state.is_waiting = false;
+        if let Some(parting) = state.parting.take() {
+            let namespace = state.namespace.clone();
+            let owner = self.owner(&namespace);
+            self.end(now, session, parting.end, output);
+            for session in parting.successors {
+                self.send(owner, Message::Settle { session }, output);
+            }
+            return;
+        }
         let (socket, is_stream) = match state.channel {
             Channel::Socket(conn) => (Some(conn), false),
             Channel::Stream(_) => (None, true),
-            Channel::Poll(_) | Channel::EngineIo(_) | Channel::Rest(_) => (None, false),
+            Channel::Poll(_) | Channel::EngineIo(_) | Channel::Rest(_) | Channel::Gone => (None, false),
         };
         self.unpause_if_calm(session, output);
         if is_stream {
@@ -255,6 +304,10 @@ impl Engine {
         bytes: usize,
         output: &mut Output,
     ) {
+        // The wheel may be late; a request never is somebody's who is no longer believed.
+        if self.sessions.get(session).is_some_and(|state| state.is_expired(now)) {
+            self.expire(now, session, output);
+        }
         match action {
             Action::Ask(request) => self.forward(session, number, request, output),
             Action::OnDisconnect(write) => self.forward(session, number, Request::MayWrite { write, bytes }, output),
@@ -320,6 +373,8 @@ impl Engine {
         }
     }
 
+    /// Answers a sign-in. A refused one changes nothing: whoever the session was, with a credential that
+    /// was good, it still is, until that one runs out.
     fn sign_in(
         &mut self,
         now: Now,
@@ -342,9 +397,12 @@ impl Engine {
     /// From here on the session is somebody else.
     pub(super) fn identify(&mut self, now: Now, session: SessionRef, identity: Identity, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
+        let leeway_s = self.config.verifier.leeway_s();
         state.expires = identity.expires_s.map(|expires_s| {
-            let ahead_ms = expires_s.saturating_mul(1_000).saturating_sub(now.wall.0);
-            now.instant + Millis(ahead_ms)
+            let expires_ms = expires_s.saturating_mul(1_000);
+            // What was accepted although it has run out, because clocks differ, lasts as long as they may.
+            let leeway_ms = if expires_ms <= now.wall.0 { leeway_s.saturating_mul(1_000) } else { 0 };
+            now.instant + Millis(expires_ms.saturating_add(leeway_ms).saturating_sub(now.wall.0))
         });
         if state.next_duty() < state.next_look {
             state.next_look = state.next_duty();
@@ -458,7 +516,7 @@ impl Engine {
             Some(Channel::Socket(conn)) => output.effects.push(Effect::Read { conn: *conn, is_wanted }),
             Some(Channel::Poll(_)) => self.stir(session),
             Some(Channel::EngineIo(_)) => self.set_reading_packets(session, is_wanted, output),
-            Some(Channel::Rest(_) | Channel::Stream(_)) | None => {}
+            Some(Channel::Rest(_) | Channel::Stream(_) | Channel::Gone) | None => {}
         }
     }
 
@@ -487,7 +545,7 @@ impl Engine {
                 match self.sessions.get(session).map(|state| &state.channel) {
                     Some(Channel::Poll(_)) => self.answer_polls(now, session, output),
                     Some(Channel::EngineIo(_)) => self.deliver_packets(now, session, output),
-                    Some(Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_)) | None => {}
+                    Some(Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone) | None => {}
                 }
             }
         }
@@ -509,16 +567,16 @@ impl Engine {
         }
         // Paused is our doing: the client may well have spoken.
         if now.instant >= state.deadline() && !state.is_paused {
-            self.end(now, session, End::TimedOut, None, output);
+            self.end(now, session, End::TimedOut, output);
             return;
         }
         if let Channel::EngineIo(packets) = &state.channel
             && packets.mute_until().is_some_and(|until| now.instant >= until)
         {
-            self.end(now, session, End::Killed, None, output);
+            self.end(now, session, End::Killed, output);
             return;
         }
-        if state.expires.is_some_and(|expires| now.instant >= expires) {
+        if state.is_expired(now) {
             self.expire(now, session, output);
         }
         let Some(state) = self.sessions.get_mut(session) else { return };
@@ -536,7 +594,7 @@ impl Engine {
                 Channel::Poll(_) => self.let_a_poll_go(now, session, output),
                 Channel::EngineIo(_) => self.ask_for_packets(now, session, output),
                 Channel::Stream(_) => self.keep_stream_alive(now, session, output),
-                Channel::Rest(_) => {}
+                Channel::Rest(_) | Channel::Gone => {}
             }
         }
         self.session_wheel.arm(slot, look);
@@ -544,42 +602,51 @@ impl Engine {
 
     /// Ends a session: its client is sent away, its last words go to their owner. Does nothing for a
     /// session that is already over.
-    pub(super) fn end(
-        &mut self,
-        now: Now,
-        session: SessionRef,
-        end: End,
-        waiting: Option<SessionRef>,
-        output: &mut Output,
-    ) {
-        let Some(state) = self.sessions.close(session) else {
-            if let Some(waiting) = waiting {
-                self.send(waiting.home, Message::Settled { session: waiting }, output);
-            }
-            return;
-        };
+    pub(super) fn end(&mut self, now: Now, session: SessionRef, end: End, output: &mut Output) {
+        if self.sessions.get(session).is_some_and(|state| state.is_waiting) && end != End::ServerStopped {
+            return self.part(now, session, end, output);
+        }
+        let Some(state) = self.sessions.close(session) else { return };
+        let is_expired = state.is_expired(now);
         let Session { channel, namespace, identity, settings, mut ledger, heard, .. } = state;
         if let Channel::Rest(conn) = channel {
             // It has said nothing that would outlive it.
             return self.close(conn, output);
         }
+        // Last words are spoken as whoever the session is now, not as who it was when they were left.
+        let identity = if is_expired { Arc::new(Identity::NOBODY) } else { identity };
         output.effects.push(Effect::Notice(Notice::Ended {
             end,
             silent: now.instant.since(heard),
             last_words: ledger.len(),
         }));
+        self.let_go(now, channel, end, output);
+        let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
+        let owner = self.owner(&namespace);
+        let words = ledger.take();
+        let over = Over { session, namespace, identity, words, end, heard, is_yielding };
+        self.send(owner, Message::Over(Box::new(over)), output);
+    }
+
+    /// Ends a session that is waiting: its client is sent away, the rest has to wait.
+    fn part(&mut self, now: Now, session: SessionRef, end: End, output: &mut Output) {
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        if state.parting.is_none() {
+            state.parting = Some(Box::new(Parting { end, successors: Vec::new() }));
+            let channel = std::mem::replace(&mut state.channel, Channel::Gone);
+            self.let_go(now, channel, end, output);
+        }
+    }
+
+    fn let_go(&mut self, now: Now, channel: Channel, end: End, output: &mut Output) {
         match channel {
             Channel::Socket(conn) => self.send_away(conn, end, output),
             Channel::Poll(polled) => self.dismiss(now, *polled, output),
             Channel::EngineIo(packets) => self.dismiss_packets(now, *packets, end, output),
             Channel::Stream(stream) => self.stream_over(*stream, output),
-            Channel::Rest(_) => unreachable!("it has returned"),
+            Channel::Rest(conn) => self.close(conn, output),
+            Channel::Gone => {}
         }
-        let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
-        let owner = self.owner(&namespace);
-        let words = ledger.take();
-        let over = Over { session, namespace, identity, words, end, heard, is_yielding, waiting };
-        self.send(owner, Message::Over(Box::new(over)), output);
     }
 
     /// Ends the sessions of the next `slots_count` slots because the server stops. Says whether those
@@ -590,13 +657,14 @@ impl Engine {
         self.drain.next_slot = to;
         let some: Vec<_> = self.sessions.iter_slots(from..to).map(|(session, _)| session).collect();
         for session in some {
-            self.end(now, session, End::ServerStopped, None, output);
+            self.end(now, session, End::ServerStopped, output);
         }
         to == self.sessions.slots_count()
     }
 }
 
-/// Who an administrator wants to be taken for. Nobody else may choose.
+/// Who an administrator wants to be taken for: nobody, or whom the rules see as `auth`, an object.
+/// Nobody else may choose.
 pub(super) fn acting_as(
     identity: Identity,
     is_nobody: bool,
@@ -605,7 +673,10 @@ pub(super) fn acting_as(
     match (identity.is_admin, is_nobody, auth) {
         (_, false, None) => Ok(identity),
         (true, true, _) => Ok(Identity { expires_s: identity.expires_s, ..Identity::NOBODY }),
-        (true, false, Some(auth)) => Ok(Identity { is_admin: false, auth, expires_s: identity.expires_s }),
+        (true, false, Some(auth)) if auth.is_object() || auth.is_null() => {
+            Ok(Identity { is_admin: false, auth, expires_s: identity.expires_s })
+        }
+        (true, false, Some(_)) => Err(BadCredential::Invalid),
         (false, _, _) => Err(BadCredential::Forbidden),
     }
 }

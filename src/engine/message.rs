@@ -55,6 +55,11 @@ pub enum Message {
         /// Of the new one; the old one must be of the same.
         namespace: Namespace,
     },
+    /// Home to owner: a session waits for what was said before this to take effect.
+    Settle {
+        /// The session that waits.
+        session: SessionRef,
+    },
     /// To the home of a waiting session: what it waited for has taken effect.
     Settled {
         /// The session that waited.
@@ -240,6 +245,4 @@ pub struct Over {
     pub heard: Instant,
     /// Whether its last words are late and yield to what others have written since.
     pub is_yielding: bool,
-    /// A session that waits for this to have taken effect.
-    pub waiting: Option<SessionRef>,
 }

@@ -15,6 +15,7 @@ mod engineio;
 mod gather;
 mod home;
 mod io;
+mod journal;
 mod message;
 mod owner;
 mod poll;
@@ -30,6 +31,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 pub use config::{Config, LateLastWords, Settings};
 pub use engineio::Order;
 pub use io::{Effect, Hangup, Input, Notice, Output};
+pub use journal::{Record, Stats};
 pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
 pub use visit::{Caller, Errand, Response, Visit};
 
@@ -43,6 +45,7 @@ use crate::wheel::Wheel;
 use crate::wire::{firebase, wilddog};
 use conn::Conn;
 use home::Session;
+use journal::Journal;
 
 /// Ids that one call takes from a wheel: what keeps a turn short when many deadlines meet.
 const DUE_MAX: usize = 512;
@@ -77,6 +80,7 @@ pub struct Engine {
     drain: Drain,
     /// Requests without a socket.
     desk: rest::Desk,
+    journal: Journal,
     reader: json::Reader,
     /// For the text of one event.
     event_text: firebase::EventText,
@@ -116,6 +120,7 @@ impl Engine {
             stirred: Vec::new(),
             drain: Drain::default(),
             desk: rest::Desk::default(),
+            journal: Journal::default(),
             reader: json::Reader::default(),
             event_text: firebase::EventText::default(),
             wilddog_text: wilddog::EventText::default(),
@@ -137,6 +142,7 @@ impl Engine {
             Input::Forwarded { from: _, message } => self.deliver(now, message, output),
             Input::Tick => self.tick(now, output),
             Input::Rules(rules) => self.set_rules(rules, output),
+            Input::Verifier(verifier) => self.config.verifier = verifier,
             Input::Drain => {
                 self.drain.is_on = true;
                 self.drain(now, output);
@@ -167,6 +173,25 @@ impl Engine {
     #[must_use]
     pub fn session_count(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// What it holds. For tests of what must be gone at the end.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats { sessions: self.sessions.len(), inner: self.inner.len(), ..Stats::default() };
+        for shard in self.shards.values() {
+            let (listens, places) = shard.listens_count();
+            stats.listens += listens;
+            stats.listened_places += places;
+            stats.held_places += shard.held_count();
+        }
+        stats
+    }
+
+    /// What it did as an owner since the last call, in order.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn take_journal(&mut self) -> Vec<Record> {
+        self.journal.take()
     }
 
     /// Says to itself what it has to say, until nothing is left.
@@ -229,6 +254,7 @@ impl Engine {
                 }
             }
             Message::Supersede { old, new, namespace } => self.supersede(now, old, new, &namespace, output),
+            Message::Settle { session } => self.send(session.home, Message::Settled { session }, output),
             Message::Settled { session } => self.go_on(now, session, output),
             Message::Introduce { owner } => self.introduce_all(owner, output),
             Message::Leave(leave) => self.leave_with_stream(*leave, output),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Ask, Effect, Engine, Message, Notice, Output, Over};
+use super::{Ask, Effect, Engine, Message, Notice, Output, Over, Record};
 use crate::base::{Now, SessionRef, ShardId};
 use crate::op::{Identity, Outcome, Refusal, Request};
 use crate::rules::Ruleset;
@@ -11,6 +11,7 @@ use crate::shard::{Asker, Fate, Told};
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
         let Ask { session, number, namespace, identity, heard, request } = ask;
+        self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone() });
         let mut told = Vec::new();
         let outcome = match self.shard(&namespace) {
             None => Outcome::Refused(Refusal::Limit("too many databases")),
@@ -32,6 +33,7 @@ impl Engine {
         identity: &Arc<Identity>,
         output: &mut Output,
     ) {
+        self.journal.write(|| Record::Identified { session, identity: identity.clone() });
         let mut told = Vec::new();
         if let Some(shard) = self.shards.get_mut(namespace) {
             shard.recheck(now, session, identity, &mut told);
@@ -41,7 +43,11 @@ impl Engine {
 
     /// Ends a session's listens and performs its last words, in order, each once.
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
-        let Over { session, namespace, identity, words, end, heard, is_yielding, waiting } = over;
+        let Over { session, namespace, identity, words, end, heard, is_yielding } = over;
+        self.journal.write(|| {
+            let (identity, words_count) = (identity.clone(), words.len());
+            Record::Over { now, session, end, identity, words_count }
+        });
         let mut told = Vec::new();
         let (mut spoken, mut yielded, mut denied) = (0, 0, 0);
         if let Some(shard) = self.shards.get_mut(&namespace) {
@@ -63,9 +69,6 @@ impl Engine {
         }
         output.effects.push(Effect::Notice(Notice::LastWords { end, spoken, yielded, denied }));
         self.tell_homes(told, output);
-        if let Some(waiting) = waiting {
-            self.send(waiting.home, Message::Settled { session: waiting }, output);
-        }
     }
 
     /// Puts other rules in place. The listens that they no longer allow end when their homes have said

@@ -214,7 +214,7 @@ impl Engine {
     fn polled(&mut self, session: SessionRef) -> Option<&mut Polled> {
         match &mut self.sessions.get_mut(session)?.channel {
             Channel::Poll(polled) => Some(polled),
-            Channel::Socket(_) | Channel::EngineIo(_) | Channel::Rest(_) | Channel::Stream(_) => None,
+            Channel::Socket(_) | Channel::EngineIo(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone => None,
         }
     }
 
@@ -270,7 +270,7 @@ impl Engine {
         }
         if is_too_slow {
             output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
-            self.end(now, session, End::Killed, None, output);
+            self.end(now, session, End::Killed, output);
         }
     }
 

@@ -26,6 +26,7 @@ impl Engine {
             Channel::Stream(_) => self.stream_word(session, word, output),
             Channel::Poll(_) => self.post_word(session, word),
             Channel::EngineIo(_) => self.say_packet(session, word, output),
+            Channel::Gone => {}
         }
     }
 
@@ -61,7 +62,7 @@ impl Engine {
                     self.tell_stream(session, told, &mut streamed, output);
                     continue;
                 }
-                Channel::Rest(_) => continue,
+                Channel::Rest(_) | Channel::Gone => continue,
                 Channel::EngineIo(channel) => {
                     wilddog.fill(|text| text.fill(event));
                     let text = &wilddog.text;

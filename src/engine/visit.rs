@@ -161,7 +161,7 @@ impl Engine {
             Errand::Poll { query } => self.poll_visited(now, session, caller, &query, output),
             Errand::End => {
                 // The last words go first: the client may open its next connection at once.
-                self.end(now, session, End::Closed, None, output);
+                self.end(now, session, End::Closed, output);
                 self.answer_caller(now, caller, super::poll::script(Vec::new()), output);
             }
             Errand::Fetch => self.packets_fetched(now, session, caller, output),
@@ -258,12 +258,12 @@ impl Engine {
         let Some(session) = self.sessions.find(session) else { return };
         let Some(state) = self.sessions.get(session) else { return };
         let is_needed = match &state.channel {
-            Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_) => false,
+            Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone => false,
             Channel::Poll(polled) => polled.holds(caller),
             Channel::EngineIo(packets) => packets.holds(caller),
         };
         if is_needed {
-            self.end(now, session, end, None, output);
+            self.end(now, session, end, output);
         }
     }
 }

@@ -118,6 +118,11 @@ impl Listens {
         Self { hashing: hashing.clone(), places: BTreeMap::new(), by_session: hashing.map() }
     }
 
+    /// How many there are, and at how many places.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.by_session.values().map(|member| member.held.len()).sum(), self.places.len())
+    }
+
     /// Adds a listen and returns what it sees first. A listen of the same session with the same path
     /// and tag is replaced.
     pub(super) fn add(&mut self, wish: &Wish<'_>, node: &Node) -> Result<Node, Refusal> {
@@ -185,6 +190,21 @@ impl Listens {
         if let Some(member) = self.by_session.get_mut(&session) {
             member.identity = identity.clone();
         }
+    }
+
+    /// Whether a listen must be allowed anew before each thing that it hears: other rules, or another
+    /// identity, change that too.
+    pub(super) fn set_conditional(&mut self, session: SessionRef, path: &Path, tag: Tag, is_conditional: bool) {
+        let Some(member) = self.by_session.get(&session) else { return };
+        let Some(at) = member.find(path, tag) else { return };
+        let Held { window, index, .. } = member.held[at];
+        let place = self.places.get_mut(path).expect("a listen stands at its place");
+        let listeners = match (window, &mut place.parts) {
+            (None, _) => &mut place.whole,
+            (Some(window), Some(parts)) => parts.listeners.get_mut(&window).expect("a listen stands at its window"),
+            (Some(_), None) => unreachable!("a window is a part"),
+        };
+        listeners[index as usize].is_conditional = is_conditional;
     }
 
     fn query(&self, held: &Held) -> Query {

@@ -180,7 +180,10 @@ impl Shard {
     pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Arc<Identity>, told: &mut Vec<Told>) {
         self.listens.set_identity(session, identity);
         for (path, query, tag) in self.listens.of(session) {
-            if !self.may_read(now, identity, &path, &query) {
+            if self.may_read(now, identity, &path, &query) {
+                let is_conditional = self.is_conditional(identity, &path);
+                self.listens.set_conditional(session, &path, tag, is_conditional);
+            } else {
                 self.revoke(Listener { session, tag, is_conditional: false }, path, query, told);
             }
         }
@@ -206,6 +209,18 @@ impl Shard {
         }
     }
 
+    /// How many listens there are, and to how many locations.
+    #[must_use]
+    pub fn listens_count(&self) -> (usize, usize) {
+        self.listens.count()
+    }
+
+    /// How many places last words wait for, with all above them.
+    #[must_use]
+    pub const fn held_count(&self) -> usize {
+        self.stamps.len()
+    }
+
     /// Puts other rules in place. The engine then has every session [rechecked](Self::recheck).
     pub fn set_rules(&mut self, rules: Arc<Ruleset>) {
         self.rules = rules;
@@ -213,6 +228,11 @@ impl Shard {
 
     fn hold(&mut self, word: &Write) {
         word.places().iter().for_each(|place| self.stamps.hold(place));
+    }
+
+    /// Whether the rules must be asked anew before this listener hears something.
+    fn is_conditional(&self, identity: &Identity, path: &Path) -> bool {
+        !identity.is_admin && self.rules.read_depends_on_data(path)
     }
 
     fn may_read(&self, now: Now, identity: &Identity, path: &Path, query: &Query) -> bool {
@@ -235,7 +255,7 @@ impl Shard {
             return Err(Refusal::Denied);
         }
         let is_unindexed = !query.is_all() && !self.rules.is_indexed(&path, &query.index);
-        let is_conditional = !asker.identity.is_admin && self.rules.read_depends_on_data(&path);
+        let is_conditional = self.is_conditional(&asker.identity, &path);
         let listener = Listener { session, tag, is_conditional };
         let wish = Wish { path: &path, query: &query, listener, identity: &asker.identity };
         let node = self.listens.add(&wish, self.root.at(path.as_str()))?;

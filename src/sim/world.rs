@@ -1,6 +1,6 @@
 //! Engines and clients, driven by hand or by dice.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use rand_chacha::ChaCha12Rng;
@@ -8,7 +8,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 
 use crate::auth::{AuthConfig, Verifier};
 use crate::base::{ConnId, Instant, Millis, Now, ShardId, WallMillis};
-use crate::engine::{Config, Effect, Engine, Hangup, Input, Message, Notice, Output, Settings};
+use crate::engine::{Config, Effect, Engine, Hangup, Input, Message, Notice, Output, Record, Settings, Stats};
 use crate::rules::Ruleset;
 use crate::wire::{Input as Bytes, ws};
 
@@ -17,8 +17,11 @@ pub const WALL_START_MS: u64 = 1_700_000_000_000;
 /// When the world begins, on its engines' clocks.
 const START: Instant = Instant(1_000_000);
 
+/// Deliveries after which a world that has not come to rest never will.
+const DELIVERIES_MAX: usize = 1_000_000;
+
 /// A client of the world.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Client(usize);
 
 /// Several engines, the queues between them, and clients.
@@ -30,10 +33,24 @@ pub struct World {
     clients: Vec<Peer>,
     now: Instant,
     dice: ChaCha12Rng,
+    /// Whether what clients send waits until it is carried ([`World::carry`]).
+    is_slow: bool,
+    /// What came back while effects were performed, to be done after them.
+    reactions: VecDeque<Reaction>,
+    journal: Vec<Record>,
+    /// How often an engine has stopped reading from a client.
+    pub pauses: usize,
     /// Everything that operators were told.
     pub notices: Vec<Notice>,
     /// Which engines have drained.
     pub drained: Vec<bool>,
+}
+
+/// What a client does about something that reached it.
+#[derive(Debug)]
+enum Reaction {
+    Carry(Client),
+    HangUp(Client),
 }
 
 /// The client's half of a connection.
@@ -47,6 +64,18 @@ struct Peer {
     is_linked: bool,
     /// Its frames are never segments of a message.
     has_whole_frames: bool,
+    /// Whether it neither sends nor answers, and may do so again.
+    is_frozen: bool,
+    /// Whether the engine wants to read what it sends.
+    is_read: bool,
+    /// Whether the engine has closed it.
+    is_closing: bool,
+    /// What it has sent and nobody has read.
+    outgoing: Vec<u8>,
+    /// How it ends once everything is read.
+    finish: Option<Hangup>,
+    /// When something of it was last read.
+    heard: Instant,
     /// What has arrived of the response to its handshake.
     head: Option<Vec<u8>>,
     reader: ws::Reader,
@@ -68,11 +97,24 @@ impl World {
         Self::with(shards, seed, &Arc::new(Settings::default()), &Arc::new(Ruleset::open()))
     }
 
-    /// A world of `shards` engines that believe nobody.
+    /// A world of `shards` engines that believe what developers' servers believe.
     #[must_use]
     pub fn with(shards: u8, seed: u64, settings: &Arc<Settings>, rules: &Arc<Ruleset>) -> Self {
-        let verifier = Verifier::new(AuthConfig::default()).expect("there is nothing in it that could be wrong");
-        Self::believing(shards, seed, settings, rules, &Arc::new(verifier))
+        Self::of_namespaces(shards, seed, settings, &BTreeMap::new(), rules)
+    }
+
+    /// A world of `shards` engines, where some namespaces have settings of their own.
+    #[must_use]
+    pub fn of_namespaces(
+        shards: u8,
+        seed: u64,
+        settings: &Arc<Settings>,
+        namespaces: &BTreeMap<String, Arc<Settings>>,
+        rules: &Arc<Ruleset>,
+    ) -> Self {
+        let auth = AuthConfig { is_dev: true, ..AuthConfig::default() };
+        let verifier = Verifier::new(auth).expect("there is nothing in it that could be wrong");
+        Self::of(shards, seed, settings, namespaces, rules, &Arc::new(verifier))
     }
 
     /// A world of `shards` engines that believe whom `verifier` believes.
@@ -81,6 +123,17 @@ impl World {
         shards: u8,
         seed: u64,
         settings: &Arc<Settings>,
+        rules: &Arc<Ruleset>,
+        verifier: &Arc<Verifier>,
+    ) -> Self {
+        Self::of(shards, seed, settings, &BTreeMap::new(), rules, verifier)
+    }
+
+    fn of(
+        shards: u8,
+        seed: u64,
+        settings: &Arc<Settings>,
+        namespaces: &BTreeMap<String, Arc<Settings>>,
         rules: &Arc<Ruleset>,
         verifier: &Arc<Verifier>,
     ) -> Self {
@@ -96,7 +149,7 @@ impl World {
                 seed: engine_seed,
                 common_seed,
                 settings: settings.clone(),
-                namespaces: std::collections::BTreeMap::new(),
+                namespaces: namespaces.clone(),
                 is_restricted: false,
                 rules: rules.clone(),
                 verifier: verifier.clone(),
@@ -110,6 +163,10 @@ impl World {
             clients: Vec::new(),
             now: START,
             dice,
+            is_slow: false,
+            reactions: VecDeque::new(),
+            journal: Vec::new(),
+            pauses: 0,
             notices: Vec::new(),
             drained: vec![false; count],
         }
@@ -130,14 +187,22 @@ impl World {
     /// A connection to the core `shard` (modulo how many there are), and nothing sent yet.
     pub fn dial(&mut self, shard: usize) -> Client {
         let shard = shard % self.engines.len();
-        let on_shard = self.clients.iter().filter(|client| client.shard == shard).count();
-        let conn = ConnId(u32::try_from(on_shard).expect("few clients"));
+        // As the kernel names files: the lowest number that is free.
+        let is_taken =
+            |conn: &ConnId| self.clients.iter().any(|peer| peer.is_open && (peer.shard, peer.conn) == (shard, *conn));
+        let conn = (0..).map(ConnId).find(|conn| !is_taken(conn)).expect("clients are fewer than numbers");
         self.clients.push(Peer {
             shard,
             conn,
             is_open: true,
             is_linked: true,
             has_whole_frames: false,
+            is_frozen: false,
+            is_read: true,
+            is_closing: false,
+            outgoing: Vec::new(),
+            finish: None,
+            heard: self.now,
             head: Some(Vec::new()),
             reader: ws::Reader::for_client(),
             missing: 0,
@@ -182,12 +247,110 @@ impl World {
 
     /// Sends bytes as they are.
     pub fn send_bytes(&mut self, client: Client, bytes: &[u8]) {
+        self.clients[client.0].outgoing.extend_from_slice(bytes);
+        if !self.is_slow {
+            self.carry(client, usize::MAX);
+        }
+    }
+
+    /// From now on what clients send waits until it is carried.
+    pub const fn slow_down(&mut self) {
+        self.is_slow = true;
+    }
+
+    /// How much a client has sent that can be carried now.
+    #[must_use]
+    pub fn waiting_bytes(&self, client: Client) -> usize {
         let peer = &self.clients[client.0];
-        if peer.is_open && peer.is_linked {
-            let (shard, conn) = (peer.shard, peer.conn);
-            let mut bytes = bytes.to_vec();
+        if peer.can_send() { peer.outgoing.len() } else { 0 }
+    }
+
+    /// Carries at most so many bytes of what a client has sent, and its goodbye after the last.
+    pub fn carry(&mut self, client: Client, bytes_max: usize) {
+        let now = self.now;
+        let peer = &mut self.clients[client.0];
+        if !peer.can_send() {
+            return;
+        }
+        let (shard, conn) = (peer.shard, peer.conn);
+        let rest = peer.outgoing.split_off(bytes_max.min(peer.outgoing.len()));
+        let mut bytes = std::mem::replace(&mut peer.outgoing, rest);
+        if !bytes.is_empty() {
+            peer.heard = now;
             self.input(shard, Input::Bytes { conn, bytes: &mut bytes });
         }
+        let peer = &mut self.clients[client.0];
+        if peer.outgoing.is_empty()
+            && peer.can_send()
+            && let Some(how) = peer.finish
+        {
+            self.hang_up(client, how);
+        }
+    }
+
+    /// The client finishes sending: its connection ends when everything is read.
+    pub fn finish(&mut self, client: Client) {
+        self.clients[client.0].finish = Some(Hangup::Finished);
+        if !self.is_slow {
+            self.carry(client, usize::MAX);
+        }
+    }
+
+    /// The client does nothing until it is thawed: it neither sends nor answers.
+    pub fn freeze(&mut self, client: Client) {
+        self.clients[client.0].is_frozen = true;
+    }
+
+    /// The client goes on.
+    pub fn thaw(&mut self, client: Client) {
+        self.clients[client.0].is_frozen = false;
+        if !self.is_slow {
+            self.carry(client, usize::MAX);
+        }
+    }
+
+    /// The client does not read, and too much waits for it.
+    pub fn choke(&mut self, client: Client) {
+        let peer = &self.clients[client.0];
+        if peer.is_open {
+            let (shard, conn) = (peer.shard, peer.conn);
+            self.input(shard, Input::Backlog { conn, bytes: usize::MAX });
+        }
+    }
+
+    /// When something of the client was last read.
+    #[must_use]
+    pub fn heard(&self, client: Client) -> Instant {
+        self.clients[client.0].heard
+    }
+
+    /// Whether the client has sent everything that it wanted to.
+    #[must_use]
+    pub fn is_flushed(&self, client: Client) -> bool {
+        self.clients[client.0].outgoing.is_empty()
+    }
+
+    /// Whether engines have something to say to each other that is not delivered.
+    #[must_use]
+    pub fn is_talking(&self) -> bool {
+        self.queues.iter().flatten().any(|queue| !queue.is_empty())
+    }
+
+    /// What all engines hold, together.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.engines.iter().map(Engine::stats).fold(Stats::default(), |sum, one| Stats {
+            sessions: sum.sessions + one.sessions,
+            listens: sum.listens + one.listens,
+            listened_places: sum.listened_places + one.listened_places,
+            held_places: sum.held_places + one.held_places,
+            inner: sum.inner + one.inner,
+        })
+    }
+
+    /// What owners did since the last call, in order.
+    pub fn take_journal(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.journal)
     }
 
     /// Sends a request without a body.
@@ -243,12 +406,20 @@ impl World {
         }
     }
 
+    /// Gives the engines another idea of whom to believe.
+    pub fn believe(&mut self, auth: AuthConfig) {
+        let verifier = Arc::new(Verifier::new(auth).expect("the caller's configuration is right"));
+        for shard in 0..self.engines.len() {
+            self.input(shard, Input::Verifier(verifier.clone()));
+        }
+    }
+
     /// From now on nothing gets through to or from the client; nobody is told.
     pub fn unplug(&mut self, client: Client) {
         self.clients[client.0].is_linked = false;
     }
 
-    /// What has arrived since the last call.
+    /// What was sent to it since the last call, even if it could not arrive.
     pub fn take(&mut self, client: Client) -> Vec<String> {
         std::mem::take(&mut self.clients[client.0].inbox)
     }
@@ -292,29 +463,59 @@ impl World {
     /// Delivers what engines have said to each other, in an order that the dice choose but for each
     /// pair's own, until all is quiet.
     pub fn settle(&mut self) {
+        let mut deliveries = 0;
         loop {
-            let count = self.engines.len();
-            let waiting: Vec<(usize, usize)> = (0..count)
-                .flat_map(|from| (0..count).map(move |to| (from, to)))
-                .filter(|(from, to)| !self.queues[*from][*to].is_empty())
-                .collect();
-            if waiting.is_empty() {
-                let Some(busy) = self.engines.iter().position(Engine::is_busy) else { break };
-                self.input(busy, Input::Tick);
-                continue;
+            while self.deliver() {
+                deliveries += 1;
+                assert!(deliveries < DELIVERIES_MAX, "engines speak to each other for ever");
             }
-            #[expect(clippy::cast_possible_truncation, reason = "the remainder is small")]
-            let (from, to) = waiting[(self.dice.next_u64() % waiting.len() as u64) as usize];
-            let message = self.queues[from][to].pop_front().expect("it was not empty");
-            #[expect(clippy::cast_possible_truncation, reason = "shards are few")]
-            self.input(to, Input::Forwarded { from: ShardId(from as u8), message });
+            for shard in 0..self.engines.len() {
+                while self.engines[shard].is_busy() {
+                    self.input(shard, Input::Tick);
+                }
+            }
+            if !self.is_talking() {
+                break;
+            }
+        }
+    }
+
+    /// Delivers one thing that an engine has said to another. `false` if there is none.
+    pub fn deliver(&mut self) -> bool {
+        let count = self.engines.len();
+        let waiting: Vec<(usize, usize)> = (0..count)
+            .flat_map(|from| (0..count).map(move |to| (from, to)))
+            .filter(|(from, to)| !self.queues[*from][*to].is_empty())
+            .collect();
+        if waiting.is_empty() {
+            return false;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "the remainder is small")]
+        let (from, to) = waiting[(self.dice.next_u64() % waiting.len() as u64) as usize];
+        let message = self.queues[from][to].pop_front().expect("it was not empty");
+        #[expect(clippy::cast_possible_truncation, reason = "shards are few")]
+        self.input(to, Input::Forwarded { from: ShardId(from as u8), message });
+        true
+    }
+
+    /// Carries everything that clients have sent, and settles what comes of it.
+    pub fn calm(&mut self) {
+        loop {
+            for client in (0..self.clients.len()).map(Client) {
+                self.carry(client, usize::MAX);
+            }
+            self.settle();
+            let is_left = |peer: &Peer| peer.can_send() && (!peer.outgoing.is_empty() || peer.finish.is_some());
+            if !self.clients.iter().any(is_left) {
+                break;
+            }
         }
     }
 
     /// Lets time pass, waking engines when they want to be woken.
     pub fn pass(&mut self, span: Millis) {
         let end = self.now + span;
-        self.settle();
+        self.calm();
         loop {
             let next = self.engines.iter().filter_map(Engine::next_wake).min();
             let Some(next) = next.filter(|next| *next <= end) else { break };
@@ -324,9 +525,14 @@ impl World {
                     self.input(shard, Input::Tick);
                 }
             }
-            self.settle();
+            self.calm();
         }
         self.now = end;
+    }
+
+    /// Lets time pass while no engine gets to do anything.
+    pub fn oversleep(&mut self, span: Millis) {
+        self.now = self.now + span;
     }
 
     /// How many sessions live.
@@ -338,18 +544,34 @@ impl World {
     fn input(&mut self, shard: usize, input: Input<'_>) {
         let mut output = Output::default();
         self.engines[shard].handle(now(self.now), input, &mut output);
+        self.journal.extend(self.engines[shard].take_journal());
         for effect in output.effects {
             match effect {
                 Effect::Send { conn, bytes } => self.arrive(shard, conn, &output.bytes[bytes]),
                 Effect::Close { conn } => {
                     if let Some(client) = self.find(shard, conn) {
-                        self.hang_up(client, Hangup::Ours);
+                        self.clients[client.0].is_closing = true;
+                        self.reactions.push_back(Reaction::HangUp(client));
                     }
                 }
-                Effect::Read { .. } => {}
+                Effect::Read { conn, is_wanted } => {
+                    if let Some(client) = self.find(shard, conn) {
+                        self.clients[client.0].is_read = is_wanted;
+                        self.pauses += usize::from(!is_wanted);
+                        self.reactions.push_back(Reaction::Carry(client));
+                    }
+                }
                 Effect::Forward { to, message } => self.queues[shard][to.index()].push_back(message),
                 Effect::Notice(notice) => self.notices.push(notice),
                 Effect::Drained => self.drained[shard] = true,
+            }
+        }
+        // After the effects: they are done before an engine hears of anything else.
+        while let Some(reaction) = self.reactions.pop_front() {
+            match reaction {
+                Reaction::HangUp(client) => self.hang_up(client, Hangup::Ours),
+                Reaction::Carry(client) if !self.is_slow => self.carry(client, usize::MAX),
+                Reaction::Carry(_) => {}
             }
         }
     }
@@ -363,9 +585,7 @@ impl World {
     fn arrive(&mut self, shard: usize, conn: ConnId, bytes: &[u8]) {
         let Some(client) = self.find(shard, conn) else { return };
         let peer = &mut self.clients[client.0];
-        if !peer.is_linked {
-            return;
-        }
+        assert!(!peer.is_closing, "nothing is sent after a close");
         let mut bytes = bytes.to_vec();
         if let Some(head) = &mut peer.head {
             head.extend_from_slice(&bytes);
@@ -376,13 +596,18 @@ impl World {
         }
         let mut pongs = Vec::new();
         peer.read(&mut bytes, &mut pongs);
-        if !pongs.is_empty() {
-            self.send_bytes(client, &pongs);
+        if !pongs.is_empty() && peer.is_linked {
+            peer.outgoing.extend_from_slice(&pongs);
+            self.reactions.push_back(Reaction::Carry(client));
         }
     }
 }
 
 impl Peer {
+    const fn can_send(&self) -> bool {
+        self.is_open && self.is_linked && self.is_read && !self.is_frozen
+    }
+
     fn read(&mut self, bytes: &mut [u8], pongs: &mut Vec<u8>) {
         let mut input = Bytes::new(bytes);
         while let Some(frame) = self.reader.next(&mut input).expect("a server's frames are right") {

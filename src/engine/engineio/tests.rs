@@ -453,20 +453,28 @@ fn the_name_lookup_names_who_was_asked() {
 fn signing_in_by_request_is_always_answered_with_success() {
     let mut world = World::new(1, 13);
     let line = world.dial(0);
-    for (operation, body) in [
-        ("verifyCustomToken", r#"{"token":"t"}"#),
-        ("signupNewUser", "{}"),
-        ("sendSmsCode", "{}"),
-        ("getAccountInfo", ""),
-    ] {
+    for (operation, body) in [("verifyCustomToken", r#"{"token":"t"}"#), ("sendSmsCode", "{}"), ("getAccountInfo", "")]
+    {
         world.post(line, &format!("/v2/app/auth/{operation}"), body);
         let (head, body) = world.take_response(line).expect("an answer");
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-        assert!(body.starts_with(r#"{"error":true,"errcode":22"#), "nobody here believes anything: {body}");
+        assert!(body.starts_with(r#"{"error":true,"errcode":22"#), "that cannot be: {body}");
     }
     world.get(line, "/v1/app/auth/anonymous?&v=node-0.7.2");
     let (_, body) = world.take_response(line).expect("an answer");
-    assert!(body.starts_with(r#"{"error":{"code":"#), "{body}");
+    assert!(body.starts_with(r#"{"token":""#), "{body}");
+    // Who is like nobody else is so on the socket too.
+    world.post(line, "/v2/app/auth/signupNewUser", "{}");
+    let (_, body) = world.take_response(line).expect("an answer");
+    let token = body.strip_prefix(r#"{"idToken":""#).and_then(|rest| rest.strip_suffix(r#""}"#)).expect("a token");
+    world.post(line, "/v2/app/auth/getAccountInfo", &body);
+    let (_, info) = world.take_response(line).expect("an answer");
+    assert!(info.contains(r#""providerId":"anonymous""#) && info.contains(r#""providerUserInfo":["#), "{info}");
+    let client = socket(&mut world, 0);
+    world.send(client, &data(&format!(r#"{{"r":1,"a":"auth","b":{{"cred":"{token}"}}}}"#)));
+    world.settle();
+    let heard = world.take(client);
+    assert!(heard[0].contains(r#"{"r":1,"b":{"s":"ok","d":{"auth":{"#), "{heard:?}");
 }
 
 #[test]

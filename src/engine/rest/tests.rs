@@ -1,14 +1,11 @@
 use super::*;
-use crate::auth::{AuthConfig, Verifier};
 use crate::engine::{Hangup, Input};
 use crate::sim::{Client, WALL_START_MS, World};
 
 /// A world under these rules.
 fn world(shards: u8, rules: &str) -> World {
     let rules = Arc::new(Ruleset::parse(rules, Dialect::Both).expect("the test's rules are right"));
-    let auth = AuthConfig { is_dev: true, ..AuthConfig::default() };
-    let verifier = Arc::new(Verifier::new(auth).expect("there is nothing in it that could be wrong"));
-    World::believing(shards, 77, &Arc::new(Settings::default()), &rules, &verifier)
+    World::with(shards, 77, &Arc::new(Settings::default()), &rules)
 }
 
 const OPEN: &str = r#"{"rules":{".read":true,".write":true}}"#;

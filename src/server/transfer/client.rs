@@ -5,9 +5,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::server::flags::SourceFlags;
+use crate::wire::Input;
 use crate::wire::http::{self, ResponseReader};
 use crate::wire::rest::BodyReader;
-use crate::wire::Input;
 
 /// Nothing heard for so long is a failure.
 const SILENCE_MAX: Duration = Duration::from_secs(90);

@@ -241,7 +241,9 @@ impl<R: Read> Leaves<R> {
                 b'}' | b']' if depth > 0 => depth -= 1,
                 b',' | b':' if depth > 0 => {}
                 byte if byte.is_ascii_alphanumeric() || b"+-.".contains(&byte) => {
-                    while let Some(byte) = self.peek()?.filter(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte)) {
+                    while let Some(byte) =
+                        self.peek()?.filter(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte))
+                    {
                         value.push(byte);
                         self.take();
                     }

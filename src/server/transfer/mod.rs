@@ -104,7 +104,12 @@ pub fn import(flags: &ImportFlags) -> Result<(), Stop> {
     done.map_err(failed)
 }
 
-fn transfer(client: &mut Client, mut file: Box<dyn Read>, flags: &ImportFlags, progress: &mut Progress) -> Result<(), Refused> {
+fn transfer(
+    client: &mut Client,
+    mut file: Box<dyn Read>,
+    flags: &ImportFlags,
+    progress: &mut Progress,
+) -> Result<(), Refused> {
     let mut beginning = Vec::new();
     file.by_ref().take(UPDATE_BYTES as u64 + 1).read_to_end(&mut beginning)?;
     if beginning.len() <= UPDATE_BYTES && !flags.merge {
@@ -211,7 +216,12 @@ impl Progress {
         let rate = u128::from(kib) * 1_000 / self.began.elapsed().as_millis().max(1);
         let bar = self.bytes_max.filter(|bytes_max| *bytes_max > 0).map(|bytes_max| {
             let part = (self.bytes.min(bytes_max) * WIDTH / bytes_max) as usize;
-            format!("[{:<width$}] {:>3} % ", "#".repeat(part), self.bytes.min(bytes_max) * 100 / bytes_max, width = WIDTH as usize)
+            format!(
+                "[{:<width$}] {:>3} % ",
+                "#".repeat(part),
+                self.bytes.min(bytes_max) * 100 / bytes_max,
+                width = WIDTH as usize
+            )
         });
         format!("{}{} {kib} KiB, {rate} KiB/s", bar.unwrap_or_default(), self.verb)
     }

@@ -46,7 +46,10 @@ fn documents_become_values_with_their_paths() {
     check(r#"{"a":{".priority":5,"b":1}}"#, "a/b=1 a/.priority=5");
     check(r#"{"a":{".priority":5}}"#, "");
     check(r#"{"b":1,".priority":2}"#, "b=1 .priority=2");
-    check(r#"{"t":{".sv":"timestamp"},"n":{".sv":{"increment":1}}}"#, r#"t={".sv":"timestamp"} n={".sv":{"increment":1}}"#);
+    check(
+        r#"{"t":{".sv":"timestamp"},"n":{".sv":{"increment":1}}}"#,
+        r#"t={".sv":"timestamp"} n={".sv":{"increment":1}}"#,
+    );
     check(r#"{"\u0061\"":{"b":1}}"#, r#"\u0061\"/b=1"#);
 }
 

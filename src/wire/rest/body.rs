@@ -128,7 +128,9 @@ impl BodyReader {
     /// Holds what a client may send besides data against the limits.
     fn count(&mut self, byte: u8) -> Result<(), BadBody> {
         match self.state {
-            State::Extension { size } | State::Size { size, .. } if self.taken_bytes.saturating_add(size) > self.bytes_max => {
+            State::Extension { size } | State::Size { size, .. }
+                if self.taken_bytes.saturating_add(size) > self.bytes_max =>
+            {
                 return Err(BadBody::TooLong);
             }
             State::Extension { .. } | State::Trailer { .. } if byte != b'\n' => self.ignored_bytes += 1,
