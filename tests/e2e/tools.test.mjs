@@ -15,7 +15,7 @@ import { Record } from "./lib/until.mjs";
 
 const run = promisify(execFile);
 const TOOLS = fileURLToPath(new URL("tools/", import.meta.url));
-const PYTHON = join(TOOLS, ".venv/bin/python");
+const PYTHON = join(TOOLS, "node_modules/.python/bin/python");
 
 let server;
 let folder;
@@ -38,10 +38,10 @@ function install() {
   if (!existsSync(join(TOOLS, "node_modules/.package-lock.json"))) {
     must("npm", "ci", "--prefix", TOOLS, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error");
   }
-  if (!existsSync(join(TOOLS, ".venv/installed"))) {
-    must("python3", "-m", "venv", join(TOOLS, ".venv"));
+  if (!existsSync(join(TOOLS, "node_modules/.python/installed"))) {
+    must("python3", "-m", "venv", join(TOOLS, "node_modules/.python"));
     must(PYTHON, "-m", "pip", "install", "--quiet", "-r", join(TOOLS, "requirements.txt"));
-    writeFileSync(join(TOOLS, ".venv/installed"), "");
+    writeFileSync(join(TOOLS, "node_modules/.python/installed"), "");
   }
 }
 
