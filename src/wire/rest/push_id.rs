@@ -28,10 +28,7 @@ impl PushIds {
         } else {
             self.count_up();
         }
-        let time = (0..TIME_DIGITS).rev().map(|place| {
-            let bits = (self.last.0 >> (6 * place) & 63) as u8;
-            bits
-        });
+        let time = (0..TIME_DIGITS).rev().map(|place| (self.last.0 >> (6 * place) & 63) as u8);
         time.chain(self.digits).map(|digit| char::from(ALPHABET[usize::from(digit)])).collect()
     }
 
