@@ -15,6 +15,7 @@ use super::conn::{Http, Link, Next};
 use super::home::{Channel, acting_as};
 use super::message::{Leave, Leaving, Manage, Managed, Task};
 use super::{Ask, Effect, Engine, Message, Notice, Output, Settings};
+use crate::auth::Verifier;
 use crate::base::limits::{
     ANSWER_MAX, BODIES_BYTES_MAX, BODY_BYTES_PER_SECOND_MIN, BODY_GRACE, KEEP_ALIVE, KEEP_ALIVE_MAX, SEND_STALL_MAX,
     SESSION_TIMEOUT_MAX,
@@ -66,8 +67,8 @@ pub(super) struct Dialogue {
     backlog_bytes: usize,
     /// The number of the last request.
     number: i64,
-    /// The last credential that was believed, and who it is.
-    believed: Option<(String, Arc<Identity>)>,
+    /// The last credential that was believed, who it is, and by whom it was believed.
+    believed: Option<(String, Arc<Identity>, Arc<Verifier>)>,
 }
 
 /// How far a connection's request is.
@@ -379,16 +380,18 @@ impl Engine {
         let identity = match credential {
             None => Arc::new(Identity::NOBODY),
             Some(credential) => {
+                let verifier = self.config.verifier.clone();
                 let believed = self.dialogue(conn).and_then(|dialogue| dialogue.believed.as_ref());
-                let known = believed.filter(|(known, identity)| {
-                    *known == credential && identity.expires_s.is_none_or(|expires_s| expires_s > now_s)
+                let known = believed.filter(|(known, identity, by)| {
+                    let is_lasting = identity.expires_s.is_none_or(|expires_s| expires_s > now_s);
+                    *known == credential && is_lasting && Arc::ptr_eq(by, &verifier)
                 });
-                if let Some((_, identity)) = known {
+                if let Some((_, identity, _)) = known {
                     identity.clone()
                 } else {
-                    let identity = Arc::new(self.config.verifier.verify(&credential, now_s)?);
+                    let identity = Arc::new(verifier.verify(&credential, now_s)?);
                     if let Some(dialogue) = self.dialogue(conn) {
-                        dialogue.believed = Some((credential, identity.clone()));
+                        dialogue.believed = Some((credential, identity.clone(), verifier));
                     }
                     identity
                 }
