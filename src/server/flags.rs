@@ -36,9 +36,63 @@ pub enum Command {
     ///
     /// Exit codes: 0 fit to serve, 2 usage, 78 not, with the place and the reason.
     Check(CheckFlags),
+    /// Write the data of a running server to a file: JSON, with priorities.
+    ///
+    /// The file appears when it is whole. Exit codes: 0 written, 1 failure, 2 usage.
+    Export(ExportFlags),
+    /// Read data from a file into a running server.
+    ///
+    /// A file of up to a megabyte is written at once; a longer one in many updates, which other clients can
+    /// see happen. Exit codes: 0 all written, 1 failure, 2 usage.
+    Import(ImportFlags),
     /// Work with rules.
     #[command(subcommand)]
     Rules(RulesCommand),
+}
+
+/// Which data of which server.
+#[derive(Args, Debug)]
+pub struct SourceFlags {
+    /// The server.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9000", env = "STILLHERE_URL")]
+    pub url: String,
+    /// The database.
+    #[arg(long, value_name = "NAME")]
+    pub namespace: String,
+    /// The credential of an administrator: a database secret, or `owner` for a server with --dev.
+    #[arg(long, value_name = "CREDENTIAL", env = "STILLHERE_AUTH", hide_env_values = true)]
+    pub auth: Option<String>,
+    /// The location within the database.
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    pub path: String,
+}
+
+/// The flags of `export`.
+#[derive(Args, Debug)]
+pub struct ExportFlags {
+    /// Which data.
+    #[command(flatten)]
+    pub source: SourceFlags,
+    /// The file to be written [default: standard output].
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// The flags of `import`.
+#[derive(Args, Debug)]
+pub struct ImportFlags {
+    /// Where it goes.
+    #[command(flatten)]
+    pub source: SourceFlags,
+    /// The file to be read; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Remove what is there first. Without this and without --merge, there must be nothing.
+    #[arg(long, conflicts_with = "merge")]
+    pub replace: bool,
+    /// Leave what is there and not in the file.
+    #[arg(long)]
+    pub merge: bool,
 }
 
 /// What to do with rules.

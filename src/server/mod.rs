@@ -30,6 +30,7 @@ pub mod place;
 pub mod rules;
 pub mod seam;
 pub mod serve;
+pub mod transfer;
 pub mod value;
 
 pub use health::Health;
@@ -79,6 +80,8 @@ pub fn main() -> ExitCode {
             let file = flags.config.take();
             end(run_check(file, flags.low(log)), complain)
         }
+        Command::Export(flags) => end(transfer::export(&flags), complain),
+        Command::Import(flags) => end(transfer::import(&flags), complain),
         Command::Rules(RulesCommand::Test { files }) => run_rules_test(&files),
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::auth::{AuthConfig, Verifier};
 use crate::engine::{Hangup, Input};
 use crate::sim::{Client, WALL_START_MS, World};
 
@@ -277,7 +278,7 @@ fn bodies_come_in_chunks_too() {
     world.settle();
     assert_eq!(responses(&world.take_bytes(client))[0].body, r#""abc""#);
     check(&mut world, client, "GET /a.json", "", 200, r#""abc""#);
-    for bad in ["x\r\n", "\r\n", "fffffffff\r\n", "ffffffff\r\n", "1\r\nab"] {
+    for bad in ["x\r\n", "\r\n", "1\r\na\r\n\r\n", "fffffffff\r\n", "ffffffff\r\n", "1\r\nab"] {
         let client = world.dial(0);
         world.send_bytes(client, head.as_bytes());
         world.take_bytes(client);
@@ -361,6 +362,86 @@ fn a_stream_tells_what_happens() {
         let (_, _, first) = stream(&mut world, 0, "/nothing.json", "");
         assert!(first.contains(r#"{"path":"/","data":null}"#), "{first}");
     });
+}
+
+#[test]
+fn a_connection_that_becomes_a_stream_is_one_session() {
+    let mut world = world(2, OPEN);
+    let client = world.dial(0);
+    check(&mut world, client, "GET /s.json", "", 200, "null");
+    world.send_bytes(client, text("GET", "/s.json", "Accept: text/event-stream\r\n", "").as_bytes());
+    assert!(events(&mut world, client).contains("event: put"));
+    assert_eq!(world.session_count(), 1);
+    world.hang_up(client, Hangup::Finished);
+    world.settle();
+    assert_eq!(world.session_count(), 0);
+}
+
+#[test]
+fn a_remembered_credential_is_believed_no_longer_than_another() {
+    let rules = r#"{"rules":{".read":"auth != null"}}"#;
+    let mut world = world(1, rules);
+    let secret = "0123456789abcdef0123456789abcdef";
+    let believe = |secret: &str| AuthConfig { secrets: vec![secret.to_owned()], ..AuthConfig::default() };
+    world.believe(believe(secret));
+    let client = world.dial(0);
+    let token = token(secret, WALL_START_MS / 1_000 + 20);
+    let target = format!("/x.json?auth={token}");
+    check(&mut world, client, &format!("GET {target}"), "", 200, "null");
+    check(&mut world, client, &format!("GET {target}"), "", 200, "null");
+    world.pass(Millis(21_000));
+    let expired = r#"{"error":"Auth token is expired"}"#;
+    check(&mut world, client, &format!("GET {target}"), "", 401, expired);
+    check(&mut world, client, &format!("GET /x.json?auth={secret}"), "", 200, "null");
+    world.believe(believe("fedcba9876543210fedcba9876543210"));
+    let nobody = r#"{"error":"Could not parse auth token."}"#;
+    check(&mut world, client, &format!("GET /x.json?auth={secret}"), "", 401, nobody);
+}
+
+/// A Wilddog token.
+fn token(secret: &str, expires_s: u64) -> String {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let iat = WALL_START_MS / 1_000 - 60;
+    let claims = format!(r#"{{"v":1,"uid":"u","claims":{{}},"iat":{iat},"exp":{expires_s}}}"#);
+    let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
+    let text = format!("{}.{}", part(r#"{"alg":"HS256","typ":"JWT"}"#), part(&claims));
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    let signature = jsonwebtoken::crypto::sign(text.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap();
+    format!("{text}.{signature}")
+}
+
+#[test]
+fn the_room_of_bodies_is_given_back() {
+    let now = Now { instant: Instant(1), wall: crate::base::WallMillis(WALL_START_MS) };
+    let config = crate::engine::Config {
+        shard: ShardId(0),
+        shards: 1,
+        seed: [1; 32],
+        common_seed: [2; 4],
+        settings: Arc::new(Settings::default()),
+        namespaces: std::collections::BTreeMap::new(),
+        is_restricted: false,
+        rules: Arc::new(Ruleset::open()),
+        verifier: Arc::new(Verifier::new(AuthConfig::default()).unwrap()),
+    };
+    let mut engine = Engine::new(config, now);
+    let mut output = Output::default();
+    let mut send = |engine: &mut Engine, conn, text: &str| {
+        let mut bytes = text.as_bytes().to_vec();
+        engine.handle(now, Input::Bytes { conn, bytes: &mut bytes }, &mut output);
+    };
+    for conn in [ConnId(0), ConnId(1)] {
+        let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        engine.handle(now, Input::Opened { conn, peer }, &mut Output::default());
+        send(&mut engine, conn, "PUT /a.json HTTP/1.1\r\nHost: db\r\nContent-Length: 9\r\n\r\n1234");
+    }
+    assert_eq!(engine.desk.body_bytes, 8);
+    send(&mut engine, ConnId(0), "56789");
+    assert_eq!(engine.desk.body_bytes, 4, "one is whole");
+    let how = Hangup::Broken;
+    engine.handle(now, Input::Closed { conn: ConnId(1), how }, &mut Output::default());
+    assert_eq!(engine.desk.body_bytes, 0, "the other never will be");
 }
 
 #[test]

@@ -41,6 +41,7 @@ impl BadBody {
 #[derive(Debug)]
 pub struct BodyReader {
     state: State,
+    bytes_max: usize,
     taken_bytes: usize,
     ignored_bytes: usize,
 }
@@ -81,7 +82,13 @@ impl BodyReader {
             http::Body::Bytes(left) => State::Plain { left },
             http::Body::Chunked => State::Size { size: 0, digits: 0 },
         };
-        Self { state, taken_bytes: 0, ignored_bytes: 0 }
+        Self { state, bytes_max: BODY_BYTES_MAX, taken_bytes: 0, ignored_bytes: 0 }
+    }
+
+    /// The same for a client that keeps nothing of what it takes: no body is too long.
+    #[must_use]
+    pub const fn boundless(body: http::Body) -> Self {
+        Self { bytes_max: usize::MAX, ..Self::new(body) }
     }
 
     /// Whether all of the body is taken.
@@ -121,7 +128,9 @@ impl BodyReader {
     /// Holds what a client may send besides data against the limits.
     fn count(&mut self, byte: u8) -> Result<(), BadBody> {
         match self.state {
-            State::Extension { size } | State::Size { size, .. } if self.taken_bytes + size > BODY_BYTES_MAX => {
+            State::Extension { size } | State::Size { size, .. }
+                if self.taken_bytes.saturating_add(size) > self.bytes_max =>
+            {
                 return Err(BadBody::TooLong);
             }
             State::Extension { .. } | State::Trailer { .. } if byte != b'\n' => self.ignored_bytes += 1,

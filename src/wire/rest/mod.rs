@@ -21,3 +21,6 @@ pub use reply::{Answering, Content, Reply};
 pub use sending::{PIECE_BYTES, Sending};
 pub use stream::{StreamText, write_keep_alive, write_revoked_credential, write_stream_head};
 pub use tools::{Lookup, Tool};
+
+#[cfg(test)]
+mod tests;

@@ -22,18 +22,13 @@ impl PushIds {
             self.last = now;
             let random = u128::from(random[0]) << 64 | u128::from(random[1]);
             for (index, digit) in (0_u32..).zip(&mut self.digits) {
-                #[expect(clippy::cast_possible_truncation, reason = "six bits")]
                 let bits = (random >> (6 * index) & 63) as u8;
                 *digit = bits;
             }
         } else {
             self.count_up();
         }
-        let time = (0..TIME_DIGITS).rev().map(|place| {
-            #[expect(clippy::cast_possible_truncation, reason = "six bits")]
-            let bits = (self.last.0 >> (6 * place) & 63) as u8;
-            bits
-        });
+        let time = (0..TIME_DIGITS).rev().map(|place| (self.last.0 >> (6 * place) & 63) as u8);
         time.chain(self.digits).map(|digit| char::from(ALPHABET[usize::from(digit)])).collect()
     }
 

@@ -176,6 +176,7 @@ impl Reply {
             (Answering::Written, Outcome::Value(node)) => {
                 Self { etag: style.wants_etag.then(|| etag(node)), ..Self::tree(node.clone(), Form::Plain) }
             }
+            (Answering::Merged { .. }, Outcome::Value(_)) if style.is_silent && !style.wants_etag => Self::done(),
             (Answering::Merged { places }, Outcome::Value(node)) => {
                 Self { etag: style.wants_etag.then(|| etag(node)), ..Self::merged(places, node) }
             }

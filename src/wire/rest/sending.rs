@@ -32,78 +32,30 @@ impl Sending {
     /// [`piece`](Self::piece); `None` if nothing is. `keeps_alive` says whether the connection goes on
     /// once all is sent.
     #[must_use]
-    pub fn begin(out: &mut Vec<u8>, reply: Reply, style: &Style, keeps_alive: bool) -> Option<Self> {
-        let Reply { status, content, etag, headers } = reply;
-        let is_fine = (200..300).contains(&status);
-        let status = if status == 200 && style.is_silent { 204 } else { status };
-        let may_have_body = status != 204 && status != 304;
-        let is_script = style.callback.is_some() && is_fine;
-        let mut body = Vec::new();
-        if let (Some(name), true) = (&style.callback, is_script) {
-            // The comment keeps old browser plug-ins from taking the name for a file of their own.
-            body.extend_from_slice(b"/**/");
-            body.extend_from_slice(name.as_bytes());
-            body.push(b'(');
+    pub fn begin(out: &mut Vec<u8>, mut reply: Reply, style: &Style, keeps_alive: bool) -> Option<Self> {
+        if reply.status == 200 && style.is_silent {
+            reply.status = 204;
         }
-        let rest = match content {
-            _ if !may_have_body => None,
-            Content::None => None,
-            Content::Json(json) => {
-                body.extend_from_slice(&json);
-                None
-            }
-            Content::Tree(printer) => {
-                let mut printer = if style.is_pretty { printer.indented() } else { *printer };
-                let is_done = printer.print(&mut body, PIECE_BYTES);
-                (!is_done).then_some(printer)
-            }
-        };
-        if !may_have_body {
-            body.clear();
-        } else if is_script && rest.is_none() {
-            body.extend_from_slice(b");");
-        }
-        let is_gzip = may_have_body && style.accepts_gzip && (rest.is_some() || body.len() >= COMPRESSED_BYTES_MIN);
+        let may_have_body = reply.status != 204 && reply.status != 304;
+        let is_script = style.callback.is_some() && is_fine(&reply);
+        let content = if may_have_body { std::mem::replace(&mut reply.content, Content::None) } else { Content::None };
+        let (mut body, rest) = first_piece(content, style, may_have_body && is_script);
+        let is_gzip = style.accepts_gzip && (rest.is_some() || body.len() >= COMPRESSED_BYTES_MIN);
         let is_chunked = rest.is_some() && style.is_1_1;
-        http::write_response_head(out, status, &[("Cache-Control", "no-cache"), ("Access-Control-Allow-Origin", "*")]);
-        if !body.is_empty() {
-            let kind = if is_script { "application/javascript" } else { "application/json" };
-            line(out, "Content-Type", &[kind, "; charset=utf-8"]);
-            line(out, "Vary", &["Accept-Encoding"]);
-            line(out, "X-Content-Type-Options", &["nosniff"]);
-        }
-        if let Some(etag) = etag {
-            line(out, "ETag", &[&etag]);
-            line(out, "Access-Control-Expose-Headers", &["ETag"]);
-        }
-        if let (Some(name), true) = (&style.download, is_fine) {
-            line(out, "Content-Disposition", &["attachment; filename=\"", name, "\""]);
-        }
-        for (name, value) in headers {
-            line(out, name, &[&value]);
-        }
-        if is_gzip {
-            line(out, "Content-Encoding", &["gzip"]);
-        }
         let goes_on = keeps_alive && (rest.is_none() || is_chunked || style.is_head);
-        if !goes_on {
-            line(out, "Connection", &["close"]);
-        } else if !style.is_1_1 {
-            line(out, "Connection", &["keep-alive"]);
-        }
+        write_head(out, &reply, style, &Framing { has_body: !body.is_empty(), is_script, is_gzip, goes_on });
         let mut sending = rest.map(|printer| Self { printer, encoder: None, is_chunked, is_script });
-        let mut encoder = is_gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast()));
-        if let Some(encoder) = &mut encoder {
+        if is_gzip {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
             encoder.write_all(&body).expect("a vector takes everything");
             body.clear();
-        }
-        match (&mut sending, encoder) {
-            (Some(sending), Some(mut encoder)) => {
-                body.append(encoder.get_mut());
-                sending.encoder = Some(encoder);
+            match &mut sending {
+                Some(sending) => {
+                    body.append(encoder.get_mut());
+                    sending.encoder = Some(encoder);
+                }
+                None => body = encoder.finish().expect("a vector takes everything"),
             }
-            (None, Some(encoder)) => body = encoder.finish().expect("a vector takes everything"),
-            (_, None) => {}
         }
         if is_chunked {
             line(out, "Transfer-Encoding", &["chunked"]);
@@ -146,6 +98,76 @@ impl Sending {
             out.extend_from_slice(b"0\r\n\r\n");
         }
         is_done
+    }
+}
+
+/// What a head says of its body and its connection.
+#[expect(clippy::struct_excessive_bools, reason = "each is a line of the head, and any may be there")]
+struct Framing {
+    has_body: bool,
+    is_script: bool,
+    is_gzip: bool,
+    goes_on: bool,
+}
+
+const fn is_fine(reply: &Reply) -> bool {
+    matches!(reply.status, 200..300)
+}
+
+/// What of a body fits into one piece, and what prints the rest.
+fn first_piece(content: Content, style: &Style, is_script: bool) -> (Vec<u8>, Option<Printer>) {
+    let mut body = Vec::new();
+    if let (Some(name), true) = (&style.callback, is_script) {
+        // The comment keeps old browser plug-ins from taking the name for a file of their own.
+        body.extend_from_slice(b"/**/");
+        body.extend_from_slice(name.as_bytes());
+        body.push(b'(');
+    }
+    let rest = match content {
+        Content::None => None,
+        Content::Json(json) => {
+            body.extend_from_slice(&json);
+            None
+        }
+        Content::Tree(printer) => {
+            let mut printer = if style.is_pretty { printer.indented() } else { *printer };
+            let is_done = printer.print(&mut body, PIECE_BYTES);
+            (!is_done).then_some(printer)
+        }
+    };
+    if is_script && rest.is_none() {
+        body.extend_from_slice(b");");
+    }
+    (body, rest)
+}
+
+/// Appends a head but for the length of its body and its end.
+fn write_head(out: &mut Vec<u8>, reply: &Reply, style: &Style, framing: &Framing) {
+    let always = [("Cache-Control", "no-cache"), ("Access-Control-Allow-Origin", "*")];
+    http::write_response_head(out, reply.status, &always);
+    if framing.has_body {
+        let kind = if framing.is_script { "application/javascript" } else { "application/json" };
+        line(out, "Content-Type", &[kind, "; charset=utf-8"]);
+        line(out, "Vary", &["Accept-Encoding"]);
+        line(out, "X-Content-Type-Options", &["nosniff"]);
+    }
+    if let Some(etag) = &reply.etag {
+        line(out, "ETag", &[etag]);
+        line(out, "Access-Control-Expose-Headers", &["ETag"]);
+    }
+    if let (Some(name), true) = (&style.download, is_fine(reply)) {
+        line(out, "Content-Disposition", &["attachment; filename=\"", name, "\""]);
+    }
+    for (name, value) in &reply.headers {
+        line(out, name, &[value]);
+    }
+    if framing.is_gzip {
+        line(out, "Content-Encoding", &["gzip"]);
+    }
+    if !framing.goes_on {
+        line(out, "Connection", &["close"]);
+    } else if !style.is_1_1 {
+        line(out, "Connection", &["keep-alive"]);
     }
 }
 
