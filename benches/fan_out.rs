@@ -28,6 +28,7 @@ fn engine() -> Engine {
         namespaces: BTreeMap::new(),
         is_restricted: false,
         rules: Arc::new(Ruleset::open()),
+        dialect: stillhere::rules::Dialect::Both,
         verifier: Arc::new(Verifier::new(AuthConfig::default()).expect("believing nobody is possible")),
     };
     Engine::new(config, NOW)
