@@ -1,3 +1,106 @@
-//! The command `stillhere-load`.
+//! The command `stillhere-load`: presence traffic of real clients, measured and checked.
+//!
+//! ```text
+//! plan      the command line
+//! scenario  which plays, in which order, and what is measured between them
+//! plays     what clients do in each phase
+//! client    the protocol's other side, for many clients at once
+//! sockets   how bytes travel to a server
+//! inside    how bytes travel to an engine in this process
+//! pace      when the next thing is due
+//! check     what must be seen, and what was
+//! report    what a run has found
+//! ```
+//!
+//! The surprising idea: whatever is written is the number of a change to its place, so one look at a
+//! value tells whether it is lost, early, double or wrong.
 
-fn main() {}
+#![allow(clippy::disallowed_methods, reason = "a load generator stands at the edge: clock, files of the kernel")]
+#![allow(unreachable_pub, reason = "a program's modules have no outside; `pub` says what they offer each other")]
+
+mod check;
+mod client;
+mod clock;
+mod inside;
+mod pace;
+mod plan;
+mod plays;
+mod process;
+mod report;
+mod scenario;
+mod sockets;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use stillhere::base::Millis;
+
+use client::{Link, Swarm};
+use clock::Moment;
+use inside::Inside;
+use plan::{Driver, Plan};
+use process::Process;
+use report::Report;
+use scenario::{OTHERS, Run};
+use sockets::Sockets;
+
+/// Files that are open beside the clients' sockets.
+const FILES_RESERVED: u64 = 32;
+
+fn main() -> ExitCode {
+    let plan = Plan::parse();
+    let _begun = clock::now();
+    match run(&plan).and_then(|report| tell(&plan, &report).map(|()| report.is_good() || !is_strict(&plan, &report))) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _best_effort = writeln!(io::stderr(), "stillhere-load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether what is not good fails the run: a failure always, findings only when they were asked for.
+fn is_strict(plan: &Plan, report: &Report) -> bool {
+    plan.check || report.failure.is_some()
+}
+
+fn run(plan: &Plan) -> io::Result<Report> {
+    let clients = plan.sessions() as usize + OTHERS as usize;
+    let host = plan.address.to_string();
+    match plan.driver {
+        Driver::Firebase => {
+            let files = process::raise_file_limit();
+            if clients as u64 + FILES_RESERVED > files {
+                let why = format!("{clients} clients need as many open files; this process may have {files}");
+                return Err(io::Error::other(why));
+            }
+            let sockets = Sockets::new(plan.address, clients, plan.server_pid.map(Process::new))?;
+            play(plan, Swarm::new(sockets, clients, &host, &plan.ns), false)
+        }
+        Driver::Engine => {
+            let timeout = Millis(u64::try_from(plan.session_timeout.as_millis()).unwrap_or(u64::MAX));
+            play(plan, Swarm::new(Inside::new(clients, timeout), clients, &host, &plan.ns), true)
+        }
+    }
+}
+
+fn play<L: Link>(plan: &Plan, swarm: Swarm<L>, is_inside: bool) -> io::Result<Report> {
+    let is_shown = !plan.quiet && io::stderr().is_terminal();
+    let show = |now: Moment, progress: &str| {
+        if is_shown {
+            let _best_effort = write!(io::stderr(), "\r\x1b[K{:6.1} s  {progress}", now.since_s(Moment::START));
+        }
+    };
+    let report = Run::new(plan, swarm, is_inside, show).run();
+    if is_shown {
+        let _best_effort = write!(io::stderr(), "\r\x1b[K");
+    }
+    report
+}
+
+fn tell(plan: &Plan, report: &Report) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if plan.json { writeln!(out, "{:#}", report.to_json()) } else { write!(out, "{}", report.to_table()) }
+}

@@ -25,6 +25,18 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HEADERS_MAX: usize = 64;
 /// Bytes of one HTTP request body.
 pub const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of all request bodies that one engine gathers at a time.
+pub const BODIES_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// A request's body may take this long, and longer for each second's worth of bytes that came.
+pub const BODY_GRACE: Millis = Millis(30_000);
+/// See [`BODY_GRACE`].
+pub const BODY_BYTES_PER_SECOND_MIN: usize = 8 * 1024;
+/// Time from a whole request to its answer.
+pub const ANSWER_MAX: Millis = Millis(60_000);
+/// Time for which a client may take nothing of a long answer.
+pub const SEND_STALL_MAX: Millis = Millis(30_000);
+/// A stream shows a sign of life at least this often (*Firebase*).
+pub const KEEP_ALIVE: Millis = Millis(30_000);
 /// Bytes of a namespace's name.
 pub const NAMESPACE_BYTES_MAX: usize = 128;
 /// Namespaces of one engine.
@@ -46,8 +58,17 @@ pub const SEND_BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const CONNECTIONS_MAX: u32 = 1 << 24;
 /// Time from accept to a complete request head.
 pub const HANDSHAKE_MAX: Millis = Millis(10_000);
-/// How long a connection may stay open between two requests.
-pub const KEEP_ALIVE_MAX: Millis = Millis(75_000);
+/// Time for which a connection may ask nothing.
+pub const KEEP_ALIVE_MAX: Millis = Millis(60_000);
+/// How long a body may stop arriving.
+pub const BODY_PAUSE_MAX: Millis = Millis(30_000);
+/// Bytes of one body that brings Engine.IO packets: text is encoded twice.
+pub const PACKETS_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+/// How long an Engine.IO session may ask for nothing after it was opened.
+pub const MUTE_MAX: Millis = Millis(30_000);
+/// How long an Engine.IO client is told to wait for a pong, at least: a hidden page's clock strikes
+/// once a minute.
+pub const PING_TIMEOUT_MIN: Millis = Millis(60_000);
 /// The resolution of every deadline.
 pub const TICK: Millis = Millis(16);
 /// The shortest heartbeat and the shortest session timeout that may be configured.
@@ -73,6 +94,7 @@ pub const SHARDS_MAX: usize = 64;
 
 const _: () = assert!(KEY_BYTES_MAX * DEPTH_MAX < MESSAGE_BYTES_MAX, "the deepest path must fit in a message");
 const _: () = assert!(TEXT_BYTES_MAX < MESSAGE_BYTES_MAX, "the longest string must fit in a message");
+const _: () = assert!(BODY_BYTES_MAX < BODIES_BYTES_MAX, "the longest body must fit");
 const _: () = assert!(SEGMENTS_MAX * SEGMENT_UNITS_MAX >= MESSAGE_BYTES_MAX, "a full message must be segmentable");
 const _: () = assert!(SHARDS_MAX <= u8::MAX as usize, "a shard's number is one byte");
 const _: () = assert!(MESSAGE_BYTES_MAX < SEND_BACKLOG_BYTES_MAX, "one full message must not disconnect its reader");

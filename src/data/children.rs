@@ -160,6 +160,33 @@ impl Children {
         walk
     }
 
+    /// The children from `key` on, in key order. O(log n).
+    #[must_use]
+    pub fn iter_from(&self, key: &KeyStr) -> Iter<'_> {
+        let mut iter = Iter { leaves: [].iter(), pages: Vec::new() };
+        let rest = |list: &'_ [(Key, Node)]| list.partition_point(|(other, _)| KeyStr::new(other.as_str()) < key);
+        let mut page = match &self.0 {
+            Shape::Small(list) => {
+                iter.leaves = list[rest(list)..].iter();
+                return iter;
+            }
+            Shape::Large { root, .. } => &**root,
+        };
+        loop {
+            match page {
+                Page::Leaves(list) => {
+                    iter.leaves = list[rest(list)..].iter();
+                    return iter;
+                }
+                Page::Pages(pages) => {
+                    let index = page_of(pages, key);
+                    iter.pages.push(pages[index + 1..].iter());
+                    page = &pages[index].1;
+                }
+            }
+        }
+    }
+
     /// Gives back room that a list grew for and does not need.
     pub fn shrink(&mut self) {
         if let Shape::Small(list) = &mut self.0 {

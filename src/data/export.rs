@@ -80,7 +80,7 @@ fn plain_array(out: &mut Vec<u8>, node: &Node, length: usize) {
 
 /// The length of the array that a map is shown as: all keys are integers without leading zeros, and
 /// more than half of the places up to the largest are taken.
-fn array_length(node: &Node) -> Option<usize> {
+pub(super) fn array_length(node: &Node) -> Option<usize> {
     let children = node.children();
     let mut length = 0;
     for (key, _) in children.iter() {

@@ -13,6 +13,7 @@ mod key;
 mod leaf;
 mod node;
 mod path;
+mod print;
 
 pub use children::{Children, Iter, Walk};
 pub use draft::{Draft, Invalid, PriorityDraft, ServerValue};
@@ -22,6 +23,7 @@ pub use key::{InvalidKey, Key, KeyStr};
 pub use leaf::{Leaf, Number, Priority, Text, compare_text};
 pub use node::{Branch, Node};
 pub use path::{InvalidPath, Location, Path};
+pub use print::{Form, Printer};
 
 #[cfg(test)]
 mod tests;

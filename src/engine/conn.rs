@@ -1,7 +1,11 @@
 //! Connections: HTTP until they become something else.
 
+use super::account;
+use super::engineio::{self, PacketSocket};
+use super::gather::Gathering;
 use super::home::Channel;
 use super::poll;
+use super::rest::{Arrived, Dialogue};
 use super::visit::Visitor;
 use super::{Effect, Engine, Hangup, Notice, Output};
 use crate::base::limits::{HANDSHAKE_MAX, SEND_BACKLOG_BYTES_MAX};
@@ -26,10 +30,16 @@ pub(super) enum Link {
     Vacant,
     /// Requests.
     Http(Box<Http>),
+    /// A request whose body is on its way.
+    Gathering(Box<Gathering>),
     /// A request that waits for its answer.
     Visiting(Box<Visitor>),
     /// A WebSocket with a session.
     Socket(Box<Socket>),
+    /// A WebSocket that carries packets, of a session that may live elsewhere.
+    Packets(Box<PacketSocket>),
+    /// A response that does not end, with a session.
+    Stream(SessionRef),
     /// What arrived for it is being taken apart: its link is with whoever does that.
     Busy,
     /// It is being closed; nothing that still arrives matters.
@@ -40,21 +50,28 @@ pub(super) enum Link {
 #[derive(Debug)]
 pub(super) struct Http {
     reader: http::Reader,
-    /// By when a request must be complete.
+    pub(super) dialogue: Dialogue,
+    /// By when what is awaited must have come: a head, a body, an answer, room for what is sent.
     deadline: Instant,
-    /// Nothing has arrived since the last answer.
-    is_resting: bool,
+    /// When its wheel entry that counts is due.
+    next_look: Instant,
+    /// A head has begun, or the first one is awaited: its absence is worth an answer.
+    is_head_awaited: bool,
 }
 
 impl Http {
-    pub(super) const fn deadline(&self) -> Instant {
-        self.deadline
+    /// Waits for more of a request. The wheel is armed for `look`.
+    pub(super) const fn expect(&mut self, until: Instant, look: Instant) {
+        self.deadline = until;
+        self.next_look = look;
+        self.is_head_awaited = true;
     }
 
-    /// Waits for another request.
-    pub(super) fn rest(&mut self, until: Instant) {
+    /// Waits for another request. The wheel is armed for `look`.
+    pub(super) const fn rest(&mut self, until: Instant, look: Instant) {
         self.deadline = until;
-        self.is_resting = true;
+        self.next_look = look;
+        self.is_head_awaited = false;
     }
 }
 
@@ -71,7 +88,10 @@ pub(super) struct Socket {
 /// What a request is for. Owns what it needs: the head goes with the bytes it came in.
 enum Route {
     Socket(Join),
+    Rest(Box<Arrived>),
     Poll(poll::Call),
+    Packets(engineio::Call),
+    Account(account::Call),
     BadUpgrade(http::BadUpgrade),
     Refuse { status: u16, error: &'static str },
 }
@@ -90,9 +110,14 @@ impl Route {
         if head.path == "/.lp" {
             return Self::Poll(poll::Call::read(head));
         }
+        if (head.path == "/.ws/" || head.path == "/.ws") && engineio::Call::is_one(head) {
+            return Self::Packets(engineio::Call::read(head));
+        }
+        if let Some(call) = account::Call::read(head) {
+            return Self::Account(call);
+        }
         if head.path != "/.ws" && head.path != "/.ws/" {
-            let error = "append .json to your request URI to use the REST API.";
-            return Self::Refuse { status: 404, error };
+            return Self::Rest(Box::new(Arrived::read(head)));
         }
         let upgrade = match http::Upgrade::read(head) {
             Ok(upgrade) => upgrade,
@@ -116,7 +141,7 @@ impl Route {
 
 /// Whether a connection goes on.
 #[derive(PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     GoOn,
     /// It has become something else, or is closing.
     Stop,
@@ -130,9 +155,14 @@ impl Engine {
         }
         assert!(matches!(self.conns[index].link, Link::Vacant), "the driver reuses a name only after Closed");
         let deadline = now.instant + HANDSHAKE_MAX;
-        self.conns[index].link =
-            Link::Http(Box::new(Http { reader: http::Reader::default(), deadline, is_resting: false }));
-        self.conn_wheel.arm(conn.0, deadline);
+        let next_look = self.conn_wheel.arm(conn.0, deadline);
+        self.conns[index].link = Link::Http(Box::new(Http {
+            reader: http::Reader::default(),
+            dialogue: Dialogue::default(),
+            deadline,
+            next_look,
+            is_head_awaited: true,
+        }));
     }
 
     pub(super) fn link(&mut self, conn: ConnId) -> &mut Link {
@@ -141,7 +171,7 @@ impl Engine {
 
     pub(super) fn is_socket(&mut self, conn: ConnId) -> bool {
         // A busy link is a socket's: plain requests end no sessions while they are read.
-        matches!(self.link(conn), Link::Socket(_) | Link::Busy)
+        matches!(self.link(conn), Link::Socket(_) | Link::Packets(_) | Link::Busy)
     }
 
     pub(super) fn received(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], output: &mut Output) {
@@ -150,6 +180,13 @@ impl Engine {
             let next = match std::mem::replace(self.link(conn), Link::Busy) {
                 Link::Http(http) => self.read_http(now, conn, http, &mut bytes, output),
                 Link::Socket(socket) => self.read_socket(now, conn, socket, &mut bytes, output),
+                Link::Packets(socket) => self.read_packet_socket(now, conn, socket, &mut bytes, output),
+                Link::Gathering(gathering) => self.gather(now, conn, gathering, &mut bytes, output),
+                Link::Stream(session) => {
+                    // Nothing is expected, but it is a sign of life.
+                    *self.link(conn) = Link::Stream(session);
+                    return self.heard(now, session);
+                }
                 Link::Visiting(mut visitor) => {
                     if visitor.keep(bytes.take(bytes.len())) {
                         *self.link(conn) = Link::Visiting(visitor);
@@ -177,30 +214,47 @@ impl Engine {
         bytes: &mut Bytes<'_>,
         output: &mut Output,
     ) -> Next {
-        if std::mem::take(&mut http.is_resting) {
-            http.deadline = now.instant + HANDSHAKE_MAX;
-            self.conn_wheel.arm(conn.0, http.deadline);
+        if !http.dialogue.awaits_head() {
+            *self.link(conn) = Link::Http(http);
+            return self.rest_received(now, conn, bytes, output);
         }
         let route = match http.reader.next(bytes) {
             Ok(None) => {
+                let is_begun = std::mem::replace(&mut http.is_head_awaited, true);
                 *self.link(conn) = Link::Http(http);
+                if !is_begun {
+                    self.set_deadline(conn, now.instant + HANDSHAKE_MAX);
+                }
                 return Next::GoOn;
             }
             Ok(Some(head)) => Route::of(&head),
             Err(bad) => Route::Refuse { status: bad.status(), error: bad.as_str() },
         };
+        http.is_head_awaited = false;
         match route {
-            Route::Socket(join) => self.join(now, conn, &join, output),
+            Route::Socket(join) => {
+                *self.link(conn) = Link::Http(http);
+                self.join(now, conn, &join, output)
+            }
+            Route::Rest(arrived) => {
+                *self.link(conn) = Link::Http(http);
+                self.rest_arrived(now, conn, *arrived, output);
+                Next::GoOn
+            }
             Route::Poll(call) => {
                 self.called(now, conn, http, call, output);
                 Next::GoOn
             }
+            Route::Account(call) => self.account_called(now, conn, http, call, output),
+            Route::Packets(call) => self.packets_called(now, conn, http, call, output),
             Route::BadUpgrade(bad) => {
+                *self.link(conn) = Link::Http(http);
                 self.send_bytes(conn, output, |out| bad.write(out));
                 self.close(conn, output);
                 Next::Stop
             }
             Route::Refuse { status, error } => {
+                *self.link(conn) = Link::Http(http);
                 self.refuse(conn, status, error, output);
                 Next::Stop
             }
@@ -208,12 +262,16 @@ impl Engine {
     }
 
     /// Answers a request with an error and closes the connection.
-    fn refuse(&mut self, conn: ConnId, status: u16, error: &str, output: &mut Output) {
+    pub(super) fn refuse(&mut self, conn: ConnId, status: u16, error: &str, output: &mut Output) {
         let mut body = Vec::new();
         body.extend_from_slice(b"{\"error\":");
         json::text(&mut body, error);
         body.push(b'}');
-        let headers = [("Content-Type", "application/json; charset=utf-8"), ("Connection", "close")];
+        let headers = [
+            ("Content-Type", "application/json; charset=utf-8"),
+            ("Access-Control-Allow-Origin", "*"),
+            ("Connection", "close"),
+        ];
         self.send_bytes(conn, output, |out| http::write_response(out, status, &headers, &body));
         self.close(conn, output);
     }
@@ -245,7 +303,10 @@ impl Engine {
         };
         let socket =
             Socket { reader: ws::Reader::for_server(), assembler: Assembler::default(), session, held: Vec::new() };
-        *self.link(conn) = Link::Socket(Box::new(socket));
+        let link = std::mem::replace(self.link(conn), Link::Socket(Box::new(socket)));
+        if let Link::Http(http) = link {
+            self.rest_forget(conn, &http);
+        }
         self.send_bytes(conn, output, |out| {
             upgrade.write(out);
             let start = out.len();
@@ -369,18 +430,26 @@ impl Engine {
                 let conn = *conn;
                 self.break_off(now, conn, session, ws::close_code::POLICY, what, output);
             }
-            Channel::Poll(polled) => {
-                output.effects.push(Effect::Notice(Notice::Violation { conn: polled.last, what }));
+            Channel::Poll(_) | Channel::EngineIo(_) => {
+                let conn = state.channel.last_conn();
+                output.effects.push(Effect::Notice(Notice::Violation { conn, what }));
                 self.end(now, session, End::Killed, output);
             }
             Channel::Gone => {}
+            Channel::Rest(_) | Channel::Stream(_) => unreachable!("their clients send no messages"),
         }
     }
 
     pub(super) fn close(&mut self, conn: ConnId, output: &mut Output) {
-        if !matches!(self.link(conn), Link::Closing | Link::Vacant) {
-            *self.link(conn) = Link::Closing;
-            output.effects.push(Effect::Close { conn });
+        match std::mem::replace(self.link(conn), Link::Closing) {
+            Link::Vacant => *self.link(conn) = Link::Vacant,
+            Link::Closing => {}
+            link => {
+                if let Link::Http(http) = link {
+                    self.rest_forget(conn, &http);
+                }
+                output.effects.push(Effect::Close { conn });
+            }
         }
     }
 
@@ -391,36 +460,75 @@ impl Engine {
         };
         match std::mem::take(self.link(conn)) {
             Link::Socket(socket) => self.end(now, socket.session, end, output),
+            Link::Stream(session) => self.end(now, session, end, output),
             Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, end, output),
-            Link::Vacant | Link::Http(_) | Link::Busy | Link::Closing => {}
+            Link::Packets(socket) => self.packet_socket_hung_up(now, &socket, end, output),
+            Link::Http(http) => self.rest_forget(conn, &http),
+            Link::Vacant | Link::Gathering(_) | Link::Busy | Link::Closing => {}
         }
     }
 
     /// The driver says how much waits to be sent.
     pub(super) fn backlog(&mut self, now: Now, conn: ConnId, bytes: usize, output: &mut Output) {
+        self.rest_backlog(now, conn, bytes);
         if bytes <= SEND_BACKLOG_BYTES_MAX {
             return;
         }
-        if let Link::Socket(socket) = self.link(conn) {
-            let session = socket.session;
-            output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
-            self.close(conn, output);
-            self.end(now, session, End::Killed, output);
-        } else {
-            self.close(conn, output);
+        output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
+        let link = std::mem::replace(self.link(conn), Link::Busy);
+        self.close(conn, output);
+        match link {
+            Link::Socket(socket) => self.end(now, socket.session, End::Killed, output),
+            Link::Stream(session) => self.end(now, session, End::Killed, output),
+            Link::Packets(socket) => self.packet_socket_hung_up(now, &socket, End::Killed, output),
+            Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, End::Killed, output),
+            Link::Http(http) => self.rest_forget(conn, &http),
+            Link::Vacant | Link::Gathering(_) | Link::Busy | Link::Closing => {}
         }
     }
 
     /// The wheel says that a connection may have been silent for too long.
     pub(super) fn look_at_conn(&mut self, now: Now, conn: ConnId, output: &mut Output) {
-        let Link::Http(http) = self.link(conn) else { return };
-        if now.instant < http.deadline {
+        let http = match self.link(conn) {
+            Link::Http(http) => http,
+            Link::Gathering(gathering) => gathering.http(),
+            _ => return,
+        };
+        if now.instant < http.next_look {
             return;
         }
-        if http.is_resting {
-            self.close(conn, output);
-        } else {
-            self.refuse(conn, 408, "no request came in time", output);
+        if now.instant < http.deadline {
+            let deadline = http.deadline;
+            return self.arm_conn(conn, deadline);
+        }
+        if http.is_head_awaited {
+            return self.refuse(conn, 408, "no request came in time", output);
+        }
+        let is_sending = http.dialogue.is_sending();
+        match http.dialogue.late() {
+            Some((status, what)) => self.refuse(conn, status, what, output),
+            None => self.close(conn, output),
+        }
+        if is_sending {
+            output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
+        }
+    }
+
+    /// By when what a plain connection waits for must have come.
+    pub(super) fn set_deadline(&mut self, conn: ConnId, deadline: Instant) {
+        let Link::Http(http) = self.link(conn) else { return };
+        http.deadline = deadline;
+        if deadline < http.next_look {
+            self.arm_conn(conn, deadline);
+        }
+    }
+
+    fn arm_conn(&mut self, conn: ConnId, deadline: Instant) {
+        let look = self.conn_wheel.arm(conn.0, deadline);
+        match self.link(conn) {
+            Link::Http(http) => http.next_look = look,
+            Link::Gathering(gathering) => gathering.http().next_look = look,
+            _ => {}
         }
     }
 }

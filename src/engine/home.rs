@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use rand_core::RngCore as _;
 
+use super::engineio::EngineIo;
 use super::poll::Polled;
+use super::rest::Stream;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
@@ -26,7 +28,7 @@ pub(super) struct Session {
     pub(super) identity: Arc<Identity>,
     /// When the identity runs out.
     expires: Option<Instant>,
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
     /// Its last words.
     ledger: Ledger,
     /// When the last byte of it arrived.
@@ -49,6 +51,8 @@ pub(super) struct Session {
     parting: Option<Box<Parting>>,
     /// Its connection is not read from, because it asks faster than it is answered.
     is_paused: bool,
+    /// It is on the engine's list of those that have something to say or to hear.
+    is_stirred: bool,
 }
 
 /// The end of a session that has to wait for that of an earlier one: who comes after both must not
@@ -67,8 +71,27 @@ pub(super) enum Channel {
     Gone,
     /// A WebSocket.
     Socket(ConnId),
-    /// Requests that come and go.
+    /// The Firebase protocol's requests, which come and go.
     Poll(Box<Polled>),
+    /// Plain requests, one at a time.
+    Rest(ConnId),
+    /// A response that does not end.
+    Stream(Box<Stream>),
+    /// Engine.IO's requests, or its WebSocket.
+    EngineIo(Box<EngineIo>),
+}
+
+impl Channel {
+    /// The connection over which something came last: for logs.
+    pub(super) fn last_conn(&self) -> ConnId {
+        match self {
+            Self::Socket(conn) | Self::Rest(conn) => *conn,
+            Self::Poll(polled) => polled.last,
+            Self::EngineIo(channel) => channel.last(),
+            Self::Stream(stream) => stream.conn,
+            Self::Gone => unreachable!("nothing comes any more"),
+        }
+    }
 }
 
 /// A [`Word`] that is kept for a while.
@@ -96,6 +119,11 @@ impl Session {
         self.asked = self.asked.wrapping_add(1);
     }
 
+    /// Something of it arrived.
+    pub(super) const fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
     const fn in_flight(&self) -> u32 {
         self.asked.wrapping_sub(self.answered)
     }
@@ -113,7 +141,11 @@ impl Session {
     fn next_duty(&self) -> Instant {
         let ping = self.heard.max(self.pinged) + self.settings.heartbeat;
         let duty = ping.min(self.deadline());
-        self.expires.map_or(duty, |expires| duty.min(expires))
+        let expires = self.expires.map_or(duty, |expires| duty.min(expires));
+        match &self.channel {
+            Channel::EngineIo(packets) => packets.mute_until().map_or(expires, |until| expires.min(until)),
+            Channel::Socket(_) | Channel::Poll(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone => expires,
+        }
     }
 }
 
@@ -130,7 +162,8 @@ impl Engine {
         }
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
-        let mut session = Session {
+        let settings = self.settings_for(&channel, settings);
+        let session = Session {
             channel,
             namespace,
             identity: Arc::new(Identity::NOBODY),
@@ -146,11 +179,12 @@ impl Engine {
             is_waiting: false,
             parting: None,
             is_paused: false,
+            is_stirred: false,
         };
-        let look = session.next_duty();
-        session.next_look = look;
+        let duty = session.next_duty();
         let session = self.sessions.open(secret, session)?;
-        self.session_wheel.arm(session.slot, look);
+        let look = self.session_wheel.arm(session.slot, duty);
+        self.sessions.get_mut(session).expect("it was opened just now").next_look = look;
         let id = self.sessions.id(session).expect("it was opened just now");
         Ok((session, id))
     }
@@ -210,7 +244,7 @@ impl Engine {
         self.send(owner, Message::Settle { session: new }, output);
     }
 
-    fn find(&self, id: &SessionId, namespace: &Namespace) -> Option<SessionRef> {
+    pub(super) fn find(&self, id: &SessionId, namespace: &Namespace) -> Option<SessionRef> {
         let session = self.sessions.find(id)?;
         let is_of_namespace = self.sessions.get(session).is_some_and(|state| state.namespace == *namespace);
         is_of_namespace.then_some(session)
@@ -230,8 +264,15 @@ impl Engine {
             }
             return;
         }
-        let socket = if let Channel::Socket(conn) = state.channel { Some(conn) } else { None };
+        let (socket, is_stream) = match state.channel {
+            Channel::Socket(conn) => (Some(conn), false),
+            Channel::Stream(_) => (None, true),
+            Channel::Poll(_) | Channel::EngineIo(_) | Channel::Rest(_) | Channel::Gone => (None, false),
+        };
         self.unpause_if_calm(session, output);
+        if is_stream {
+            self.stream_listen(session, output);
+        }
         if let Some(conn) = socket {
             self.received_while_waiting(now, conn, output);
         }
@@ -298,7 +339,7 @@ impl Engine {
         }
     }
 
-    fn cancel_last_words(&mut self, session: SessionRef, number: i64, path: &Path, output: &mut Output) {
+    pub(super) fn cancel_last_words(&mut self, session: SessionRef, number: i64, path: &Path, output: &mut Output) {
         let Some(state) = self.sessions.get(session) else { return };
         // Ones that are still being asked about were left before: they must be there to be cancelled.
         if state.in_flight() > 0 {
@@ -344,15 +385,14 @@ impl Engine {
     }
 
     /// From here on the session is somebody else.
-    fn identify(&mut self, now: Now, session: SessionRef, identity: Identity, output: &mut Output) {
+    pub(super) fn identify(&mut self, now: Now, session: SessionRef, identity: Identity, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         state.expires = identity.expires_s.map(|expires_s| {
             let ahead_ms = expires_s.saturating_mul(1_000).saturating_sub(now.wall.0);
             now.instant + Millis(ahead_ms)
         });
         if state.next_duty() < state.next_look {
-            state.next_look = state.next_duty();
-            self.session_wheel.arm(session.slot, state.next_look);
+            state.next_look = self.session_wheel.arm(session.slot, state.next_duty());
         }
         if *state.identity != identity {
             state.identity = Arc::new(identity);
@@ -443,10 +483,8 @@ impl Engine {
 
     fn pause(&mut self, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
-        if !std::mem::replace(&mut state.is_paused, true)
-            && let Channel::Socket(conn) = state.channel
-        {
-            output.effects.push(Effect::Read { conn, is_wanted: false });
+        if !std::mem::replace(&mut state.is_paused, true) {
+            self.set_reading(session, false, output);
         }
     }
 
@@ -455,10 +493,46 @@ impl Engine {
         let is_calm = !state.is_waiting && state.in_flight() < REQUESTS_IN_FLIGHT_MAX / 2;
         if state.is_paused && is_calm {
             state.is_paused = false;
-            match state.channel {
-                Channel::Socket(conn) => output.effects.push(Effect::Read { conn, is_wanted: true }),
-                Channel::Poll(_) => self.stir(session),
-                Channel::Gone => {}
+            self.set_reading(session, true, output);
+        }
+    }
+
+    fn set_reading(&mut self, session: SessionRef, is_wanted: bool, output: &mut Output) {
+        match self.sessions.get(session).map(|state| &state.channel) {
+            Some(Channel::Socket(conn)) => output.effects.push(Effect::Read { conn: *conn, is_wanted }),
+            Some(Channel::Poll(_)) => self.stir(session),
+            Some(Channel::EngineIo(_)) => self.set_reading_packets(session, is_wanted, output),
+            Some(Channel::Rest(_) | Channel::Stream(_) | Channel::Gone) | None => {}
+        }
+    }
+
+    /// The session may have something to say or to hear: at the end of the turn, for all that the turn
+    /// brings together.
+    pub(super) fn stir(&mut self, session: SessionRef) {
+        if let Some(state) = self.sessions.get_mut(session)
+            && !std::mem::replace(&mut state.is_stirred, true)
+        {
+            self.stirred.push(session);
+        }
+    }
+
+    /// Lets the stirred sessions act on what their clients have said, then say what there is to say.
+    pub(super) fn serve_stirred(&mut self, now: Now, output: &mut Output) {
+        while !self.stirred.is_empty() {
+            let stirred = std::mem::take(&mut self.stirred);
+            for session in &stirred {
+                if let Some(state) = self.sessions.get_mut(*session) {
+                    state.is_stirred = false;
+                    self.read_polls(now, *session, output);
+                }
+            }
+            self.settle(now, output);
+            for session in stirred {
+                match self.sessions.get(session).map(|state| &state.channel) {
+                    Some(Channel::Poll(_)) => self.answer_polls(now, session, output),
+                    Some(Channel::EngineIo(_)) => self.deliver_packets(now, session, output),
+                    Some(Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone) | None => {}
+                }
             }
         }
     }
@@ -466,7 +540,7 @@ impl Engine {
     /// Something of the session arrived.
     pub(super) fn heard(&mut self, now: Now, session: SessionRef) {
         if let Some(state) = self.sessions.get_mut(session) {
-            state.heard = now.instant;
+            state.heard(now.instant);
         }
     }
 
@@ -482,6 +556,12 @@ impl Engine {
             self.end(now, session, End::TimedOut, output);
             return;
         }
+        if let Channel::EngineIo(packets) = &state.channel
+            && packets.mute_until().is_some_and(|until| now.instant >= until)
+        {
+            self.end(now, session, End::Killed, output);
+            return;
+        }
         if state.expires.is_some_and(|expires| now.instant >= expires) {
             self.expire(now, session, output);
         }
@@ -490,18 +570,18 @@ impl Engine {
         if is_ping_due {
             state.pinged = now.instant;
         }
-        state.next_look = state.next_duty().max(now.instant + TICK);
-        let look = state.next_look;
+        state.next_look = self.session_wheel.arm(slot, state.next_duty().max(now.instant + TICK));
         if is_ping_due {
             match state.channel {
                 Channel::Socket(conn) => {
                     self.send_bytes(conn, output, |bytes| ws::write(bytes, ws::Kind::Ping, b""));
                 }
                 Channel::Poll(_) => self.let_a_poll_go(now, session, output),
-                Channel::Gone => {}
+                Channel::EngineIo(_) => self.ask_for_packets(now, session, output),
+                Channel::Stream(_) => self.keep_stream_alive(now, session, output),
+                Channel::Rest(_) | Channel::Gone => {}
             }
         }
-        self.session_wheel.arm(slot, look);
     }
 
     /// Ends a session: its client is sent away, its last words go to their owner. Does nothing for a
@@ -512,6 +592,10 @@ impl Engine {
         }
         let Some(state) = self.sessions.close(session) else { return };
         let Session { channel, namespace, identity, settings, mut ledger, heard, .. } = state;
+        if let Channel::Rest(conn) = channel {
+            // It has said nothing that would outlive it.
+            return self.close(conn, output);
+        }
         output.effects.push(Effect::Notice(Notice::Ended {
             end,
             silent: now.instant.since(heard),
@@ -539,6 +623,9 @@ impl Engine {
         match channel {
             Channel::Socket(conn) => self.send_away(conn, end, output),
             Channel::Poll(polled) => self.dismiss(now, *polled, output),
+            Channel::EngineIo(packets) => self.dismiss_packets(now, *packets, end, output),
+            Channel::Stream(stream) => self.stream_over(*stream, output),
+            Channel::Rest(conn) => self.close(conn, output),
             Channel::Gone => {}
         }
     }
@@ -558,7 +645,11 @@ impl Engine {
 }
 
 /// Who an administrator wants to be taken for. Nobody else may choose.
-fn acting_as(identity: Identity, is_nobody: bool, auth: Option<serde_json::Value>) -> Result<Identity, BadCredential> {
+pub(super) fn acting_as(
+    identity: Identity,
+    is_nobody: bool,
+    auth: Option<serde_json::Value>,
+) -> Result<Identity, BadCredential> {
     match (identity.is_admin, is_nobody, auth) {
         (_, false, None) => Ok(identity),
         (true, true, _) => Ok(Identity { expires_s: identity.expires_s, ..Identity::NOBODY }),

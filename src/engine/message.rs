@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use super::engineio::Order;
 use super::visit::{Caller, Response, Visit};
 use crate::base::{Instant, SessionId, SessionRef, ShardId};
-use crate::data::Location;
-use crate::op::{End, Identity, Namespace, Outcome, Request, Write};
+use crate::data::{Location, Path};
+use crate::op::{End, Identity, Namespace, Outcome, Refusal, Request, Write};
+use crate::rules::Ruleset;
 use crate::shard::Told;
 
 /// A message from one engine to another.
@@ -68,6 +70,19 @@ pub enum Message {
         /// Who asks.
         owner: ShardId,
     },
+    /// To the home of a stream: somebody leaves, or cancels, last words of it.
+    Leave(Box<Leave>),
+    /// Something that is not about data is asked.
+    Manage(Box<Manage>),
+    /// The answer to one [`Manage`].
+    Managed {
+        /// Who asked.
+        session: SessionRef,
+        /// The number of the request.
+        number: i64,
+        /// What came of it.
+        done: Managed,
+    },
     /// To a session's home: a request for it has arrived.
     Visit(Box<Visit>),
     /// To a connection's core: the answer to its request.
@@ -76,6 +91,38 @@ pub enum Message {
         to: Caller,
         /// What it says.
         response: Box<Response>,
+    },
+    /// To a connection's core: it becomes a WebSocket of this session.
+    Switch {
+        /// Who asked.
+        to: Caller,
+        /// For whom.
+        session: SessionRef,
+    },
+    /// To a session's home: something has arrived at its WebSocket elsewhere.
+    Packet {
+        /// Whose.
+        session: SessionRef,
+        /// Which WebSocket.
+        from: Caller,
+        /// A packet; none if it was only a sign of life.
+        text: Option<Vec<u8>>,
+    },
+    /// To a session's home: its WebSocket elsewhere is gone.
+    SocketGone {
+        /// Whose.
+        session: SessionRef,
+        /// Which WebSocket.
+        from: Caller,
+        /// What that makes of the session.
+        end: End,
+    },
+    /// To a WebSocket's core.
+    Order {
+        /// Which WebSocket.
+        to: Caller,
+        /// What to do.
+        order: Order,
     },
     /// To a session's home: the connection is gone whose request waited there.
     Gone {
@@ -88,6 +135,80 @@ pub enum Message {
     },
     /// While draining: the sender will send nothing more.
     Silence,
+}
+
+/// A request about a stream's last words. It is answered by [`Message::Answer`].
+#[derive(Debug)]
+pub struct Leave {
+    /// Whose they are, as its client names it.
+    pub stream: SessionId,
+    /// Of the stream, as the asker believes.
+    pub namespace: Namespace,
+    /// Who asks.
+    pub asker: SessionRef,
+    /// Its number for the request.
+    pub number: i64,
+    /// What.
+    pub what: Leaving,
+}
+
+/// What is asked about last words.
+#[derive(Debug)]
+pub enum Leaving {
+    /// Keep this one.
+    Word {
+        /// What it writes.
+        write: Write,
+        /// How much of the session's room it takes, in bytes.
+        bytes: usize,
+    },
+    /// Cancel those at and below a path.
+    Cancel {
+        /// That.
+        path: Path,
+    },
+}
+
+/// A request that is not about data.
+#[derive(Debug)]
+pub struct Manage {
+    /// Who asks.
+    pub asker: SessionRef,
+    /// The number of the request.
+    pub number: i64,
+    /// What.
+    pub task: Task,
+}
+
+/// What is asked that is not about data.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// Name the namespaces that you own.
+    Databases,
+    /// Requests of administrators that name no namespace are meant for this one.
+    Prefer(Namespace),
+    /// Show the rules of a namespace that you own.
+    GetRules(Namespace),
+    /// Replace them.
+    SetRules {
+        /// Whose.
+        namespace: Namespace,
+        /// By these.
+        rules: Arc<Ruleset>,
+    },
+}
+
+/// What came of a [`Task`].
+#[derive(Debug)]
+pub enum Managed {
+    /// The namespaces.
+    Databases(Vec<Namespace>),
+    /// It is done.
+    Done,
+    /// The rules.
+    Rules(Arc<Ruleset>),
+    /// It was refused.
+    Refused(Refusal),
 }
 
 /// A session's request to the owner of a namespace.

@@ -8,14 +8,18 @@
 //! Costs: a request of a session at home is one queue entry each way; one of a session elsewhere is
 //! one message each way.
 
+mod account;
 mod config;
 mod conn;
+mod engineio;
+mod gather;
 mod home;
 mod io;
 mod journal;
 mod message;
 mod owner;
 mod poll;
+mod rest;
 mod say;
 mod visit;
 
@@ -25,9 +29,10 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
 pub use config::{Config, LateLastWords, Settings};
+pub use engineio::Order;
 pub use io::{Effect, Hangup, Input, Notice, Output};
 pub use journal::{Record, Stats};
-pub use message::{Ask, Message, Over};
+pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
 pub use visit::{Caller, Errand, Response, Visit};
 
 use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX};
@@ -37,7 +42,7 @@ use crate::op::Namespace;
 use crate::session::Table;
 use crate::shard::Shard;
 use crate::wheel::Wheel;
-use crate::wire::firebase::EventText;
+use crate::wire::{firebase, wilddog};
 use conn::Conn;
 use home::Session;
 use journal::Journal;
@@ -70,13 +75,17 @@ pub struct Engine {
     inner: VecDeque<Message>,
     /// Requests that have waited for an answer, ever: each is named by its number.
     tickets: u64,
-    /// Polled sessions that have something to say or to hear.
+    /// Sessions without a connection of their own that may have something to say or to hear.
     stirred: Vec<SessionRef>,
     drain: Drain,
     journal: Journal,
+    /// Requests without a socket.
+    desk: rest::Desk,
     reader: json::Reader,
     /// For the text of one event.
-    event_text: EventText,
+    event_text: firebase::EventText,
+    /// The same, for Wilddog's clients.
+    wilddog_text: wilddog::EventText,
 }
 
 /// How far the engine is with stopping.
@@ -111,8 +120,10 @@ impl Engine {
             stirred: Vec::new(),
             drain: Drain::default(),
             journal: Journal::default(),
+            desk: rest::Desk::default(),
             reader: json::Reader::default(),
-            event_text: EventText::default(),
+            event_text: firebase::EventText::default(),
+            wilddog_text: wilddog::EventText::default(),
             hashing,
             rng,
             config,
@@ -137,7 +148,7 @@ impl Engine {
             }
         }
         self.settle(now, output);
-        self.serve_polls(now, output);
+        self.serve_stirred(now, output);
     }
 
     /// When [`Input::Tick`] is due, if nothing else happens before.
@@ -154,7 +165,7 @@ impl Engine {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let is_draining = self.drain.is_on && !self.drain.is_silent;
-        is_draining || self.session_wheel.is_behind() || self.conn_wheel.is_behind()
+        is_draining || self.session_wheel.is_behind() || self.conn_wheel.is_behind() || self.has_pieces()
     }
 
     /// How many sessions live here.
@@ -184,8 +195,13 @@ impl Engine {
 
     /// Says to itself what it has to say, until nothing is left.
     fn settle(&mut self, now: Now, output: &mut Output) {
-        while let Some(message) = self.inner.pop_front() {
-            self.deliver(now, message, output);
+        loop {
+            while let Some(message) = self.inner.pop_front() {
+                self.deliver(now, message, output);
+            }
+            if !self.rest_go_on(now, output) {
+                break;
+            }
         }
     }
 
@@ -199,6 +215,7 @@ impl Engine {
         for slot in due {
             self.look_at_session(now, slot, output);
         }
+        self.send_pieces(now, output);
         if self.drain.is_on {
             self.drain(now, output);
         }
@@ -225,7 +242,7 @@ impl Engine {
         match message {
             Message::Ask(ask) => self.asked(now, *ask, output),
             Message::Answer { session, number, outcome } => self.answered(session, number, outcome, output),
-            Message::Tell(told) => self.tell(told, output),
+            Message::Tell(told) => self.tell(&told, output),
             Message::Identify { session, namespace, identity } => {
                 self.identified(now, session, &namespace, &identity, output);
             }
@@ -239,8 +256,15 @@ impl Engine {
             Message::Settle { session } => self.send(session.home, Message::Settled { session }, output),
             Message::Settled { session } => self.go_on(now, session, output),
             Message::Introduce { owner } => self.introduce_all(owner, output),
+            Message::Leave(leave) => self.leave_with_stream(*leave, output),
+            Message::Manage(manage) => self.manage(*manage, output),
+            Message::Managed { session, number, done } => self.managed(session, number, done),
             Message::Visit(visit) => self.visited(now, *visit, output),
             Message::Response { to, response } => self.answer_visitor(now, to, &response, output),
+            Message::Switch { to, session } => self.switch_visitor(now, to, session, output),
+            Message::Packet { session, from, text } => self.packet_came(now, session, from, text, output),
+            Message::SocketGone { session, from, end } => self.packet_socket_gone(now, session, from, end, output),
+            Message::Order { to, order } => self.perform_order(to, order, output),
             Message::Gone { caller, session, end } => self.caller_gone(now, caller, &session, end, output),
             Message::Silence => {
                 self.drain.silent_peers += 1;

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::conn::Http;
 use super::home::Channel;
-use super::visit::{Caller, Errand, Response, Visit};
+use super::visit::{Caller, Errand, Manner, Request, Response};
 use super::{Effect, Engine, Notice, Output};
 use crate::base::limits::SEND_BACKLOG_BYTES_MAX;
 use crate::base::{ConnId, Now, SessionId, SessionRef};
@@ -41,13 +41,11 @@ pub(super) struct Polled {
     packet: u64,
     /// The connection that brought the last request: for logs.
     pub(super) last: ConnId,
-    /// The engine has it on its list of those that have something to do.
-    is_stirred: bool,
 }
 
 /// A request to `/.lp`. Owns what it needs: the head goes with the bytes it came in.
 pub(super) struct Call {
-    keeps_alive: bool,
+    manner: Manner,
     what: What,
 }
 
@@ -88,7 +86,8 @@ impl Call {
             ("GET", Err(BadPoll)) => What::Refuse { status: 400, error: "not a poll" },
             _ => What::Refuse { status: 405, error: "polls are sent by GET" },
         };
-        Self { keeps_alive: head.keeps_alive() && !has_body, what }
+        // Scripts need nobody's leave to be read.
+        Self { manner: Manner { keeps_alive: head.keeps_alive() && !has_body, origin: None }, what }
     }
 }
 
@@ -119,6 +118,10 @@ impl What {
 }
 
 impl Polled {
+    pub(super) fn holds(&self, caller: Caller) -> bool {
+        self.held.contains(&caller)
+    }
+
     /// Puts a message into the outbox: `write` appends it.
     fn post(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut message = Vec::new();
@@ -141,22 +144,23 @@ impl Polled {
 impl Engine {
     /// A request to `/.lp` has arrived.
     pub(super) fn called(&mut self, now: Now, conn: ConnId, http: Box<Http>, call: Call, output: &mut Output) {
-        let Call { keeps_alive, what } = call;
+        let Call { manner, what } = call;
         let response = match what {
             What::Start(start) => self.start_polling(now, conn, &start, output),
             What::Frame { session, namespace } => {
                 let name = session.to_string();
                 let mut body = Vec::new();
                 longpoll::write_frame(&mut body, credentials(&name), &namespace);
-                response(200, &FRAME_HEADERS, body)
+                Response::new(200, &FRAME_HEADERS, body)
             }
-            What::Visit { session, errand } if session.home.0 < self.config.shards && !self.drain.is_on => {
-                return self.visit(conn, http, keeps_alive, session, errand, output);
+            What::Visit { session, errand } if self.has_home(&session) => {
+                let request = Request { manner, session, errand, upgrade: None };
+                return self.visit(conn, http, request, output);
             }
             What::Visit { .. } | What::Nobody => close_script(),
-            What::Refuse { status, error } => response(status, &[("Content-Type", "text/plain")], error.into()),
+            What::Refuse { status, error } => Response::new(status, &[("Content-Type", "text/plain")], error),
         };
-        self.respond(now, conn, http, keeps_alive, &response, output);
+        self.respond(now, conn, http, &manner, &response, output);
     }
 
     fn start_polling(&mut self, now: Now, conn: ConnId, start: &Start, output: &mut Output) -> Response {
@@ -173,7 +177,7 @@ impl Engine {
         let polled = Polled { packet: 1, last: conn, ..Polled::default() };
         let opened = if self.drain.is_on { None } else { self.open_polled(now, polled, namespace) };
         let Some((session, id)) = opened else {
-            return response(503, &[("Content-Type", "text/plain")], b"no session can begin now".to_vec());
+            return Response::new(503, &[("Content-Type", "text/plain")], b"no session can begin now".to_vec());
         };
         let name = id.to_string();
         firebase::handshake(&mut message, &Handshake { time: now.wall, host, session: &name });
@@ -188,57 +192,29 @@ impl Engine {
         self.open_session(now, Channel::Poll(Box::new(polled)), namespace).ok()
     }
 
-    /// A request for a session that may live here.
-    pub(super) fn visited(&mut self, now: Now, visit: Visit, output: &mut Output) {
-        let Visit { caller, session, errand } = visit;
-        let Some(session) = self.sessions.find(&session) else {
-            return self.answer_caller(now, caller, close_script(), output);
-        };
-        self.heard(now, session);
-        let Some(polled) = self.polled(session) else {
-            return self.answer_caller(now, caller, close_script(), output);
-        };
-        match errand {
-            Errand::End => {
-                // The last words go first: the client may open its next connection at once.
-                self.end(now, session, End::Closed, output);
-                self.answer_caller(now, caller, script(Vec::new()), output);
-            }
-            Errand::Poll { query } => {
-                let pieces = longpoll::segments(Query(&query)).try_for_each(|piece| polled.segments.push(piece?));
-                polled.last = caller.conn;
-                polled.held.push(caller);
-                self.stir(session);
-                if pieces == Err(BadPoll) {
-                    self.violation(now, session, "a malformed poll", output);
-                }
-            }
-        }
-    }
-
-    /// A connection is gone whose request may have been waiting here: without it the client is deaf,
-    /// and gives up.
-    pub(super) fn caller_gone(&mut self, now: Now, caller: Caller, session: &SessionId, end: End, output: &mut Output) {
-        let Some(session) = self.sessions.find(session) else { return };
-        if self.polled(session).is_some_and(|polled| polled.held.contains(&caller)) {
-            self.end(now, session, end, output);
+    /// A request of the client, and perhaps with some of what it says.
+    pub(super) fn poll_visited(
+        &mut self,
+        now: Now,
+        session: SessionRef,
+        caller: Caller,
+        query: &str,
+        output: &mut Output,
+    ) {
+        let Some(polled) = self.polled(session) else { return };
+        polled.last = caller.conn;
+        polled.held.push(caller);
+        let pieces = longpoll::segments(Query(query)).try_for_each(|piece| polled.segments.push(piece?));
+        self.stir(session);
+        if pieces == Err(BadPoll) {
+            self.violation(now, session, "a malformed poll", output);
         }
     }
 
     fn polled(&mut self, session: SessionRef) -> Option<&mut Polled> {
         match &mut self.sessions.get_mut(session)?.channel {
             Channel::Poll(polled) => Some(polled),
-            Channel::Socket(_) | Channel::Gone => None,
-        }
-    }
-
-    /// The session may have something to say or to hear: at the end of the turn, for all that the turn
-    /// brings together.
-    pub(super) fn stir(&mut self, session: SessionRef) {
-        if let Some(polled) = self.polled(session)
-            && !std::mem::replace(&mut polled.is_stirred, true)
-        {
-            self.stirred.push(session);
+            Channel::Socket(_) | Channel::EngineIo(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone => None,
         }
     }
 
@@ -254,26 +230,8 @@ impl Engine {
         self.post(session, |message| firebase::word(message, word));
     }
 
-    /// Acts on what the stirred sessions' clients have said, then lets their requests carry what there
-    /// is to say.
-    pub(super) fn serve_polls(&mut self, now: Now, output: &mut Output) {
-        while !self.stirred.is_empty() {
-            let stirred = std::mem::take(&mut self.stirred);
-            for session in &stirred {
-                if let Some(polled) = self.polled(*session) {
-                    polled.is_stirred = false;
-                }
-                self.read_polls(now, *session, output);
-            }
-            self.settle(now, output);
-            for session in &stirred {
-                self.answer_polls(now, *session, output);
-            }
-        }
-    }
-
     /// Acts on a session's whole messages, in order, unless it has to wait.
-    fn read_polls(&mut self, now: Now, session: SessionRef, output: &mut Output) {
+    pub(super) fn read_polls(&mut self, now: Now, session: SessionRef, output: &mut Output) {
         while let Some(state) = self.sessions.get_mut(session)
             && !state.is_held_back()
             && let Channel::Poll(polled) = &mut state.channel
@@ -291,7 +249,7 @@ impl Engine {
         }
     }
 
-    fn answer_polls(&mut self, now: Now, session: SessionRef, output: &mut Output) {
+    pub(super) fn answer_polls(&mut self, now: Now, session: SessionRef, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         let is_held_back = state.is_held_back();
         let Channel::Poll(polled) = &mut state.channel else { return };
@@ -344,20 +302,15 @@ fn credentials(name: &str) -> Credentials<'_> {
     Credentials { id, password }
 }
 
-fn script(body: Vec<u8>) -> Response {
-    response(200, &SCRIPT_HEADERS, body)
+pub(super) fn script(body: Vec<u8>) -> Response {
+    Response::new(200, &SCRIPT_HEADERS, body)
 }
 
 /// The answer to a poll of a session that nobody knows: its client begins anew.
-fn close_script() -> Response {
+pub(super) fn close_script() -> Response {
     let mut body = Vec::new();
     longpoll::write_close(&mut body);
     script(body)
-}
-
-fn response(status: u16, headers: &[(&'static str, &str)], body: Vec<u8>) -> Response {
-    let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-    Response { status, headers, body }
 }
 
 #[cfg(test)]

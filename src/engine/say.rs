@@ -3,10 +3,12 @@
 //! The surprising idea: an event is encoded once and its bytes are sent to everybody who hears it
 //! from here; only the listener's own tag is patched in.
 
+use std::ops::Range;
+
 use super::home::Channel;
 use super::{Effect, Engine, Output};
 use crate::base::{ConnId, SessionRef};
-use crate::op::{End, Word};
+use crate::op::{End, Tag, Word};
 use crate::shard::{Listener, Told};
 use crate::wire::{firebase, ws};
 
@@ -20,8 +22,11 @@ impl Engine {
                 firebase::word(bytes, word);
                 firebase::frames::seal(bytes, start);
             }),
+            Channel::Rest(conn) => self.rest_word(conn, word),
+            Channel::Stream(_) => self.stream_word(session, word, output),
             Channel::Poll(_) => self.post_word(session, word),
             Channel::Gone => {}
+            Channel::EngineIo(_) => self.say_packet(session, word, output),
         }
     }
 
@@ -33,32 +38,48 @@ impl Engine {
     }
 
     /// Tells the sessions that live here what has happened.
-    pub(super) fn tell(&mut self, told: Told, output: &mut Output) {
+    pub(super) fn tell(&mut self, told: &Told, output: &mut Output) {
         let Told { event, listeners } = told;
-        let mut text = std::mem::take(&mut self.event_text);
-        text.fill(&event);
-        let mut untagged = None;
-        for Listener { session, tag, .. } in listeners {
+        let mut firebase = Telling::new(std::mem::take(&mut self.event_text));
+        let mut wilddog = Telling::new(std::mem::take(&mut self.wilddog_text));
+        let mut streamed = None;
+        for &Listener { session, tag, .. } in listeners {
             let Some(state) = self.sessions.get(session) else { continue };
-            let Channel::Socket(conn) = state.channel else {
-                self.post(session, |message| text.write(message, tag));
-                continue;
-            };
-            let bytes = match (tag, &untagged) {
-                (None, Some(range)) => std::ops::Range::clone(range),
-                _ => {
-                    let from = output.bytes.len();
-                    text.write_frames(&mut output.bytes, tag);
-                    let range = from..output.bytes.len();
-                    if tag.is_none() {
-                        untagged = Some(range.clone());
-                    }
-                    range
+            let (conn, bytes) = match &state.channel {
+                Channel::Socket(conn) => {
+                    firebase.fill(|text| text.fill(event));
+                    let text = &firebase.text;
+                    let write = |out: &mut Vec<u8>| text.write_frames(out, tag);
+                    (*conn, append_once(&mut firebase.untagged, tag, &mut output.bytes, write))
+                }
+                Channel::Poll(_) => {
+                    firebase.fill(|text| text.fill(event));
+                    let text = &firebase.text;
+                    self.post(session, |message| text.write(message, tag));
+                    continue;
+                }
+                Channel::Stream(_) => {
+                    self.tell_stream(session, told, &mut streamed, output);
+                    continue;
+                }
+                Channel::Rest(_) | Channel::Gone => continue,
+                Channel::EngineIo(channel) => {
+                    wilddog.fill(|text| text.fill(event));
+                    let text = &wilddog.text;
+                    let Some(conn) = channel.direct_socket(self.config.shard) else {
+                        let mut packet = Vec::new();
+                        text.write(&mut packet, tag);
+                        self.post_packet(session, packet, output);
+                        continue;
+                    };
+                    let write = |out: &mut Vec<u8>| write_frame(out, |out| text.write(out, tag));
+                    (conn, append_once(&mut wilddog.untagged, tag, &mut output.bytes, write))
                 }
             };
             output.effects.push(Effect::Send { conn, bytes });
         }
-        self.event_text = text;
+        self.event_text = firebase.text;
+        self.wilddog_text = wilddog.text;
     }
 
     /// Closes the connection of a session that is over.
@@ -74,4 +95,52 @@ impl Engine {
         }
         self.close(conn, output);
     }
+}
+
+/// An event that is being told in one protocol.
+struct Telling<T> {
+    text: T,
+    /// `text` is this event's: it is encoded only if somebody hears it in this protocol.
+    is_filled: bool,
+    /// The frame for listens without a tag: of those, one serves all.
+    untagged: Option<Range<usize>>,
+}
+
+impl<T> Telling<T> {
+    fn new(text: T) -> Self {
+        Self { text, is_filled: false, untagged: None }
+    }
+
+    fn fill(&mut self, fill: impl FnOnce(&mut T)) {
+        if !std::mem::replace(&mut self.is_filled, true) {
+            fill(&mut self.text);
+        }
+    }
+}
+
+/// Appends one text frame: `write` appends its payload.
+fn write_frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    write(out);
+    let head = ws::text_head(out.len() - start);
+    out.extend_from_slice(&head);
+    out[start..].rotate_right(head.len());
+}
+
+/// Where in `bytes` the event for a listen with that tag is, after `write` has appended it if need be.
+fn append_once(
+    untagged: &mut Option<Range<usize>>,
+    tag: Tag,
+    bytes: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> Range<usize> {
+    if let (None, Some(range)) = (tag, &*untagged) {
+        return range.clone();
+    }
+    let from = bytes.len();
+    write(bytes);
+    if tag.is_none() {
+        *untagged = Some(from..bytes.len());
+    }
+    from..bytes.len()
 }

@@ -443,3 +443,32 @@ fn the_later_of_two_silences_has_the_last_word() {
         assert_eq!(value_at(&mut world, watcher, "/s"), r#""second""#, "the first spoke as of ten seconds earlier");
     });
 }
+
+#[test]
+fn deadlines_beyond_the_reach_of_the_wheel_are_kept() {
+    let settings = Arc::new(Settings {
+        heartbeat: Millis::from_secs(600),
+        session_timeout: Millis::from_secs(1_800),
+        ..Settings::default()
+    });
+    let mut world = World::with(1, 24, &settings, &Arc::new(crate::rules::Ruleset::open()));
+    let (silent, living) = (world.join(0, "&ns=db"), world.join(0, "&ns=db"));
+    world.unplug(silent);
+    world.pass(Millis::from_secs(1_799));
+    assert_eq!(world.session_count(), 2);
+    assert_eq!(world.pings(living), 2, "at 600s and 1200s");
+    world.pass(Millis(1_017));
+    assert_eq!(world.session_count(), 1, "the silent one is over");
+}
+
+#[test]
+fn a_core_that_was_idle_for_long_keeps_its_deadlines() {
+    let mut world = World::new(1, 25);
+    world.pass(Millis::from_secs(10_000));
+    let (session, dialer) = (world.join(0, "&ns=db"), world.dial(0));
+    world.unplug(session);
+    world.pass(Millis(10_017));
+    assert!(world.response(dialer).starts_with("HTTP/1.1 408 "), "{}", world.response(dialer));
+    world.pass(Millis(35_000));
+    assert_eq!(world.session_count(), 0, "silence is noticed");
+}

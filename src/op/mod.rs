@@ -77,6 +77,14 @@ pub enum Request {
         /// The hash that the client believes in.
         if_hash: Option<String>,
     },
+    /// Change data and say what stands at the write's path then. With `if_hash`, only if the node at
+    /// that path has this hash; if it has not, say what stands there instead.
+    Exchange {
+        /// What to change.
+        write: Write,
+        /// The hash that the client believes in.
+        if_hash: Option<String>,
+    },
     /// Read once.
     Get {
         /// Where.
@@ -125,6 +133,8 @@ pub enum Outcome {
     Done,
     /// Done; the value that was read.
     Value(Node),
+    /// Not done: the hash that the client believed in is not that of this value, which it may read.
+    Mismatch(Node),
     /// The last word that was asked about is allowed.
     Allowed {
         /// Where its paths are now held.
@@ -168,6 +178,8 @@ pub enum Refusal {
     Limit(&'static str),
     /// Nobody knows this action.
     UnknownAction,
+    /// The session that the request names is not there.
+    NoSession,
     /// The credential is wrong; the text says how.
     Credential(BadCredential),
     /// The server is going away.

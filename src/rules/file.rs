@@ -4,6 +4,8 @@
 //! there is no JSON tree in between. The reader knows at each byte what may stand there, compiles each
 //! expression as soon as it has read it, and so tells the first mistake of the text, whatever its kind.
 
+use std::collections::BTreeMap;
+
 use super::compile::{self, Scope};
 use super::error::{Mistake, RulesError, SEVERAL_WILDCARDS, Warning, line_and_column};
 use super::limits::{FILE_BYTES_MAX, LEVELS_MAX, NODES_MAX};
@@ -86,6 +88,7 @@ impl Reader<'_> {
             return Err(Mistake::new(self.at, "The rules are nested too deeply."));
         }
         let mut branch = Branch::default();
+        let mut literals = BTreeMap::new();
         let mut has_index = false;
         let mut is_first = true;
         while let Some((name, at)) = self.next_name(is_first)? {
@@ -101,7 +104,7 @@ impl Reader<'_> {
                     continue;
                 }
                 _ => {
-                    self.child(&mut branch, name, at, level)?;
+                    self.child(&mut branch, &mut literals, name, at, level)?;
                     continue;
                 }
             };
@@ -115,12 +118,19 @@ impl Reader<'_> {
             };
             *rule = Some(self.rule(verb, level)?);
         }
-        branch.settle();
+        branch.settle(literals);
         Ok(branch)
     }
 
     /// A child of a node; its name has been read.
-    fn child(&mut self, branch: &mut Branch, name: String, at: usize, level: usize) -> Read<()> {
+    fn child(
+        &mut self,
+        branch: &mut Branch,
+        literals: &mut BTreeMap<Box<str>, Branch>,
+        name: String,
+        at: usize,
+        level: usize,
+    ) -> Read<()> {
         self.skip_space()?;
         let value_at = self.at;
         // An unknown name that begins with a dot is taken for a child until it turns out to be one.
@@ -132,11 +142,11 @@ impl Reader<'_> {
             return Err(Mistake::new(value_at, NO_KEY));
         }
         if !name.starts_with('$') {
-            if branch.literals.iter().any(|(other, _)| **other == *name) {
+            if literals.contains_key(&*name) {
                 return Err(duplicate(at, &name));
             }
             let child = self.branch(level + 1)?;
-            branch.literals.push((name.into(), child));
+            literals.insert(name.into(), child);
             return Ok(());
         }
         match &branch.wildcard {

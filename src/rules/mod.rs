@@ -20,6 +20,11 @@ mod pattern;
 mod ruleset;
 mod view;
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
 pub use error::{RulesError, Warning};
 pub use eval::Fail;
 pub use ruleset::{Ask, Denial, Dialect, Refused, Ruleset, Verb, Verdict};

@@ -117,21 +117,25 @@ struct Parser<'t> {
 
 impl Parser<'_> {
     /// `a ? b : c`, and everything that binds tighter.
+    ///
+    /// Parentheses lead back here through `binary`, `unary`, `postfix` and `operand`: what these need
+    /// besides stands in functions of its own, which keeps the stack of a deep expression small.
     fn ternary(&mut self) -> Result<Ast, Mistake> {
         self.descend()?;
         let condition = self.binary(0)?;
-        let ast = if self.take("?") {
-            let yes = self.ternary()?;
-            self.expect(":")?;
-            let no = self.ternary()?;
-            let height = condition.height.max(yes.height).max(no.height);
-            let at = condition.at;
-            node(at, height, Kind::Choose(Box::new((condition, yes, no))))?
-        } else {
-            condition
-        };
+        let ast = if self.take("?") { self.choice(condition)? } else { condition };
         self.depth -= 1;
         Ok(ast)
+    }
+
+    /// What follows `condition ?`.
+    fn choice(&mut self, condition: Ast) -> Result<Ast, Mistake> {
+        let yes = self.ternary()?;
+        self.expect(":")?;
+        let no = self.ternary()?;
+        let height = condition.height.max(yes.height).max(no.height);
+        let at = condition.at;
+        node(at, height, Kind::Choose(Box::new((condition, yes, no))))
     }
 
     /// Operands joined by operators that bind at least as tightly as `floor`; all group to the left.
@@ -193,47 +197,55 @@ impl Parser<'_> {
     /// An operand and what follows it: `.name`, `[index]`, `(arguments)`.
     fn postfix(&mut self) -> Result<Ast, Mistake> {
         let mut ast = self.operand()?;
-        let at = ast.at;
-        loop {
-            ast = match self.peek() {
-                Some(b'.') => {
-                    self.at += 1;
-                    self.skip_space();
-                    let name = self.identifier();
-                    if name.is_empty() {
-                        return Err(self.unexpected());
-                    }
-                    node(at, ast.height, Kind::Member(Box::new(ast), name))?
+        while let Some(b'.' | b'[' | b'(') = self.peek() {
+            ast = self.suffix(ast)?;
+        }
+        Ok(ast)
+    }
+
+    fn suffix(&mut self, target: Ast) -> Result<Ast, Mistake> {
+        let at = target.at;
+        let mark = self.peek();
+        self.at += 1;
+        match mark {
+            Some(b'.') => {
+                self.skip_space();
+                let name = self.identifier();
+                if name.is_empty() {
+                    return Err(self.unexpected());
                 }
-                Some(b'[') => {
-                    self.at += 1;
-                    let index = self.ternary()?;
-                    self.expect("]")?;
-                    let height = ast.height.max(index.height);
-                    node(at, height, Kind::Index(Box::new(ast), Box::new(index)))?
-                }
-                Some(b'(') => {
-                    self.at += 1;
-                    let arguments = self.list(")")?;
-                    let height = highest(&arguments).max(ast.height);
-                    node(at, height, Kind::Call(Box::new(ast), arguments))?
-                }
-                _ => return Ok(ast),
-            };
+                node(at, target.height, Kind::Member(Box::new(target), name))
+            }
+            Some(b'[') => {
+                let index = self.ternary()?;
+                self.expect("]")?;
+                let height = target.height.max(index.height);
+                node(at, height, Kind::Index(Box::new(target), Box::new(index)))
+            }
+            _ => {
+                let arguments = self.list(")")?;
+                let height = highest(&arguments).max(target.height);
+                node(at, height, Kind::Call(Box::new(target), arguments))
+            }
         }
     }
 
     fn operand(&mut self) -> Result<Ast, Mistake> {
-        let first = self.peek();
+        if self.peek() != Some(b'(') {
+            return self.literal();
+        }
         let at = self.at;
-        let kind = match first {
-            Some(b'(') => {
-                self.at += 1;
-                let inner = self.ternary()?;
-                self.expect(")")?;
-                // The parenthesis belongs to the operand, so that positions point at it.
-                return Ok(Ast { at, ..inner });
-            }
+        self.at += 1;
+        let inner = self.ternary()?;
+        self.expect(")")?;
+        // The parenthesis belongs to the operand, so that positions point at it.
+        Ok(Ast { at, ..inner })
+    }
+
+    /// A literal or a variable.
+    fn literal(&mut self) -> Result<Ast, Mistake> {
+        let at = self.at;
+        let kind = match self.peek() {
             Some(b'[') => {
                 self.at += 1;
                 let elements = self.list("]")?;
@@ -252,7 +264,6 @@ impl Parser<'_> {
                 }
                 Kind::Name(format!("${name}"))
             }
-            Some(b'=') => return Err(self.assignment()),
             _ => match self.identifier() {
                 name if name.is_empty() => return Err(self.unexpected()),
                 name => match name.as_str() {

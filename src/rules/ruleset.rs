@@ -5,6 +5,7 @@
 //! Costs: a presence write with one `.write` and three `.validate` takes about 200 ns.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use smallvec::SmallVec;
@@ -87,8 +88,8 @@ pub(super) struct Branch {
     pub write: Option<Rule>,
     pub validate: Option<Rule>,
     pub indexes: Vec<Index>,
-    /// Sorted by key once the node is read.
-    pub literals: Vec<(Box<str>, Branch)>,
+    /// Sorted by key.
+    literals: Vec<(Box<str>, Branch)>,
     /// The `$` child and its name.
     pub wildcard: Option<(String, Box<Branch>)>,
     /// Whether a `.validate` stands here or below.
@@ -98,9 +99,9 @@ pub(super) struct Branch {
 }
 
 impl Branch {
-    /// Once everything in it is read.
-    pub fn settle(&mut self) {
-        self.literals.sort_by(|(a, _), (b, _)| a.cmp(b));
+    /// Once everything in it is read; `literals` are the children without a `$`.
+    pub fn settle(&mut self, literals: BTreeMap<Box<str>, Self>) {
+        self.literals = literals.into_iter().collect();
         let mut reach = self.validate.as_ref().and_then(|rule| rule.survey.reach);
         let mut validates = self.validate.is_some();
         for child in self.children() {

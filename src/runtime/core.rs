@@ -118,7 +118,7 @@ impl<C: Core, N: Net> Loop<C, N> {
     }
 
     /// Everything that has happened by now, and everything that follows from it.
-    fn turn(&mut self, now: Now) {
+    pub(super) fn turn(&mut self, now: Now) {
         self.net.gather(now.instant);
         self.take_commands(now);
         self.take_messages(now);

@@ -1093,7 +1093,9 @@ mod tests {
         net.collect();
         net.completions.clear();
         net.completed(token, i32::from(libc::POLLIN), false, Instant(0));
+        net.gather(Instant(0));
         assert!(net.next().is_none(), "it was a false alarm");
+        assert!(!net.has_work());
         stream.write_all(b"x").unwrap();
         turn_until(&mut net, |net| matches!(net.next(), Some(Input::Bytes { .. })).then_some(()));
     }

@@ -9,11 +9,13 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant as Clock;
 
+use super::net::Net;
 use super::*;
 use crate::base::{ConnId, Instant, Now};
 use crate::engine::{Effect, Hangup};
@@ -502,6 +504,79 @@ fn nobody_outruns_a_message() {
         reader.write_all(b"?").unwrap();
         expect(&mut reader, &expected.to_be_bytes());
     }
+}
+
+/// A net with one connection. Whatever it receives, a peer has sent a message just before.
+struct Outrun {
+    to_come: Vec<u8>,
+    heard: Vec<u8>,
+    peer: Port<Message>,
+    is_allowed: bool,
+}
+
+impl Net for Outrun {
+    fn gather(&mut self, _: Instant) {}
+    fn next(&mut self) -> Option<Input<'_>> {
+        self.heard = vec![self.to_come.pop()?];
+        self.peer.send(ShardId(0), message());
+        self.peer.flush(clock::stamp);
+        Some(Input::Bytes { conn: ConnId(0), bytes: &mut self.heard })
+    }
+    fn next_news(&mut self) -> Option<Input<'static>> {
+        None
+    }
+    fn send(&mut self, _: ConnId, _: Range<usize>) {}
+    fn close(&mut self, _: ConnId) {}
+    fn read(&mut self, _: ConnId, _: bool) {}
+    fn flush(&mut self, _: &[u8], _: Instant, is_allowed: bool) {
+        self.is_allowed = is_allowed;
+    }
+    fn hold_reads(&mut self, _: bool) {}
+    fn stop_accepting(&mut self) {}
+    fn has_work(&self) -> bool {
+        false
+    }
+    fn next_wake(&self) -> Option<Instant> {
+        None
+    }
+    fn is_quiet(&mut self, _: Option<Instant>) -> bool {
+        true
+    }
+    fn wake(&mut self) {}
+    fn is_settled(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn messages_come_before_the_bytes_that_may_follow_from_them() {
+    let seats: Arc<[Seat]> = (0..2).map(|_| Seat::new(Bell::new().unwrap())).collect();
+    let [port, peer] = mesh::connect(&seats, 2).try_into().unwrap();
+    let (tell, told) = channel();
+    let act = move |_: &mut Timing, now: Now, input: Input<'_>, output: &mut Output| {
+        if let Input::Bytes { .. } = input {
+            output.effects.extend((0..3).map(|_| Effect::Forward { to: ShardId(1), message: message() }));
+        }
+        tell.send(Told::of(now, &input)).unwrap();
+    };
+    let mut turns = Loop {
+        shard: ShardId(0),
+        core: Act { act, timing: Timing::default() },
+        net: Outrun { to_come: vec![7], heard: Vec::new(), peer, is_allowed: true },
+        port,
+        seats,
+        commands: channel().1,
+        notify: plan(1).notify,
+        drain_max: Millis(0),
+        drained_count: Arc::default(),
+        stage: Stage::Serving,
+        waiting_command: None,
+        output: Output::default(),
+    };
+    turns.turn(clock::read());
+    let told: Vec<Told> = told.try_iter().collect();
+    assert_eq!(told[..], [Told::Forwarded(ShardId(1)), Told::Bytes(ConnId(0), vec![7])]);
+    assert!(!turns.net.is_allowed, "a message does not fit: clients must not hear of its effects yet");
 }
 
 #[test]

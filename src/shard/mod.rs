@@ -97,6 +97,7 @@ impl Shard {
                 .write(now, asker, &write, if_hash.as_deref(), told)
                 .map(|()| Outcome::Done)
                 .map_err(|refused| refused.refusal),
+            Request::Exchange { write, if_hash } => self.exchange(now, asker, &write, if_hash.as_deref(), told),
             Request::Get { path, query } => self.get(now, asker, &path, &query).map(Outcome::Value),
             Request::Listen { path, query, tag, hash } => {
                 self.listen(now, asker, Listen { path, query, tag, hash }, told)
@@ -114,6 +115,31 @@ impl Shard {
             Request::Cancel { path } => Ok(Outcome::Cancel { path }),
         };
         done.unwrap_or_else(Outcome::Refused)
+    }
+
+    fn exchange(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        write: &Write,
+        if_hash: Option<&str>,
+        told: &mut Vec<Told>,
+    ) -> Result<Outcome, Refusal> {
+        let done = self.write(now, asker, write, if_hash, told);
+        let standing = self.root.at(write.path().as_str()).clone();
+        match done.map_err(|refused| refused.refusal) {
+            Ok(()) => Ok(Outcome::Value(standing)),
+            Err(Refusal::Stale) if self.may_read(now, &asker.identity, write.path(), &Query::ALL) => {
+                Ok(Outcome::Mismatch(standing))
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The text of the rules.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Ruleset> {
+        &self.rules
     }
 
     /// Performs one last word of `session`. With `heard`, the session ended in silence after that

@@ -16,6 +16,7 @@ use super::actor::{Actor, Asked, Expected, Op, View};
 use super::reference::{Asking, Database, Fate, Law, Who};
 use super::tree::{Tree, Want};
 use super::world::{Client, World};
+use crate::auth::{AuthConfig, Verifier};
 use crate::base::limits::TICK;
 use crate::base::{Hashing, Instant, Millis, Now, SessionId, SessionRef};
 use crate::engine::{Hangup, Input, LateLastWords, Notice, Record, Settings, Stats};
@@ -138,7 +139,15 @@ impl History {
         let settings: Vec<_> = plan.settings.iter().cloned().map(Arc::new).collect();
         let named = NAMES.iter().zip(&settings).skip(1).map(|(name, settings)| ((*name).to_owned(), settings.clone()));
         let rules = ruleset(plan.law);
-        let mut world = World::of_namespaces(plan.shards, seed, &settings[0], &named.collect(), &rules);
+        let auth = AuthConfig { is_dev: true, ..AuthConfig::default() };
+        let mut world = World::of_namespaces(
+            plan.shards,
+            seed,
+            &settings[0],
+            &named.collect(),
+            &rules,
+            &Arc::new(Verifier::new(auth).expect("there is nothing in it that could be wrong")),
+        );
         if plan.is_slow {
             world.slow_down();
         }

@@ -74,6 +74,8 @@ struct Peer {
     finish: Option<Hangup>,
     /// When something of it was last read.
     heard: Instant,
+    /// Its frames are never segments of a message.
+    has_whole_frames: bool,
     /// What has arrived of the response to its handshake.
     head: Option<Vec<u8>>,
     reader: ws::Reader,
@@ -95,13 +97,27 @@ impl World {
         Self::with(shards, seed, &Arc::new(Settings::default()), &Arc::new(Ruleset::open()))
     }
 
-    /// A world of `shards` engines.
+    /// A world of `shards` engines that believe what developers' servers believe.
     #[must_use]
     pub fn with(shards: u8, seed: u64, settings: &Arc<Settings>, rules: &Arc<Ruleset>) -> Self {
-        Self::of_namespaces(shards, seed, settings, &BTreeMap::new(), rules)
+        let auth = AuthConfig { is_dev: true, ..AuthConfig::default() };
+        let verifier = Verifier::new(auth).expect("there is nothing in it that could be wrong");
+        Self::believing(shards, seed, settings, rules, &Arc::new(verifier))
     }
 
-    /// A world of `shards` engines, where some namespaces have settings of their own.
+    /// A world of `shards` engines that believe whom `verifier` believes.
+    #[must_use]
+    pub fn believing(
+        shards: u8,
+        seed: u64,
+        settings: &Arc<Settings>,
+        rules: &Arc<Ruleset>,
+        verifier: &Arc<Verifier>,
+    ) -> Self {
+        Self::of_namespaces(shards, seed, settings, &BTreeMap::new(), rules, verifier)
+    }
+
+    /// A world where some namespaces have settings of their own.
     #[must_use]
     pub fn of_namespaces(
         shards: u8,
@@ -109,12 +125,11 @@ impl World {
         settings: &Arc<Settings>,
         namespaces: &BTreeMap<String, Arc<Settings>>,
         rules: &Arc<Ruleset>,
+        verifier: &Arc<Verifier>,
     ) -> Self {
         let mut dice = ChaCha12Rng::seed_from_u64(seed);
         let common_seed = [dice.next_u64(), dice.next_u64(), dice.next_u64(), dice.next_u64()];
         let now = now(START);
-        let auth = AuthConfig { is_dev: true, ..AuthConfig::default() };
-        let verifier = Arc::new(Verifier::new(auth).expect("there is nothing in it that could be wrong"));
         let engine = |shard| {
             let mut engine_seed = [0; 32];
             dice.fill_bytes(&mut engine_seed);
@@ -177,6 +192,7 @@ impl World {
             outgoing: Vec::new(),
             finish: None,
             heard: self.now,
+            has_whole_frames: false,
             head: Some(Vec::new()),
             reader: ws::Reader::for_client(),
             missing: 0,
@@ -189,6 +205,23 @@ impl World {
         let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         self.input(shard, Input::Opened { conn, peer });
         Client(self.clients.len() - 1)
+    }
+
+    /// A client with a WebSocket at `target`, whose frames are never segments of a message.
+    pub fn connect(&mut self, shard: usize, target: &str) -> Client {
+        let client = self.dial(shard);
+        self.upgrade(client, target);
+        client
+    }
+
+    /// Asks for a WebSocket over a connection that is there.
+    pub fn upgrade(&mut self, client: Client, target: &str) {
+        self.clients[client.0].has_whole_frames = true;
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: sim.example:9000\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        self.send_bytes(client, request.as_bytes());
     }
 
     /// A client with an open WebSocket; `params` are those of its address after `v=5`.
@@ -315,6 +348,16 @@ impl World {
         self.send_bytes(client, format!("GET {target} HTTP/1.1\r\nHost: sim.example:9000\r\n\r\n").as_bytes());
     }
 
+    /// Sends a request with a body of text.
+    pub fn post(&mut self, client: Client, target: &str, body: &str) {
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: sim.example:9000\r\nOrigin: http://page.example\r\n\
+             Content-Type: text/plain;charset=UTF-8\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.send_bytes(client, &[head.as_bytes(), body.as_bytes()].concat());
+    }
+
     /// The next whole response that has arrived: its head, and its body.
     pub fn take_response(&mut self, client: Client) -> Option<(String, String)> {
         let arrived = self.clients[client.0].head.as_mut()?;
@@ -381,6 +424,11 @@ impl World {
         String::from_utf8_lossy(self.clients[client.0].head.as_deref().unwrap_or_default()).into_owned()
     }
 
+    /// What has arrived since the last call, of a client that has not opened a WebSocket.
+    pub fn take_bytes(&mut self, client: Client) -> Vec<u8> {
+        self.clients[client.0].head.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// How many pings have arrived.
     #[must_use]
     pub fn pings(&self, client: Client) -> usize {
@@ -397,21 +445,13 @@ impl World {
     /// Delivers what engines have said to each other, in an order that the dice choose but for each
     /// pair's own, until all is quiet.
     pub fn settle(&mut self) {
-        let mut deliveries = 0;
-        loop {
-            while self.deliver() {
-                deliveries += 1;
-                assert!(deliveries < DELIVERIES_MAX, "engines speak to each other for ever");
-            }
-            for shard in 0..self.engines.len() {
-                while self.engines[shard].is_busy() {
-                    self.input(shard, Input::Tick);
-                }
-            }
-            if !self.is_talking() {
-                break;
+        for _ in 0..DELIVERIES_MAX {
+            if !self.deliver() {
+                let Some(busy) = self.engines.iter().position(Engine::is_busy) else { return };
+                self.input(busy, Input::Tick);
             }
         }
+        panic!("engines speak to each other for ever");
     }
 
     /// Delivers one thing that an engine has said to another. `false` if there is none.
@@ -555,7 +595,9 @@ impl Peer {
                 }
                 frame => panic!("a server never sends {frame:?}"),
             };
-            if self.missing > 0 {
+            if self.has_whole_frames {
+                self.inbox.push(text);
+            } else if self.missing > 0 {
                 self.partial.push_str(&text);
                 self.missing -= 1;
                 if self.missing == 0 {

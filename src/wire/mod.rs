@@ -5,11 +5,14 @@
 //! between two whole frames costs a few bytes here and no buffer. Both sides of each protocol are
 //! here: the server is one, the load generator and the simulator are the other.
 
+pub mod engineio;
 pub mod firebase;
 pub mod http;
 mod input;
 #[doc(hidden)]
 pub mod probe;
+pub mod rest;
+pub mod wilddog;
 pub mod ws;
 
 pub use input::Input;

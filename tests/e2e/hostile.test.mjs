@@ -274,7 +274,7 @@ describe("requests", { concurrency: 2 }, () => {
   const short = (value) => JSON.stringify(value).slice(0, 60);
   for (const [a, b] of BAD) {
     test(`${a} ${short(b)} is refused in words`, async (t) => {
-      const raw = await Raw.open(t, server, "bad");
+      const raw = await Raw.open(t, server, "refused");
       const { s, d } = await raw.ask(a, b);
       assert.notEqual(s, "ok");
       assert.equal(typeof s, "string");

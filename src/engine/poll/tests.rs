@@ -333,7 +333,7 @@ fn requests_that_wait_no_longer_hurt_nobody() {
 fn a_resting_connection_is_closed_in_silence() {
     let mut world = World::new(1, 8);
     let page = Page::open(&mut world, 1, "");
-    world.pass(Millis(75_032));
+    world.pass(Millis(60_032));
     assert!(!world.is_open(page.lines[0]));
     assert_eq!(world.response(page.lines[0]), "");
 }

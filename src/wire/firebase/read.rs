@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::query::read_query;
 use crate::base::limits::{DEPTH_MAX, MERGE_PATHS_MAX};
 use crate::data::{Draft, InvalidPath, Location, Path};
-use crate::json::{self, Item};
+use crate::json::{self, Item, Members};
 use crate::op::{Query, Refusal, Request, Tag, Write};
 
 /// A client's message.
@@ -181,37 +181,43 @@ impl<'t> Body<'t> {
     }
 
     fn set(self) -> Result<Write, Refusal> {
-        let Location { path, is_priority } = Location::parse(self.path_text()?).map_err(Refusal::Path)?;
-        let data = self.data()?;
-        if is_priority {
-            let priority = Draft::priority_from_json(data).map_err(Refusal::Data)?;
-            return Ok(Write::SetPriority { path, priority });
-        }
-        let value = Draft::from_json(data, path.depth()).map_err(Refusal::Data)?;
-        Ok(Write::Set { path, value })
+        read_set(Location::parse(self.path_text()?).map_err(Refusal::Path)?, self.data()?)
     }
 
     fn merge(self) -> Result<Write, Refusal> {
-        let path = self.path()?;
-        let members = self.data()?.as_object().ok_or(Refusal::Malformed("d"))?;
-        if members.len() > MERGE_PATHS_MAX {
-            return Err(Refusal::Limit("paths in one update"));
-        }
-        let mut changes = Vec::with_capacity(members.len());
-        for (name, item) in members {
-            let location = Location::parse(name).map_err(Refusal::Path)?;
-            let depth = path.depth() + location.path.depth();
-            if depth > DEPTH_MAX {
-                return Err(Refusal::Path(InvalidPath::TooDeep));
-            }
-            if location.is_priority {
-                // As a draft it is a leaf like any other; as a priority it may not be every leaf.
-                Draft::priority_from_json(item).map_err(Refusal::Data)?;
-            }
-            changes.push((location, Draft::from_json(item, depth).map_err(Refusal::Data)?));
-        }
-        if overlap(&changes) { Err(Refusal::Overlap) } else { Ok(Write::Merge { path, changes }) }
+        read_merge(self.path()?, self.data()?.as_object().ok_or(Refusal::Malformed("d"))?)
     }
+}
+
+/// Reads what is to stand at a location.
+pub fn read_set(Location { path, is_priority }: Location, data: Item<'_>) -> Result<Write, Refusal> {
+    if is_priority {
+        let priority = Draft::priority_from_json(data).map_err(Refusal::Data)?;
+        return Ok(Write::SetPriority { path, priority });
+    }
+    let value = Draft::from_json(data, path.depth()).map_err(Refusal::Data)?;
+    Ok(Write::Set { path, value })
+}
+
+/// Reads what is to stand at several places below a path.
+pub fn read_merge(path: Path, members: Members<'_>) -> Result<Write, Refusal> {
+    if members.len() > MERGE_PATHS_MAX {
+        return Err(Refusal::Limit("paths in one update"));
+    }
+    let mut changes = Vec::with_capacity(members.len());
+    for (name, item) in members {
+        let location = Location::parse(name).map_err(Refusal::Path)?;
+        let depth = path.depth() + location.path.depth();
+        if depth > DEPTH_MAX {
+            return Err(Refusal::Path(InvalidPath::TooDeep));
+        }
+        if location.is_priority {
+            // As a draft it is a leaf like any other; as a priority it may not be every leaf.
+            Draft::priority_from_json(item).map_err(Refusal::Data)?;
+        }
+        changes.push((location, Draft::from_json(item, depth).map_err(Refusal::Data)?));
+    }
+    if overlap(&changes) { Err(Refusal::Overlap) } else { Ok(Write::Merge { path, changes }) }
 }
 
 /// Whether a place is the same as another or above it. Its priority is below a place.

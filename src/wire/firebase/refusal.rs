@@ -15,6 +15,7 @@ pub const fn status(refusal: &Refusal) -> &'static str {
         Refusal::Data(_) | Refusal::Path(_) | Refusal::Overlap => "invalid_data",
         Refusal::Malformed(_) => "invalid_request",
         Refusal::UnknownAction => "unknown_action",
+        Refusal::NoSession => "no_session",
         Refusal::Limit(_) => "limits_exceeded",
         Refusal::Credential(credential) => credential_status(*credential),
         Refusal::Unavailable => "unavailable",
@@ -36,6 +37,7 @@ pub fn text(refusal: &Refusal) -> Cow<'static, str> {
         }
         Refusal::Limit(what) => return Cow::Owned(format!("Limit exceeded: {what}")),
         Refusal::UnknownAction => "Unknown action",
+        Refusal::NoSession => "There is no such session",
         Refusal::Credential(credential) => credential_text(*credential),
         Refusal::Unavailable => "The service is unavailable",
     })

@@ -98,7 +98,9 @@ fn request_words(request: &Request) -> Value {
             json!(["listen", path.to_string(), query_words(query), tag, hash])
         }
         Request::Unlisten { path, tag } => json!(["unlisten", path.to_string(), tag]),
-        Request::MayWrite { .. } | Request::Cancel { .. } => unreachable!("no message asks for this"),
+        Request::Exchange { .. } | Request::MayWrite { .. } | Request::Cancel { .. } => {
+            unreachable!("no message asks for this")
+        }
     }
 }
 

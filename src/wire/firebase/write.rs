@@ -72,6 +72,7 @@ pub fn outcome(out: &mut Vec<u8>, request: i64, outcome: &Outcome) {
         Outcome::Done | Outcome::Allowed { .. } | Outcome::Cancel { .. } => done(out, request),
         Outcome::Value(node) => value(out, request, node),
         Outcome::Listening { is_unindexed } => listening(out, request, *is_unindexed),
+        Outcome::Mismatch(_) => refused(out, request, &Refusal::Stale),
         Outcome::Refused(refusal) => refused(out, request, refusal),
     }
 }

@@ -14,6 +14,8 @@ export class Raw {
   #parts = 0;
   #text = "";
   #request = 0;
+  /** Who waits for which answer. */
+  #waiting = new Map();
 
   /** Connects and waits for the handshake. */
   static async open(t, server, namespace, { query = "", options = {} } = {}) {
@@ -45,7 +47,11 @@ export class Raw {
     }
     this.#text = this.#parts > 0 ? this.#text + text : text;
     if (this.#parts > 0 && --this.#parts > 0) return;
-    this.messages.add(JSON.parse(this.#text));
+    const message = JSON.parse(this.#text);
+    this.messages.add(message);
+    const resolve = this.#waiting.get(message.d?.r);
+    this.#waiting.delete(message.d?.r);
+    resolve?.(message.d.b);
   }
 
   /** Sends a message as the SDKs do. */
@@ -59,13 +65,12 @@ export class Raw {
   /** Sends a request, waits for its answer: `{ s, d }`. */
   async ask(a, b) {
     const r = this.begin(a, b);
-    const name = `${a} ${JSON.stringify(b)?.slice(0, 200)}`;
-    const closed = this.closed.then((code) => {
-      throw new Error(`closed with ${code} after ${name}`);
+    const answered = new Promise((resolve, reject) => {
+      this.#waiting.set(r, resolve);
+      this.closed.then((code) => reject(new Error(`closed with ${code} after ${name()}`)));
     });
-    const answered = this.messages.until((seen) => seen.some((m) => m.d?.r === r), `the answer to ${name}`);
-    const seen = await Promise.race([answered, closed]);
-    return seen.find((m) => m.d?.r === r).d.b;
+    const name = () => `${a} ${JSON.stringify(b)?.slice(0, 200)}`;
+    return soon(() => `the answer to ${name()}`, answered);
   }
 
   /** Sends a request, gives its number. */

@@ -1,0 +1,506 @@
+//! Many clients of the Firebase protocol, and the loop that serves them all from one thread.
+//!
+//! The surprising idea: a client is a few words and no buffer. Whatever arrives is taken apart at once
+//! in room that all share, and what a scenario orders while it hears of it goes out right after. How
+//! bytes travel is a [`Link`]'s business: over sockets, or into an engine in this very process.
+
+use std::io;
+
+use stillhere::json::{self, Item};
+use stillhere::op::Query;
+use stillhere::wire::firebase::Assembler;
+use stillhere::wire::firebase::client::{self as words, Heard};
+use stillhere::wire::firebase::frames::{Assembled, write_message_masked};
+use stillhere::wire::{Input, ws};
+
+use crate::clock::{self, Moment};
+
+/// How a client goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The connection is closed without a word, as when a process exits.
+    Close,
+    /// The connection is reset, as when a process is killed with data unread.
+    Reset,
+    /// The client says goodbye: a WebSocket close frame.
+    Goodbye,
+}
+
+/// What happened to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// It is open: the client may speak.
+    Opened,
+    /// This many bytes have arrived, and are in the room.
+    Bytes(usize),
+    /// It is gone, or could not be made.
+    Gone,
+}
+
+/// How bytes travel.
+pub trait Link {
+    /// Begins to connect a client. [`Happening::Opened`] or [`Happening::Gone`] follows.
+    ///
+    /// # Errors
+    /// When this machine can make no further connection.
+    fn open(&mut self, client: u32) -> io::Result<()>;
+    /// Sends bytes to the server.
+    fn send(&mut self, client: u32, bytes: &[u8]);
+    /// Ends a connection. No [`Happening::Gone`] follows.
+    fn close(&mut self, client: u32, ending: Ending);
+    /// Reads nothing more of this client; its connection stays.
+    fn freeze(&mut self, client: u32);
+    /// The next thing that happened, waiting until `until` at the latest. Its bytes are put into `room`.
+    ///
+    /// # Errors
+    /// When the kernel fails us.
+    fn next(&mut self, until: Moment, room: &mut Vec<u8>) -> io::Result<Option<(u32, Happening)>>;
+    /// CPU time that the server has used, in nanoseconds, if it can be known.
+    fn server_cpu_ns(&self) -> Option<u64>;
+    /// The server's own memory in bytes, if it can be known.
+    fn server_bytes(&self) -> Option<u64>;
+    /// The longest that the server has worked on one thing, in nanoseconds, if it can be known; begins
+    /// to look anew.
+    fn take_longest_ns(&mut self) -> Option<u64> {
+        None
+    }
+}
+
+/// What a scenario hears.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'t> {
+    /// The client has its session.
+    Joined,
+    /// The answer to a request.
+    Answer {
+        /// The request's number.
+        request: i64,
+        /// Whether it was done.
+        is_ok: bool,
+        /// What was asked for, or why not.
+        data: Item<'t>,
+    },
+    /// A place that the client listens to has changed.
+    Told {
+        /// The path above.
+        base: &'t str,
+        /// The rest of the path; may be empty.
+        place: &'t str,
+        /// What stands there now.
+        value: Item<'t>,
+    },
+    /// The server has asked for a sign of life, and was given one.
+    Pinged,
+    /// The connection is gone, and it was not the scenario that closed it.
+    Gone,
+}
+
+/// What is played on the clients.
+pub trait Play {
+    /// Something happened to a client.
+    fn on(&mut self, at: Moment, client: u32, event: &Event<'_>, orders: &mut Orders);
+    /// Time has passed. Says when to be called again at the latest.
+    fn tick(&mut self, now: Moment, orders: &mut Orders) -> Moment;
+    /// Whether the curtain may fall.
+    fn is_over(&self) -> bool;
+    /// How far it has come, in a few words.
+    fn progress(&self) -> String;
+}
+
+/// What a scenario wants done. Done in order, after what it has heard.
+#[derive(Debug, Default)]
+pub struct Orders {
+    list: Vec<Order>,
+    bytes: Vec<u8>,
+    message: Vec<u8>,
+    masks: u32,
+}
+
+#[derive(Debug)]
+enum Order {
+    Open(u32),
+    Send { client: u32, end: usize },
+    Close(u32, Ending),
+    Freeze(u32),
+}
+
+impl Orders {
+    /// Connects a client.
+    pub fn open(&mut self, client: u32) {
+        self.list.push(Order::Open(client));
+    }
+
+    /// Sends a message that `write` appends.
+    pub fn say(&mut self, client: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        self.message.clear();
+        write(&mut self.message);
+        let masks = &mut self.masks;
+        write_message_masked(&mut self.bytes, &self.message, || mask(masks));
+        self.sent(client);
+    }
+
+    /// Asks the server to put `value`, which is JSON, at `path`.
+    pub fn put(&mut self, client: u32, request: i64, path: &str, value: u32) {
+        self.say(client, |out| words::put(out, request, path, itoa(value).as_str(), None));
+    }
+
+    /// Leaves a last word: `value` at `path`.
+    pub fn last_word(&mut self, client: u32, request: i64, path: &str, value: u32) {
+        self.say(client, |out| words::on_disconnect_put(out, request, path, itoa(value).as_str()));
+    }
+
+    /// Listens to everything at `path`.
+    pub fn listen(&mut self, client: u32, request: i64, path: &str) {
+        self.say(client, |out| words::listen(out, request, path, &Query::ALL, None, ""));
+    }
+
+    /// Reads what stands at `path`.
+    pub fn get(&mut self, client: u32, request: i64, path: &str) {
+        self.say(client, |out| words::get(out, request, path, &Query::ALL));
+    }
+
+    /// Ends a client.
+    pub fn close(&mut self, client: u32, ending: Ending) {
+        if ending == Ending::Goodbye {
+            let mask = mask(&mut self.masks);
+            ws::write_close_masked(&mut self.bytes, ws::close_code::NORMAL, "", mask);
+            self.sent(client);
+        }
+        self.list.push(Order::Close(client, ending));
+    }
+
+    /// The client falls silent for ever, with its connection open.
+    pub fn freeze(&mut self, client: u32) {
+        self.list.push(Order::Freeze(client));
+    }
+
+    fn sent(&mut self, client: u32) {
+        let end = self.bytes.len();
+        match self.list.last_mut() {
+            // Messages of one client in a row travel together.
+            Some(Order::Send { client: last, end: last_end }) if *last == client => *last_end = end,
+            _ => self.list.push(Order::Send { client, end }),
+        }
+    }
+}
+
+fn itoa(value: u32) -> String {
+    value.to_string()
+}
+
+/// Fresh for each frame; nothing here needs it to be unpredictable, there is no browser to be guarded.
+fn mask(masks: &mut u32) -> [u8; 4] {
+    *masks = masks.wrapping_mul(0x9e37_79b1).wrapping_add(0x7f4a_7c15);
+    masks.to_le_bytes()
+}
+
+/// A change's number, if a value is one.
+#[must_use]
+pub fn number(value: Item<'_>) -> Option<u32> {
+    value.as_int().and_then(|number| u32::try_from(number).ok())
+}
+
+/// One client's half of the protocol.
+#[derive(Debug)]
+struct Peer {
+    stage: Stage,
+    reader: ws::Reader,
+    assembler: Assembler,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Absent,
+    Connecting,
+    /// What has arrived of the answer to the upgrade.
+    Upgrading(Vec<u8>),
+    Open,
+}
+
+impl Peer {
+    fn absent() -> Self {
+        Self { stage: Stage::Absent, reader: ws::Reader::for_client(), assembler: Assembler::default() }
+    }
+}
+
+/// Why a server was not understood.
+#[derive(Debug)]
+struct Nonsense(String);
+
+/// All clients of a run.
+pub struct Swarm<L> {
+    /// How they reach the server.
+    pub link: L,
+    peers: Vec<Peer>,
+    reader: json::Reader,
+    request: Vec<u8>,
+    room: Vec<u8>,
+    orders: Orders,
+    /// The first complaints about the server or this machine.
+    pub complaints: Vec<String>,
+    /// Bytes that came, and bytes that went.
+    pub traffic: (u64, u64),
+}
+
+/// Complaints that are kept.
+const COMPLAINTS_MAX: usize = 10;
+/// How often the progress is shown, and a scenario looks at the time, at the least.
+const TICK: std::time::Duration = std::time::Duration::from_millis(100);
+
+impl<L: Link> Swarm<L> {
+    /// `count` clients, none of them connected, who will ask `host` for the database `namespace`.
+    pub fn new(link: L, count: usize, host: &str, namespace: &str) -> Self {
+        let request = format!(
+            "GET /.ws?v=5&ns={namespace} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        Self {
+            link,
+            peers: (0..count).map(|_| Peer::absent()).collect(),
+            reader: json::Reader::default(),
+            request: request.into_bytes(),
+            room: Vec::with_capacity(256 * 1024),
+            orders: Orders { masks: 1, ..Orders::default() },
+            complaints: Vec::new(),
+            traffic: (0, 0),
+        }
+    }
+
+    /// Plays until it is over; `false` if that was not before `until`.
+    ///
+    /// # Errors
+    /// When this machine cannot go on.
+    pub fn play(
+        &mut self,
+        play: &mut impl Play,
+        until: Moment,
+        show: &mut impl FnMut(Moment, &str),
+    ) -> io::Result<bool> {
+        let mut due = Moment::START;
+        let mut show_at = Moment::START;
+        loop {
+            let now = clock::now();
+            if now >= due {
+                due = play.tick(now, &mut self.orders).min(now + TICK);
+                self.carry_out(play);
+            }
+            if now >= show_at {
+                show(now, &play.progress());
+                show_at = now + TICK;
+            }
+            if play.is_over() {
+                return Ok(true);
+            }
+            if now >= until {
+                return Ok(false);
+            }
+            let Some((client, happening)) = self.link.next(due.min(until), &mut self.room)? else { continue };
+            let at = clock::now();
+            self.hear(at, client, happening, play);
+            self.carry_out(play);
+        }
+    }
+
+    fn hear(&mut self, at: Moment, client: u32, happening: Happening, play: &mut impl Play) {
+        let peer = &mut self.peers[client as usize];
+        match happening {
+            Happening::Opened => {
+                peer.stage = Stage::Upgrading(Vec::new());
+                self.traffic.1 += self.request.len() as u64;
+                self.link.send(client, &self.request);
+            }
+            // Of a connection that we have given up ourselves, the end is no news.
+            Happening::Gone if matches!(peer.stage, Stage::Absent) => {}
+            Happening::Gone => {
+                *peer = Peer::absent();
+                play.on(at, client, &Event::Gone, &mut self.orders);
+            }
+            Happening::Bytes(count) => {
+                self.traffic.0 += count as u64;
+                let mut room = std::mem::take(&mut self.room);
+                let heard = self.read(at, client, &mut room[..count], play);
+                self.room = room;
+                if let Err(Nonsense(what)) = heard {
+                    self.complain(what);
+                    self.link.close(client, Ending::Close);
+                    self.peers[client as usize] = Peer::absent();
+                    play.on(at, client, &Event::Gone, &mut self.orders);
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, at: Moment, client: u32, bytes: &mut [u8], play: &mut impl Play) -> Result<(), Nonsense> {
+        let Self { peers, reader, orders, .. } = self;
+        let peer = &mut peers[client as usize];
+        let mut rest;
+        let bytes = match &mut peer.stage {
+            Stage::Absent | Stage::Connecting => return Ok(()),
+            Stage::Open => bytes,
+            Stage::Upgrading(head) => {
+                head.extend_from_slice(bytes);
+                let Some(end) = head.windows(4).position(|end| end == b"\r\n\r\n") else { return Ok(()) };
+                if !head.starts_with(b"HTTP/1.1 101") {
+                    return Err(Nonsense(format!("no upgrade: {}", String::from_utf8_lossy(head))));
+                }
+                rest = head.split_off(end + 4);
+                peer.stage = Stage::Open;
+                &mut rest[..]
+            }
+        };
+        let mut input = Input::new(bytes);
+        while let Some(frame) = peer.reader.next(&mut input).map_err(|bad| Nonsense(bad.as_str().to_owned()))? {
+            match frame {
+                ws::Frame::Text(text) => match peer.assembler.push(text) {
+                    Ok(Assembled::Nothing) => {}
+                    Ok(Assembled::Frame(message)) => understand(message, reader, |event| {
+                        play.on(at, client, event, orders);
+                    })?,
+                    Ok(Assembled::Joined(mut message)) => understand(&mut message, reader, |event| {
+                        play.on(at, client, event, orders);
+                    })?,
+                    Ok(Assembled::TooLong { .. }) | Err(_) => return Err(Nonsense("a message too long".to_owned())),
+                },
+                ws::Frame::Ping(payload) => {
+                    let mask = mask(&mut orders.masks);
+                    ws::write_masked(&mut orders.bytes, ws::Kind::Pong, payload, mask);
+                    orders.sent(client);
+                    play.on(at, client, &Event::Pinged, orders);
+                }
+                ws::Frame::Pong(_) => {}
+                ws::Frame::Close { code, reason } => {
+                    return Err(Nonsense(format!("the server closed the connection: {code} {reason}")));
+                }
+                ws::Frame::Binary(_) => return Err(Nonsense("a binary frame".to_owned())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the scenario wants, and what it wants because of that.
+    fn carry_out(&mut self, play: &mut impl Play) {
+        while !self.orders.list.is_empty() {
+            let list = std::mem::take(&mut self.orders.list);
+            let bytes = std::mem::take(&mut self.orders.bytes);
+            let mut from = 0;
+            for order in &list {
+                match *order {
+                    Order::Open(client) => {
+                        self.peers[client as usize] = Peer { stage: Stage::Connecting, ..Peer::absent() };
+                        if let Err(error) = self.link.open(client) {
+                            self.complain(format!("client {client} cannot connect: {error}"));
+                            self.peers[client as usize] = Peer::absent();
+                            play.on(clock::now(), client, &Event::Gone, &mut self.orders);
+                        }
+                    }
+                    Order::Send { client, end } => {
+                        if matches!(self.peers[client as usize].stage, Stage::Open) {
+                            self.link.send(client, &bytes[from..end]);
+                            self.traffic.1 += (end - from) as u64;
+                        }
+                        from = end;
+                    }
+                    Order::Close(client, ending) => {
+                        if !matches!(self.peers[client as usize].stage, Stage::Absent) {
+                            self.link.close(client, ending);
+                            self.peers[client as usize] = Peer::absent();
+                        }
+                    }
+                    Order::Freeze(client) => self.link.freeze(client),
+                }
+            }
+            self.keep_room(list, bytes);
+        }
+    }
+
+    /// Keeps the room of what was carried out for what is to be.
+    fn keep_room(&mut self, mut list: Vec<Order>, mut bytes: Vec<u8>) {
+        if self.orders.list.is_empty() {
+            list.clear();
+            bytes.clear();
+            (self.orders.list, self.orders.bytes) = (list, bytes);
+        }
+    }
+
+    fn complain(&mut self, what: String) {
+        if self.complaints.len() < COMPLAINTS_MAX {
+            self.complaints.push(what);
+        }
+    }
+}
+
+/// Takes one message apart.
+fn understand(message: &mut [u8], reader: &mut json::Reader, mut tell: impl FnMut(&Event<'_>)) -> Result<(), Nonsense> {
+    if let Some(request) = plain_ok(message) {
+        tell(&Event::Answer { request, is_ok: true, data: Item::Null });
+        return Ok(());
+    }
+    let understood = reader.read(message, |item| {
+        let Some(heard) = words::hear(item) else { return Err("a message without what it must have".to_owned()) };
+        match heard {
+            Heard::Handshake { .. } => tell(&Event::Joined),
+            Heard::Reply { request, status, data } => tell(&Event::Answer { request, is_ok: status == "ok", data }),
+            Heard::Set { path, value, .. } => tell(&Event::Told { base: path, place: "", value }),
+            Heard::Merge { path, changes, .. } => {
+                for (place, value) in changes {
+                    tell(&Event::Told { base: path, place, value });
+                }
+            }
+            Heard::Shutdown(why) => return Err(format!("the server sends us away: {why}")),
+            Heard::Revoked { path, .. } => return Err(format!("a listen was revoked: /{path}")),
+            Heard::CredentialRevoked { .. } | Heard::Pong | Heard::Reset(_) | Heard::Other => {}
+        }
+        Ok(())
+    });
+    understood.map_err(|_| Nonsense("a message that is not JSON".to_owned()))?.map_err(Nonsense)
+}
+
+/// The request's number, if a message is the plain ok that nearly all answers are: recognized by its
+/// bytes, at a tenth of the cost of reading it.
+fn plain_ok(message: &[u8]) -> Option<i64> {
+    let rest = message.strip_prefix(br#"{"t":"d","d":{"r":"#)?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, tail) = rest.split_at(digits);
+    let is_plain = matches!(tail, br#","b":{"s":"ok","d":""}}}"# | br#","b":{"s":"ok","d":{}}}}"#);
+    if !is_plain || digits == 0 || digits > 18 {
+        return None;
+    }
+    Some(number.iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_ok_is_read_as_any_answer_is() {
+        #[track_caller]
+        fn check(message: &str, expected: Option<i64>) {
+            assert_eq!(plain_ok(message.as_bytes()), expected, "{message}");
+            if let Some(number) = expected {
+                let heard = json::Reader::default().read(&mut message.as_bytes().to_vec(), |item| {
+                    matches!(words::hear(item), Some(Heard::Reply { request, status: "ok", .. }) if request == number)
+                });
+                assert_eq!(heard, Ok(true), "{message}");
+            }
+        }
+        check(r#"{"t":"d","d":{"r":7,"b":{"s":"ok","d":""}}}"#, Some(7));
+        check(r#"{"t":"d","d":{"r":1234,"b":{"s":"ok","d":{}}}}"#, Some(1_234));
+        check(r#"{"t":"d","d":{"r":7,"b":{"s":"ok","d":5}}}"#, None);
+        check(r#"{"t":"d","d":{"r":7,"b":{"s":"permission_denied","d":""}}}"#, None);
+        check(r#"{"t":"d","d":{"r":,"b":{"s":"ok","d":""}}}"#, None);
+    }
+
+    #[test]
+    fn merges_are_told_place_by_place() {
+        let mut told = Vec::new();
+        let mut message = br#"{"t":"d","d":{"a":"m","b":{"p":"a/b","d":{"c":1,"d/e":2}}}}"#.to_vec();
+        let understood = understand(&mut message, &mut json::Reader::default(), |event| {
+            if let Event::Told { base, place, value } = event {
+                told.push(format!("{base} {place} {:?}", number(*value)));
+            }
+        });
+        assert!(understood.is_ok());
+        assert_eq!(told, ["a/b c Some(1)", "a/b d/e Some(2)"]);
+    }
+}

@@ -1,0 +1,18 @@
+//! What is played: one play for each phase of a scenario, all on the same clients.
+//!
+//! A play hears what happens and gives orders; it has no sockets and no clock, so plays can be tried
+//! without a server.
+
+mod fan_out;
+mod flap;
+mod join;
+mod leave;
+mod watcher;
+mod writes;
+
+pub use fan_out::FanOut;
+pub use flap::Flap;
+pub use join::{Join, Setup};
+pub use leave::{Hold, Leave, Silence};
+pub use watcher::Watcher;
+pub use writes::Writes;
