@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Ask, Effect, Record, Engine, Message, Notice, Output, Over};
+use super::{Ask, Effect, Engine, Message, Notice, Output, Over, Record};
 use crate::base::{Now, SessionRef, ShardId};
 use crate::op::{Identity, Outcome, Refusal, Request};
 use crate::rules::Ruleset;

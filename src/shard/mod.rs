@@ -180,11 +180,11 @@ impl Shard {
     pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Arc<Identity>, told: &mut Vec<Told>) {
         self.listens.set_identity(session, identity);
         for (path, query, tag) in self.listens.of(session) {
-            if !self.may_read(now, identity, &path, &query) {
-                self.revoke(Listener { session, tag, is_conditional: false }, path, query, told);
-            } else {
+            if self.may_read(now, identity, &path, &query) {
                 let is_conditional = self.is_conditional(identity, &path);
                 self.listens.set_conditional(session, &path, tag, is_conditional);
+            } else {
+                self.revoke(Listener { session, tag, is_conditional: false }, path, query, told);
             }
         }
     }

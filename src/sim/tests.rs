@@ -66,7 +66,8 @@ fn histories_agree_with_the_reference() {
 fn what_once_failed_does_not_fail_again() {
     let seeds = include_str!("../../tests/seeds.txt");
     for line in seeds.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let seed = line.split_whitespace().next().and_then(|seed| seed.parse().ok()).expect("a line begins with a seed");
+        let seed =
+            line.split_whitespace().next().and_then(|seed| seed.parse().ok()).expect("a line begins with a seed");
         let _playing = Playing(seed);
         let _ = run(seed, false);
     }
