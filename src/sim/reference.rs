@@ -21,7 +21,7 @@ pub(super) enum Who {
 pub(super) enum Law {
     /// Everybody may do everything.
     Open,
-    /// Nobody may write the root, or what is `locked`.
+    /// Nobody may read or write the root, or what is `locked`.
     Locked,
     /// Each room may be read while `open` says so.
     Rooms,
@@ -42,7 +42,7 @@ impl Law {
     pub(super) const fn text(self) -> &'static str {
         match self {
             Self::Open => r#"{"rules":{".read":true,".write":true}}"#,
-            Self::Locked => r#"{"rules":{".read":true,"$x":{".write":"$x !== 'locked'"}}}"#,
+            Self::Locked => r#"{"rules":{"$x":{".read":"$x !== 'locked'",".write":"$x !== 'locked'"}}}"#,
             Self::Rooms => {
                 r#"{"rules":{".write":true,"open":{".read":true},
                     "$room":{".read":"root.child('open').child($room).val() === true"}}}"#
@@ -63,8 +63,9 @@ impl Law {
     fn may_read(self, who: Who, tree: &Tree, path: &str) -> bool {
         who == Who::Admin
             || match (self, keys(path).first()) {
-                (Self::Open | Self::Locked | Self::Signed, _) | (Self::Rooms, Some(&"open")) => true,
-                (Self::Rooms, None) => false,
+                (Self::Open | Self::Signed, _) | (Self::Rooms, Some(&"open")) => true,
+                (Self::Locked | Self::Rooms, None) => false,
+                (Self::Locked, Some(first)) => *first != "locked",
                 (Self::Rooms, Some(room)) => tree.at(&join("open", room)).value == Some(Json::Bool(true)),
             }
     }
