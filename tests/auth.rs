@@ -5,8 +5,7 @@ use stillhere::auth::{AuthConfig, Issuer, KeySet, Verifier};
 use stillhere::op::BadCredential;
 
 fn vectors() -> (Json, Vec<Json>) {
-    let path = format!("{}/tests/auth/auth_vectors.jsonl", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(path).expect("the file");
+    let text = include_str!("auth/auth_vectors.jsonl");
     let mut lines = text.lines().map(|line| serde_json::from_str::<Json>(line).expect("JSON"));
     let config = lines.next().expect("the first line")["config"].take();
     (config, lines.collect())

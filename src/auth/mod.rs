@@ -201,6 +201,12 @@ impl Verifier {
         })
     }
 
+    /// By how much clocks may differ, in seconds.
+    #[must_use]
+    pub const fn leeway_s(&self) -> u64 {
+        self.config.leeway_s
+    }
+
     /// Who presents this credential, at this time (seconds since 1970).
     ///
     /// # Errors

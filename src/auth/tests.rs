@@ -73,55 +73,56 @@ fn verifier(issuer: Issuer) -> Verifier {
 
 /// What comes of the good token after `change` has changed issuer, header or claims.
 #[track_caller]
-fn check(change: impl FnOnce(&mut Issuer, &mut Json, &mut Json), expected: Result<Json, BadCredential>) {
+fn check(change: impl FnOnce(&mut Issuer, &mut Json, &mut Json), expected: &Result<Json, BadCredential>) {
     let (mut issuer, mut header, mut claims) = (issuer(), ed_header(), good_claims());
     change(&mut issuer, &mut header, &mut claims);
     let token = token(&header, &claims, &ed_key(), Algorithm::EdDSA);
     let outcome = verifier(issuer).verify(&token, NOW_S).map(|identity| identity.auth);
-    assert_eq!(outcome, expected);
+    assert_eq!(&outcome, expected);
 }
 
 #[test]
 fn a_generic_issuer_is_believed_and_mapped() {
-    let auth = |uid: &str, token: Json| Ok(json!({"uid": uid, "provider": "example", "token": token}));
-    check(|_, _, _| {}, auth("u1", good_claims()));
-    check(|issuer, _, _| issuer.uid_prefix = "x:".to_owned(), auth("x:u1", good_claims()));
+    let auth =
+        |uid: &str, token: Json| Ok::<_, BadCredential>(json!({"uid": uid, "provider": "example", "token": token}));
+    check(|_, _, _| {}, &auth("u1", good_claims()));
+    check(|issuer, _, _| issuer.uid_prefix = "x:".to_owned(), &auth("x:u1", good_claims()));
     check(
         |issuer, _, _| issuer.claims = Claims::Named(vec![("scope".into(), "s".into()), ("none".into(), "n".into())]),
-        auth("u1", json!({"s": "read write"})),
+        &auth("u1", json!({"s": "read write"})),
     );
     check(
         |issuer, _, claims| {
             issuer.uid_claim = "name".to_owned();
             claims["name"] = json!("joe");
         },
-        Ok(json!({"uid": "joe", "provider": "example", "token": {"iss": "https://id.example", "aud": ["web", "app"],
+        &Ok(json!({"uid": "joe", "provider": "example", "token": {"iss": "https://id.example", "aud": ["web", "app"],
             "sub": "u1", "iat": NOW_S - 10, "exp": NOW_S + 10, "scope": "read write",
             "realm_access": {"roles": ["editor"]}, "root": true, "name": "joe"}})),
     );
-    check(|issuer, _, _| issuer.required = vec![("scope".into(), "write".into())], auth("u1", good_claims()));
-    check(|_, header, _| drop(header.as_object_mut().unwrap().remove("typ")), auth("u1", good_claims()));
+    check(|issuer, _, _| issuer.required = vec![("scope".into(), "write".into())], &auth("u1", good_claims()));
+    check(|_, header, _| drop(header.as_object_mut().unwrap().remove("typ")), &auth("u1", good_claims()));
 }
 
 #[test]
 fn a_generic_issuer_is_not_believed_beyond_its_configuration() {
     let no = || Err(BadCredential::Invalid);
-    check(|_, _, claims| claims["aud"] = json!("other"), no());
-    check(|_, _, claims| claims["aud"] = json!("app web"), no());
-    check(|_, _, claims| claims["iss"] = json!("https://id.example/"), no());
-    check(|issuer, _, _| issuer.required = vec![("scope".into(), "delete".into())], no());
-    check(|issuer, _, _| issuer.signings = vec![Signing::Es256], no());
-    check(|_, header, _| header["kid"] = json!("ec"), no());
-    check(|_, header, _| header["kid"] = json!("oct"), no());
-    check(|_, header, _| header["alg"] = json!("ES256"), no());
-    check(|_, header, _| header["typ"] = json!("at+jwt"), no());
-    check(|_, header, _| header["typ"] = json!(1), no());
-    check(|_, header, _| header["crit"] = json!([]), no());
-    check(|_, _, claims| claims["exp"] = json!("soon"), no());
-    check(|_, _, claims| drop(claims.as_object_mut().unwrap().remove("exp")), no());
-    check(|_, _, claims| drop(claims.as_object_mut().unwrap().remove("iat")), no());
-    check(|_, _, claims| claims["nbf"] = json!(NOW_S + 6), no());
-    check(|_, _, claims| claims["sub"] = json!("é".repeat(129)), no());
+    check(|_, _, claims| claims["aud"] = json!("other"), &no());
+    check(|_, _, claims| claims["aud"] = json!("app web"), &no());
+    check(|_, _, claims| claims["iss"] = json!("https://id.example/"), &no());
+    check(|issuer, _, _| issuer.required = vec![("scope".into(), "delete".into())], &no());
+    check(|issuer, _, _| issuer.signings = vec![Signing::Es256], &no());
+    check(|_, header, _| header["kid"] = json!("ec"), &no());
+    check(|_, header, _| header["kid"] = json!("oct"), &no());
+    check(|_, header, _| header["alg"] = json!("ES256"), &no());
+    check(|_, header, _| header["typ"] = json!("at+jwt"), &no());
+    check(|_, header, _| header["typ"] = json!(1), &no());
+    check(|_, header, _| header["crit"] = json!([]), &no());
+    check(|_, _, claims| claims["exp"] = json!("soon"), &no());
+    check(|_, _, claims| drop(claims.as_object_mut().unwrap().remove("exp")), &no());
+    check(|_, _, claims| drop(claims.as_object_mut().unwrap().remove("iat")), &no());
+    check(|_, _, claims| claims["nbf"] = json!(NOW_S + 6), &no());
+    check(|_, _, claims| claims["sub"] = json!("é".repeat(129)), &no());
 }
 
 #[test]

@@ -25,10 +25,11 @@ pub(super) struct Token<'t> {
 impl<'t> Token<'t> {
     /// Reads exactly three parts of unpadded base64url; the first two are JSON objects in which no
     /// name stands twice.
-    pub fn parse(credential: &'t str) -> Result<Self, BadCredential> {
+    pub(super) fn parse(credential: &'t str) -> Result<Self, BadCredential> {
         let parts = credential.rsplit_once('.').and_then(|(signed, signature)| {
+            // A fourth part would leave a dot in the claims, which is no base64url.
             let (header, claims) = signed.split_once('.')?;
-            (!claims.contains('.')).then_some((header, claims, signed, signature))
+            Some((header, claims, signed, signature))
         });
         let (header, claims, signed, signature) = parts.ok_or(BadCredential::Invalid)?;
         let token = Self { header: object(header)?, claims: object(claims)?, signed, signature };
@@ -38,17 +39,17 @@ impl<'t> Token<'t> {
     }
 
     /// A text of the header.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.header.get(name)?.as_str()
     }
 
     /// A text of the claims.
-    pub fn text(&self, name: &str) -> Option<&str> {
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.claims.get(name)?.as_str()
     }
 
     /// A time of the claims, in seconds since 1970; absent is fine, nonsense is not.
-    pub fn time(&self, name: &str) -> Result<Option<u64>, BadCredential> {
+    pub(super) fn time(&self, name: &str) -> Result<Option<u64>, BadCredential> {
         let Some(value) = self.claims.get(name) else { return Ok(None) };
         let whole = value.as_u64();
         // RFC 7519 section 2: a NumericDate may have a fraction.

@@ -77,6 +77,10 @@ pub const HEARTBEAT_MIN: Millis = Millis(1_000);
 pub const SESSION_TIMEOUT_MAX: Millis = Millis(24 * 60 * 60 * 1_000);
 /// Bytes of a rules file.
 pub const RULES_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes of a set of keys, and of a file of secrets.
+pub const KEYS_BYTES_MAX: u64 = 1024 * 1024;
+/// The most by which the clocks of those who issue tokens and of those who check them may differ.
+pub const AUTH_LEEWAY_MAX: Millis = Millis(10 * 60 * 1_000);
 /// Lines that may wait to be logged; when nobody reads the log, further ones are counted and lost.
 pub const LOG_LINES_MAX: usize = 4_096;
 /// Lines of one kind that one shard logs about its clients in one [`NOTICE_WINDOW`].

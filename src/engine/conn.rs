@@ -214,7 +214,7 @@ impl Engine {
         bytes: &mut Bytes<'_>,
         output: &mut Output,
     ) -> Next {
-        if !http.dialogue.awaits_head() {
+        if !http.dialogue.wants_head() {
             *self.link(conn) = Link::Http(http);
             return self.rest_received(now, conn, bytes, output);
         }
@@ -431,8 +431,9 @@ impl Engine {
                 self.break_off(now, conn, session, ws::close_code::POLICY, what, output);
             }
             Channel::Poll(_) | Channel::EngineIo(_) => {
-                let conn = state.channel.last_conn();
-                output.effects.push(Effect::Notice(Notice::Violation { conn, what }));
+                if let Some(conn) = state.channel.last_conn() {
+                    output.effects.push(Effect::Notice(Notice::Violation { conn, what }));
+                }
                 self.end(now, session, End::Killed, output);
             }
             Channel::Gone => {}

@@ -83,13 +83,13 @@ pub(super) enum Channel {
 
 impl Channel {
     /// The connection over which something came last: for logs.
-    pub(super) fn last_conn(&self) -> ConnId {
+    pub(super) fn last_conn(&self) -> Option<ConnId> {
         match self {
-            Self::Socket(conn) | Self::Rest(conn) => *conn,
-            Self::Poll(polled) => polled.last,
-            Self::EngineIo(channel) => channel.last(),
-            Self::Stream(stream) => stream.conn,
-            Self::Gone => unreachable!("nothing comes any more"),
+            Self::Gone => None,
+            Self::Socket(conn) | Self::Rest(conn) => Some(*conn),
+            Self::Poll(polled) => Some(polled.last),
+            Self::EngineIo(channel) => Some(channel.last()),
+            Self::Stream(stream) => Some(stream.conn),
         }
     }
 }
@@ -126,6 +126,10 @@ impl Session {
 
     const fn in_flight(&self) -> u32 {
         self.asked.wrapping_sub(self.answered)
+    }
+
+    fn is_expired(&self, now: Now) -> bool {
+        self.expires.is_some_and(|expires| now.instant >= expires)
     }
 
     /// Whether what the client says now has to wait.
@@ -300,6 +304,10 @@ impl Engine {
         bytes: usize,
         output: &mut Output,
     ) {
+        // The wheel may be late; a request never is somebody's who is no longer believed.
+        if self.sessions.get(session).is_some_and(|state| state.is_expired(now)) {
+            self.expire(now, session, output);
+        }
         match action {
             Action::Ask(request) => self.forward(session, number, request, output),
             Action::OnDisconnect(write) => self.forward(session, number, Request::MayWrite { write, bytes }, output),
@@ -365,6 +373,8 @@ impl Engine {
         }
     }
 
+    /// Answers a sign-in. A refused one changes nothing: whoever the session was, with a credential that
+    /// was good, it still is, until that one runs out.
     fn sign_in(
         &mut self,
         now: Now,
@@ -387,9 +397,12 @@ impl Engine {
     /// From here on the session is somebody else.
     pub(super) fn identify(&mut self, now: Now, session: SessionRef, identity: Identity, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
+        let leeway_s = self.config.verifier.leeway_s();
         state.expires = identity.expires_s.map(|expires_s| {
-            let ahead_ms = expires_s.saturating_mul(1_000).saturating_sub(now.wall.0);
-            now.instant + Millis(ahead_ms)
+            let expires_ms = expires_s.saturating_mul(1_000);
+            // What was accepted although it has run out, because clocks differ, lasts as long as they may.
+            let leeway_ms = if expires_ms <= now.wall.0 { leeway_s.saturating_mul(1_000) } else { 0 };
+            now.instant + Millis(expires_ms.saturating_add(leeway_ms).saturating_sub(now.wall.0))
         });
         if state.next_duty() < state.next_look {
             state.next_look = self.session_wheel.arm(session.slot, state.next_duty());
@@ -562,7 +575,7 @@ impl Engine {
             self.end(now, session, End::Killed, output);
             return;
         }
-        if state.expires.is_some_and(|expires| now.instant >= expires) {
+        if state.is_expired(now) {
             self.expire(now, session, output);
         }
         let Some(state) = self.sessions.get_mut(session) else { return };
@@ -591,11 +604,14 @@ impl Engine {
             return self.part(now, session, end, output);
         }
         let Some(state) = self.sessions.close(session) else { return };
+        let is_expired = state.is_expired(now);
         let Session { channel, namespace, identity, settings, mut ledger, heard, .. } = state;
         if let Channel::Rest(conn) = channel {
             // It has said nothing that would outlive it.
             return self.close(conn, output);
         }
+        // Last words are spoken as whoever the session is now, not as who it was when they were left.
+        let identity = if is_expired { Arc::new(Identity::NOBODY) } else { identity };
         output.effects.push(Effect::Notice(Notice::Ended {
             end,
             silent: now.instant.since(heard),
@@ -644,7 +660,8 @@ impl Engine {
     }
 }
 
-/// Who an administrator wants to be taken for. Nobody else may choose.
+/// Who an administrator wants to be taken for: nobody, or whom the rules see as `auth`, an object.
+/// Nobody else may choose.
 pub(super) fn acting_as(
     identity: Identity,
     is_nobody: bool,
@@ -653,7 +670,10 @@ pub(super) fn acting_as(
     match (identity.is_admin, is_nobody, auth) {
         (_, false, None) => Ok(identity),
         (true, true, _) => Ok(Identity { expires_s: identity.expires_s, ..Identity::NOBODY }),
-        (true, false, Some(auth)) => Ok(Identity { is_admin: false, auth, expires_s: identity.expires_s }),
+        (true, false, Some(auth)) if auth.is_object() || auth.is_null() => {
+            Ok(Identity { is_admin: false, auth, expires_s: identity.expires_s })
+        }
+        (true, false, Some(_)) => Err(BadCredential::Invalid),
         (false, _, _) => Err(BadCredential::Forbidden),
     }
 }

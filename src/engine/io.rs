@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::message::Message;
+use crate::auth::Verifier;
 use crate::base::{ConnId, Millis, ShardId};
 use crate::data::Path;
 use crate::op::{End, Namespace};
@@ -54,6 +55,9 @@ pub enum Input<'a> {
     },
     /// Other rules apply from here on.
     Rules(Arc<Ruleset>),
+    /// Others are believed from here on. Who has signed in already stays who it is until its credential
+    /// runs out.
+    Verifier(Arc<Verifier>),
     /// Time has passed, or there is work left.
     Tick,
     /// The server is about to stop: end every session, let what they leave be written, close.

@@ -78,9 +78,9 @@ pub struct Engine {
     /// Sessions without a connection of their own that may have something to say or to hear.
     stirred: Vec<SessionRef>,
     drain: Drain,
-    journal: Journal,
     /// Requests without a socket.
     desk: rest::Desk,
+    journal: Journal,
     reader: json::Reader,
     /// For the text of one event.
     event_text: firebase::EventText,
@@ -119,8 +119,8 @@ impl Engine {
             tickets: 0,
             stirred: Vec::new(),
             drain: Drain::default(),
-            journal: Journal::default(),
             desk: rest::Desk::default(),
+            journal: Journal::default(),
             reader: json::Reader::default(),
             event_text: firebase::EventText::default(),
             wilddog_text: wilddog::EventText::default(),
@@ -142,6 +142,7 @@ impl Engine {
             Input::Forwarded { from: _, message } => self.deliver(now, message, output),
             Input::Tick => self.tick(now, output),
             Input::Rules(rules) => self.set_rules(rules, output),
+            Input::Verifier(verifier) => self.config.verifier = verifier,
             Input::Drain => {
                 self.drain.is_on = true;
                 self.drain(now, output);

@@ -158,7 +158,7 @@ impl Arrived {
 
 impl Dialogue {
     /// Whether what arrives next is a head.
-    pub(super) const fn awaits_head(&self) -> bool {
+    pub(super) const fn wants_head(&self) -> bool {
         matches!(self.phase, Phase::Head)
     }
 
@@ -633,7 +633,7 @@ impl Engine {
 
     /// Goes on with what came while a request was under way.
     fn rest_next(&mut self, now: Now, conn: ConnId, output: &mut Output) {
-        let Some(dialogue) = self.dialogue(conn).filter(|dialogue| dialogue.awaits_head()) else { return };
+        let Some(dialogue) = self.dialogue(conn).filter(|dialogue| dialogue.wants_head()) else { return };
         let mut held = std::mem::take(&mut dialogue.held);
         if !held.is_empty() {
             self.received(now, conn, &mut held, output);

@@ -25,8 +25,8 @@ impl Engine {
             Channel::Rest(conn) => self.rest_word(conn, word),
             Channel::Stream(_) => self.stream_word(session, word, output),
             Channel::Poll(_) => self.post_word(session, word),
-            Channel::Gone => {}
             Channel::EngineIo(_) => self.say_packet(session, word, output),
+            Channel::Gone => {}
         }
     }
 

@@ -1,3 +1,5 @@
+mod auth;
+
 use super::*;
 use crate::base::Millis;
 use crate::op::End;

@@ -13,10 +13,10 @@ use super::parse::Operator;
 #[derive(Debug)]
 pub(super) enum Test {
     Const(bool),
-    Not(Box<Test>),
-    All(Box<[Test]>),
-    Any(Box<[Test]>),
-    Choose(Box<(Test, Test, Test)>),
+    Not(Box<Self>),
+    All(Box<[Self]>),
+    Any(Box<[Self]>),
+    Choose(Box<(Self, Self, Self)>),
     /// `==` and `!=`
     Equal {
         is_wanted: bool,
@@ -59,10 +59,10 @@ pub(super) enum Place {
     /// The same in the new tree.
     New(u8),
     Root,
-    Below(Box<(Place, Steps)>),
+    Below(Box<(Self, Steps)>),
     /// `parent()`
-    Above(Box<Place>),
-    Choose(Box<(Test, Place, Place)>),
+    Above(Box<Self>),
+    Choose(Box<(Test, Self, Self)>),
 }
 
 /// The way down from a place.
@@ -85,20 +85,20 @@ pub(super) enum Term {
     /// `auth` and a chain of its properties.
     Auth(Box<[Box<str>]>),
     /// `claim[index]`, `claim.name`
-    Property(Box<(Term, Term)>),
+    Property(Box<(Self, Self)>),
     /// `claim.length`: a text's length, or the claim of that name.
-    ClaimLength(Box<Term>),
-    Length(Box<Term>),
+    ClaimLength(Box<Self>),
+    Length(Box<Self>),
     Val(Place),
     Priority(Place),
-    Add(Box<(Term, Term)>),
-    Arithmetic(Operator, Box<(Term, Term)>),
-    Negate(Box<Term>),
-    Replace(Box<(Term, Term, Term)>),
-    Lower(Box<Term>),
-    Upper(Box<Term>),
+    Add(Box<(Self, Self)>),
+    Arithmetic(Operator, Box<(Self, Self)>),
+    Negate(Box<Self>),
+    Replace(Box<(Self, Self, Self)>),
+    Lower(Box<Self>),
+    Upper(Box<Self>),
     Query(Asked),
-    Choose(Box<(Test, Term, Term)>),
+    Choose(Box<(Test, Self, Self)>),
     /// A place where a value is wanted; nothing can be done with it.
     Place(Box<Place>),
     /// Something else that is no value: a regular expression, a method, `query`.
@@ -131,7 +131,7 @@ pub(super) struct Survey {
 
 impl Survey {
     /// Surveys the expression of a rule `level` levels below the root.
-    pub fn of(test: &Test, level: u8) -> Self {
+    pub(super) fn of(test: &Test, level: u8) -> Self {
         let mut survey = Self::default();
         survey.test(test, level);
         survey
@@ -208,12 +208,17 @@ impl Survey {
     fn term(&mut self, term: &Term, level: u8) {
         self.cost += 1;
         match term {
-            Term::Null | Term::Number(_) | Term::Text(_) | Term::Now | Term::Capture(_) => {}
-            Term::Query(_) | Term::Odd => {}
+            Term::Null
+            | Term::Number(_)
+            | Term::Text(_)
+            | Term::Now
+            | Term::Capture(_)
+            | Term::Query(_)
+            | Term::Odd => {}
             Term::Auth(names) => self.cost += u32::try_from(names.len()).unwrap_or(u32::MAX),
             Term::Flag(test) => self.test(test, level),
             Term::Val(place) | Term::Priority(place) => self.place(place, level),
-            Term::Place(place) => self.place(place, level),
+            Term::Place(place) => self.place(place.as_ref(), level),
             Term::ClaimLength(inner)
             | Term::Length(inner)
             | Term::Negate(inner)

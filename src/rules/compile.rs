@@ -199,12 +199,11 @@ impl Compiler<'_> {
         let unknown = || Mistake::new(at, format!("No such method/property '{name}'."));
         match typed.kind {
             Type::Snapshot if self.snapshot_method(name).is_some() => Ok(Typed::odd(Type::Method)),
-            Type::Snapshot => Err(unknown()),
             Type::Text | Type::Value if name == "length" => {
                 Ok(Typed::term(Type::Number, eval::fold_term(Term::Length(Box::new(typed.into_term())))))
             }
             Type::Text | Type::Value | Type::Auth if self.text_method(name).is_some() => Ok(Typed::odd(Type::Method)),
-            Type::Text | Type::Value => Err(unknown()),
+            Type::Snapshot | Type::Text | Type::Value => Err(unknown()),
             Type::Auth if name == "length" => {
                 Ok(Typed::term(Type::Auth, Term::ClaimLength(Box::new(typed.into_term()))))
             }

@@ -55,7 +55,7 @@ pub(super) struct Mistake {
 }
 
 impl Mistake {
-    pub fn new(at: usize, text: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn new(at: usize, text: impl Into<Cow<'static, str>>) -> Self {
         Self { at, text: text.into() }
     }
 }

@@ -71,17 +71,17 @@ pub(super) struct Stop<'v> {
 
 impl<'v> Stop<'v> {
     /// The root of both trees.
-    pub const fn root(old: &'v Node, new: Cursor<'v>) -> Self {
+    pub(super) const fn root(old: &'v Node, new: Cursor<'v>) -> Self {
         Self { key: "", old: Cell::new(Some(old)), new: Cell::new(Some(new)) }
     }
 
     /// The place with this key below the one before it on the trail.
-    pub const fn below(key: &'v str) -> Self {
+    pub(super) const fn below(key: &'v str) -> Self {
         Self { key, old: Cell::new(None), new: Cell::new(None) }
     }
 
     /// Takes note of what would stand there.
-    pub fn will_be(&self, new: &'v Node) {
+    pub(super) fn will_be(&self, new: &'v Node) {
         self.new.set(Some(Cursor::Plain(new)));
     }
 }
@@ -182,7 +182,7 @@ pub(super) struct Asking<'q> {
 
 impl<'q> Asking<'q> {
     /// In writes, and in reads of a whole location.
-    pub const NOTHING: Self = Self {
+    pub(super) const NOTHING: Self = Self {
         is_by_key: false,
         is_by_value: false,
         is_by_priority: false,
@@ -198,7 +198,7 @@ impl<'q> Asking<'q> {
     ///
     /// Clients do not say whether they order by priority or do not order at all: whoever wants only
     /// some children without naming an order gets them by priority.
-    pub fn of(query: &'q Query) -> Self {
+    pub(super) fn of(query: &'q Query) -> Self {
         let by_key = matches!(query.index, Index::Key);
         let value = |bound: &'q Option<crate::op::Bound>| match bound {
             None => Value::Null,
@@ -228,7 +228,7 @@ impl<'q> Asking<'q> {
 
 impl<'v> Scene<'_, 'v> {
     /// Whether a test holds.
-    pub fn test(&self, test: &'v Test) -> Result<bool, Fail> {
+    pub(super) fn test(&self, test: &'v Test) -> Result<bool, Fail> {
         match test {
             Test::Const(value) => Ok(*value),
             Test::Not(inner) => Ok(!self.test(inner)?),
@@ -249,15 +249,7 @@ impl<'v> Scene<'_, 'v> {
                 Ok(false)
             }
             Test::Choose(parts) => self.test(if self.test(&parts.0)? { &parts.1 } else { &parts.2 }),
-            Test::Equal { is_wanted, sides } => {
-                let (left, right) = (self.term(&sides.0)?, self.term(&sides.1)?);
-                if let (Value::Text(left), Value::Text(right)) = (&left, &right)
-                    && left.len() == right.len()
-                {
-                    self.charge(left.len())?;
-                }
-                Ok(equal(&left, &right)? == *is_wanted)
-            }
+            Test::Equal { is_wanted, sides } => Ok(self.equal(&sides.0, &sides.1)? == *is_wanted),
             Test::Exists(place) => Ok(self.place(place, 0)?.exists()),
             Test::HasChildren(place) => Ok(self.place(place, 0)?.has_children()),
             Test::HasAll(place, list) => {
@@ -313,6 +305,31 @@ impl<'v> Scene<'_, 'v> {
             | Test::HasChildren(_)
             | Test::HasAll(..) => unreachable!("the caller has looked"),
         }
+    }
+
+    fn equal(&self, left: &'v Term, right: &'v Term) -> Result<bool, Fail> {
+        match (left, right) {
+            // The two commonest comparisons, without values in between.
+            (Term::Val(place), Term::Text(wanted)) => {
+                let leaf = self.place(place, 0)?.leaf();
+                Ok(matches!(leaf, Some(Leaf::Text(text)) if text.as_str() == &**wanted))
+            }
+            (Term::Auth(names), Term::Null) => Ok(self.claim(names)?.is_null()),
+            _ => {
+                let (left, right) = (self.term(left)?, self.term(right)?);
+                if let (Value::Text(left), Value::Text(right)) = (&left, &right)
+                    && left.len() == right.len()
+                {
+                    self.charge(left.len())?;
+                }
+                equal(&left, &right)
+            }
+        }
+    }
+
+    /// A property of `auth`, or of its properties.
+    fn claim(&self, names: &[Box<str>]) -> Result<&'v Json, Fail> {
+        names.iter().try_fold(self.auth, |claim, name| claim_of(claim, name))
     }
 
     /// The place `up` levels above `place`.
@@ -375,7 +392,7 @@ impl<'v> Scene<'_, 'v> {
     }
 
     /// The value of a term.
-    pub fn term(&self, term: &'v Term) -> Result<Value<'v>, Fail> {
+    pub(super) fn term(&self, term: &'v Term) -> Result<Value<'v>, Fail> {
         Ok(match term {
             Term::Null => Value::Null,
             Term::Flag(test) => Value::Bool(self.test(test)?),
@@ -383,13 +400,7 @@ impl<'v> Scene<'_, 'v> {
             Term::Text(text) => Value::Text(text),
             Term::Now => Value::Number(self.now),
             Term::Capture(level) => Value::Text(self.trail[usize::from(*level)].key),
-            Term::Auth(names) => {
-                let mut claim = self.auth;
-                for name in names {
-                    claim = claim_of(claim, name)?;
-                }
-                Value::of_json(claim)
-            }
+            Term::Auth(names) => Value::of_json(self.claim(names)?),
             Term::Val(place) => {
                 let cursor = self.place(place, 0)?;
                 match cursor.leaf() {
@@ -585,19 +596,19 @@ fn claim_of<'v>(claim: &'v Json, name: &str) -> Result<&'v Json, Fail> {
     }
 }
 
-/// `claim[key]`
+/// `claim[key]`: of an object by text or number, of a list by number.
 fn property<'v>(claim: &Value<'v>, key: &Value<'_>) -> Result<Value<'v>, Fail> {
     let mut buffer = ryu_js::Buffer::new();
     let name = match key {
         Value::Number(number) => buffer.format(*number),
         other => other.as_text()?,
     };
-    match claim {
-        Value::Null => Ok(Value::Null),
-        Value::Claims(claims @ Json::Object(_)) => Ok(Value::of_json(claim_of(claims, name)?)),
-        Value::Claims(Json::Array(list)) => {
-            let is_index = name == "0" || (!name.starts_with('0') && name.bytes().all(|byte| byte.is_ascii_digit()));
-            let element = if is_index { name.parse::<usize>().ok().and_then(|index| list.get(index)) } else { None };
+    match (claim, key) {
+        (Value::Null, _) => Ok(Value::Null),
+        (Value::Claims(claims @ Json::Object(_)), _) => Ok(Value::of_json(claim_of(claims, name)?)),
+        // Whatever is no whole number of at least 0 is not the place of an element.
+        (Value::Claims(Json::Array(list)), Value::Number(_)) => {
+            let element = name.parse().ok().and_then(|index: usize| list.get(index));
             Ok(element.map_or(Value::Null, Value::of_json))
         }
         _ => Err(Fail::Type),

@@ -21,8 +21,6 @@ mod ruleset;
 mod view;
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;
 
 pub use error::{RulesError, Warning};

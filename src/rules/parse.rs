@@ -63,7 +63,7 @@ pub(super) enum Operator {
 
 impl Operator {
     /// As the texts of mistakes name it: `===` is `==` there.
-    pub const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Or => "||",
             Self::And => "&&",

@@ -272,9 +272,9 @@ impl Reader {
         };
         if let Some((set, is_negated)) = named {
             if is_negated {
-                ranges.extend(complement(set))
+                ranges.extend(complement(set));
             } else {
-                ranges.extend_from_slice(set)
+                ranges.extend_from_slice(set);
             }
             return Ok(None);
         }
@@ -360,6 +360,7 @@ mod tests {
         check("^$", &["=", "!x"]);
         check("^", &["=", "=x"]);
         check("^a\\$$", &["=a$", "!a"]);
+        check("^a\\\\$", &["=a\\", "!a\\$", "!a"]);
         check("\\^a", &["=^a", "!a"]);
         check("[$^]", &["=$", "!a", "=^"]);
     }

@@ -1,7 +1,8 @@
 //! A set of rules, and the questions that it answers.
 //!
 //! The surprising idea: a check walks the path once, and every rule is evaluated where the walk stands;
-//! the trees are looked into only where a rule asks, nothing twice, and nothing is copied. Several paths of one update share the part of the walk that they have in common.
+//! the trees are looked into only where a rule asks, nothing twice, and nothing is copied. Several
+//! paths of one update share the part of the walk that they have in common.
 //! Costs: a presence write with one `.write` and three `.validate` takes about 200 ns.
 
 use std::cell::Cell;
@@ -74,7 +75,7 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    pub fn constant(verb: Verb, value: bool, line: u32, column: u32) -> Self {
+    pub(super) fn constant(verb: Verb, value: bool, line: u32, column: u32) -> Self {
         let source = if value { "true" } else { "false" };
         let survey = Survey { cost: 1, ..Survey::default() };
         Self { verb, test: Test::Const(value), survey, source: source.into(), line, column }
@@ -89,9 +90,9 @@ pub(super) struct Branch {
     pub validate: Option<Rule>,
     pub indexes: Vec<Index>,
     /// Sorted by key.
-    literals: Vec<(Box<str>, Branch)>,
+    literals: Vec<(Box<str>, Self)>,
     /// The `$` child and its name.
-    pub wildcard: Option<(String, Box<Branch>)>,
+    pub wildcard: Option<(String, Box<Self>)>,
     /// Whether a `.validate` stands here or below.
     validates: bool,
     /// The smallest level of the tree that a `.validate` here or below looks into.
@@ -100,7 +101,7 @@ pub(super) struct Branch {
 
 impl Branch {
     /// Once everything in it is read; `literals` are the children without a `$`.
-    pub fn settle(&mut self, literals: BTreeMap<Box<str>, Self>) {
+    pub(super) fn settle(&mut self, literals: BTreeMap<Box<str>, Self>) {
         self.literals = literals.into_iter().collect();
         let mut reach = self.validate.as_ref().and_then(|rule| rule.survey.reach);
         let mut validates = self.validate.is_some();

@@ -71,7 +71,7 @@ impl What<'_> {
 impl<'a> Cursor<'a> {
     /// The root of `old` as `changes` would leave it. They are sorted, and no value's place is above or
     /// at another change's.
-    pub fn root(old: &'a Node, changes: &'a [Change<'a>]) -> Self {
+    pub(super) fn root(old: &'a Node, changes: &'a [Change<'a>]) -> Self {
         Self::at(|| old, changes, 0)
     }
 
@@ -85,7 +85,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The child with this key. A text that cannot be a key finds nothing.
-    pub fn child(self, key: &str) -> Self {
+    pub(super) fn child(self, key: &str) -> Self {
         match self {
             Self::Plain(node) => Self::Plain(node.child(KeyStr::new(key))),
             Self::Mixed(mixed) => mixed.child(key),
@@ -93,7 +93,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Whether something is here.
-    pub fn exists(self) -> bool {
+    pub(super) fn exists(self) -> bool {
         match self {
             Self::Plain(node) => !node.is_empty(),
             Self::Mixed(mixed) => mixed.exists(),
@@ -101,7 +101,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The value, if this is a leaf.
-    pub fn leaf(self) -> Option<&'a Leaf> {
+    pub(super) fn leaf(self) -> Option<&'a Leaf> {
         match self {
             Self::Plain(node) => node.as_leaf(),
             Self::Mixed(mixed) => mixed.old.as_leaf().filter(|_| !mixed.puts_below()),
@@ -109,7 +109,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Whether there are children.
-    pub fn has_children(self) -> bool {
+    pub(super) fn has_children(self) -> bool {
         match self {
             Self::Plain(node) => matches!(node, Node::Branch(_)),
             Self::Mixed(mixed) => mixed.exists() && self.leaf().is_none(),
@@ -117,7 +117,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The priority.
-    pub fn priority(self) -> Option<&'a Priority> {
+    pub(super) fn priority(self) -> Option<&'a Priority> {
         match self {
             Self::Plain(node) => node.priority(),
             Self::Mixed(mixed) if !mixed.exists() => None,

@@ -49,8 +49,14 @@ pub type Notify = Arc<dyn Fn(ShardId, &Notice) + Send + Sync>;
 const EXECUTOR_MEMORY_BYTES: usize = 64 * 1024;
 /// Requests of an executor's tasks that may be under way.
 const EXECUTOR_RING_DEPTH: usize = 256;
-/// How long a task of an executor may run before the others have their turn.
-const EXECUTOR_TURN: Duration = Duration::from_millis(10);
+/// How long the tasks of an executor may run before it looks after its own rings.
+///
+/// glommio's executor loses a wake-up when this time runs out between its look at the rings and its first
+/// task: it then takes the tasks for done and sleeps over them. So it is longer than a busy machine keeps a
+/// thread waiting, and [`EXECUTOR_PULSE`] ends such a sleep where it happens all the same.
+const EXECUTOR_TURN: Duration = Duration::from_millis(250);
+/// How often an executor wakes even if nobody rings: see [`EXECUTOR_TURN`].
+const EXECUTOR_PULSE: Duration = Duration::from_secs(1);
 /// Open files that are kept from clients: for the log, for snapshots, for the executors themselves.
 const FILES_RESERVED: u64 = 256;
 
@@ -283,6 +289,12 @@ impl ShardPlan {
                 waiting_command: None,
                 output: Output::default(),
             };
+            glommio::spawn_local(async {
+                loop {
+                    glommio::timer::sleep(EXECUTOR_PULSE).await;
+                }
+            })
+            .detach();
             if let Err(error) = shard_loop.run(sleep).await {
                 panic!("shard {} cannot be woken any more: {error}", self.shard.0);
             }

@@ -168,7 +168,7 @@ struct Slot {
     is_broken: bool,
     /// Whether the engine wants to be spared its bytes.
     is_unwanted: bool,
-    /// Whether the kernel tells us when it takes bytes again.
+    /// Whether the kernel tells us whenever it takes bytes again.
     is_write_armed: bool,
     /// What the kernel did not take. Never empty.
     unsent: Option<Box<Unsent>>,
@@ -510,12 +510,7 @@ impl RingNet {
         match token.kind {
             Kind::Accept => self.accepted(result, is_armed, now),
             Kind::Readable => self.readable(token, result, is_armed),
-            Kind::Writable => {
-                if let Some(slot) = self.tenant(token) {
-                    slot.is_write_armed = false;
-                    self.owe(token.index);
-                }
-            }
+            Kind::Writable => self.writable(token, result, is_armed),
             // A timer that was moved answers once, when it fires; the answer to the move is a farewell.
             Kind::Timer => self.timer = None,
             Kind::Farewell => {}
@@ -617,6 +612,24 @@ impl RingNet {
         self.enqueue(index);
         if !is_armed {
             self.arm_readable(index);
+        }
+    }
+
+    fn writable(&mut self, token: Token, result: i32, is_armed: bool) {
+        let index = token.index;
+        let Some(slot) = self.tenant(token) else { return };
+        // Negative is the answer to a poll that was removed. The kernel also tells that the peer has
+        // finished sending, which is no room.
+        let room = i32::from(libc::POLLOUT | libc::POLLERR | libc::POLLHUP);
+        if !slot.is_write_armed || result < 0 {
+            return;
+        }
+        if !is_armed {
+            self.disarm_writable(index);
+            self.arm_writable(index);
+        }
+        if result & room != 0 {
+            self.owe(index);
         }
     }
 
@@ -787,34 +800,33 @@ impl RingNet {
             self.unsettled_count += usize::from(had_none);
             self.news.push_back(News::Backlog { conn: ConnId(dirty.index), bytes: left });
         }
-        if !is_allowed {
-            self.owe(dirty.index);
-        } else if had_none {
+        if is_allowed {
             self.arm_writable(dirty.index);
+        } else {
+            self.owe(dirty.index);
         }
     }
 
     /// Sends what was kept for a connection.
     fn send_unsent(&mut self, index: u32, now: Instant) {
         let slot = &mut self.slots[index as usize];
-        if slot.is_write_armed {
-            return;
-        }
         let Some(unsent) = &mut slot.unsent else { return };
         let socket = slot.socket.as_ref().expect("a tenant has a socket").as_fd();
-        match send_all(socket, &[unsent.rest()]) {
-            Ok(count) => unsent.advance(count),
-            Err(_) => return self.fail_sending(index),
-        }
+        let Ok(sent) = send_all(socket, &[unsent.rest()]) else { return self.fail_sending(index) };
+        unsent.advance(sent);
         let left = slot.unsent_bytes();
-        if slot.phase == Phase::Open {
+        let phase = slot.phase;
+        if left == 0 {
+            slot.unsent = None;
+        }
+        if phase == Phase::Open && sent > 0 {
             self.news.push_back(News::Backlog { conn: ConnId(index), bytes: left });
         }
         if left > 0 {
             return self.arm_writable(index);
         }
-        slot.unsent = None;
-        if slot.phase == Phase::Open {
+        self.disarm_writable(index);
+        if phase == Phase::Open {
             self.unsettled_count -= 1;
         } else {
             self.all_sent(index, now);
@@ -827,13 +839,14 @@ impl RingNet {
         if slot.phase != Phase::Open || slot.is_unwanted {
             return self.break_off(index);
         }
+        slot.is_broken = true;
+        slot.is_hung_up = true;
+        slot.is_readable = true;
         if slot.unsent.take().is_some() {
             self.unsettled_count -= 1;
             self.news.push_back(News::Backlog { conn: ConnId(index), bytes: 0 });
         }
-        slot.is_broken = true;
-        slot.is_hung_up = true;
-        slot.is_readable = true;
+        self.disarm_writable(index);
         self.enqueue(index);
     }
 
@@ -874,7 +887,7 @@ impl RingNet {
         self.unsettled_count -= usize::from(!is_settled);
         let socket = slot.socket.take();
         let readable = Token { kind: Kind::Readable, generation: slot.generation, index };
-        let writable = slot.is_write_armed.then_some(Token { kind: Kind::Writable, ..readable });
+        let is_write_armed = std::mem::take(&mut slot.is_write_armed);
         slot.phase = Phase::Free;
         slot.generation = (slot.generation + 1) & Token::GENERATION_MASK;
         slot.unsent = None;
@@ -882,11 +895,10 @@ impl RingNet {
         slot.is_hung_up = false;
         slot.is_broken = false;
         slot.is_unwanted = false;
-        slot.is_write_armed = false;
         // A poll keeps the connection alive in the kernel, even without its descriptor.
-        for token in [Some(readable), writable].into_iter().flatten() {
-            let remove = opcode::PollRemove::new(token.pack()).build().flags(squeue::Flags::SKIP_SUCCESS);
-            self.push(&remove.user_data(Token::alone(Kind::Farewell).pack()));
+        self.disarm(readable);
+        if is_write_armed {
+            self.disarm(Token { kind: Kind::Writable, ..readable });
         }
         drop(socket);
         self.free.push(index);
@@ -922,16 +934,32 @@ impl RingNet {
 
     fn arm_writable(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
-        assert!(!slot.is_write_armed, "one answer is awaited at a time");
-        slot.is_write_armed = true;
-        self.arm(index, Kind::Writable, libc::POLLOUT);
+        // It tells of every change, so once is enough. A poll that answers once would answer at once, and
+        // again and again, while the peer has finished sending and takes nothing.
+        if !slot.is_write_armed {
+            slot.is_write_armed = true;
+            self.arm(index, Kind::Writable, libc::POLLOUT);
+        }
+    }
+
+    fn disarm_writable(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        let token = Token { kind: Kind::Writable, generation: slot.generation, index };
+        if std::mem::take(&mut slot.is_write_armed) {
+            self.disarm(token);
+        }
+    }
+
+    fn disarm(&mut self, token: Token) {
+        let remove = opcode::PollRemove::new(token.pack()).build().flags(squeue::Flags::SKIP_SUCCESS);
+        self.push(&remove.user_data(Token::alone(Kind::Farewell).pack()));
     }
 
     fn arm(&mut self, index: u32, kind: Kind, events: i16) {
         let slot = &self.slots[index as usize];
         let fd = types::Fd(slot.socket.as_ref().expect("a tenant has a socket").as_raw_fd());
         let token = Token { kind, generation: slot.generation, index };
-        let poll = opcode::PollAdd::new(fd, u32::from(events.unsigned_abs())).multi(kind == Kind::Readable).build();
+        let poll = opcode::PollAdd::new(fd, u32::from(events.unsigned_abs())).multi(true).build();
         self.push(&poll.user_data(token.pack()));
     }
 
@@ -1020,7 +1048,7 @@ impl std::fmt::Debug for RingNet {
 #[expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "clients are plain and wait")]
 mod tests {
     use std::io::{ErrorKind, Read, Write};
-    use std::net::TcpStream;
+    use std::net::{Shutdown, TcpStream};
 
     use super::*;
 
@@ -1153,6 +1181,44 @@ mod tests {
             net.flush(&[], Instant(0), true);
         }
         assert_eq!(taken, sent);
+    }
+
+    #[test]
+    fn a_peer_that_has_finished_and_then_breaks_is_gone_once() {
+        let (mut net, address) = net();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let conn = opened(&mut net);
+        net.send(conn, 0..32 << 20);
+        net.flush(&vec![0; 32 << 20], Instant(0), true);
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut backlogs = 0;
+        let how = turn_until(&mut net, |net| match net.next() {
+            Some(Input::Closed { how, .. }) => Some(how),
+            Some(Input::Backlog { .. }) => {
+                backlogs += 1;
+                None
+            }
+            _ => None,
+        });
+        assert_eq!((how, backlogs), (Hangup::Finished, 1));
+        assert!(!net.is_settled(), "the answer is under way");
+        let mut completions = 0;
+        for _ in 0..20 {
+            net.enter(EnterFlags::GETEVENTS);
+            net.collect();
+            completions += net.completions.len();
+            net.gather(Instant(0));
+            net.flush(&[], Instant(0), true);
+        }
+        assert!(completions < 5, "{completions} completions tell nothing new");
+        stream.read_exact(&mut [0; 8]).unwrap();
+        // What it has not read makes this a reset.
+        drop(stream);
+        turn_until(&mut net, |net| {
+            assert!(net.next_news().is_none(), "the engine knows");
+            net.is_settled().then_some(())
+        });
+        assert!(net.next().is_none());
     }
 
     #[test]

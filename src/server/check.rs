@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::config::Meaning;
 use super::data_dir::DataDir;
 use super::place::Problem;
-use super::{kernel, rules};
+use super::{auth, kernel, rules};
 
 /// Looks at everything on this machine that would keep a server of this configuration from starting.
 /// Gives what is allowed in the rules but probably not meant.
@@ -24,6 +24,7 @@ pub fn check(meaning: &Meaning) -> Result<Vec<Problem>, Vec<Problem>> {
         Ok(rules) => warnings = rules::warnings(config, &rules),
         Err(problem) => problems.push(problem),
     }
+    problems.extend(auth::load(&config.auth, config.is_dev).err().unwrap_or_default());
     problems.extend(DataDir::check(&config.data).err().map(|reason| Problem::new(origin_of("data"), reason)));
     problems.extend(kernel::check_io_uring().err().map(|reason| Problem::new("machine", reason)));
     if problems.is_empty() { Ok(warnings) } else { Err(problems) }
@@ -43,6 +44,10 @@ pub fn summarize(meaning: &Meaning, rules_warnings: &[Problem], output: &mut imp
         writeln!(output, "{name:name_width$}  {value:value_width$}  {origin}")?;
     }
     writeln!(output, "rules: {}", rules::describe(&meaning.config))?;
+    let config = &meaning.config;
+    if let Ok(loaded) = auth::load(&config.auth, config.is_dev) {
+        writeln!(output, "auth: {}", auth::describe(&config.auth, &loaded))?;
+    }
     for warning in meaning.warnings.iter().chain(rules_warnings) {
         writeln!(output, "warning: {warning}")?;
     }

@@ -7,13 +7,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::absent;
+use super::auth::{self, Auth};
 use super::low::{Low, NamespaceLow};
 use super::place::{Origin, Problem, Typed};
-use super::value::{Address, Durability, Duration, FilePath, LateLastWords, LogFormat, LogLevel};
+use super::value::{Address, Durability, Duration, FilePath, LateLastWords, LogFormat, LogLevel, RulesDialect};
 use crate::base::{Millis, limits};
 
 /// Everything that a server is told once, at the start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Where WebSocket, Engine.IO, REST and streaming clients come in.
     pub listen: SocketAddr,
@@ -29,6 +30,10 @@ pub struct Config {
     pub data: PathBuf,
     /// The rules file, if there is one.
     pub rules: Option<PathBuf>,
+    /// Whose names the rules may use.
+    pub rules_dialect: RulesDialect,
+    /// Who is believed.
+    pub auth: Auth,
     /// How many cores to use: 1 to [`limits::SHARDS_MAX`].
     pub shards: u8,
     /// Whether `Bearer owner` and unsigned tokens are accepted, and missing rules allow everything.
@@ -115,6 +120,7 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
     let internal = scribe.note("internal", internal).0;
     let data = scribe.note("data", or(&low.data, || FilePath("stillhere-data".into()))).0;
     let rules = scribe.note_optional("rules", &low.rules).map(|path| path.0);
+    let rules_dialect = scribe.note("rules_dialect", or(&low.rules_dialect, || RulesDialect::Both));
     let shards = scribe.shards(low, machine);
     let is_dev = scribe.note("dev", or(&low.dev, || false));
     if is_dev {
@@ -123,6 +129,7 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
     let log_format_default = if machine.is_terminal { LogFormat::Human } else { LogFormat::Json };
     let log_format = scribe.note("log_format", or(&low.log_format, || log_format_default));
     let log_level = scribe.note("log_level", or(&low.log_level, || LogLevel::Info));
+    let auth = auth::mean(&low.auth, &mut scribe);
     let namespaces = scribe.namespaces(low);
     let Scribe { lines, warnings, problems } = scribe;
     if !problems.is_empty() {
@@ -136,6 +143,8 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
         is_internal_chosen,
         data,
         rules,
+        rules_dialect,
+        auth,
         shards,
         is_dev,
         log_format,
@@ -149,15 +158,15 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-fn or<T: Clone>(typed: &Option<Typed<T>>, default: impl FnOnce() -> T) -> Typed<T> {
+pub(super) fn or<T: Clone>(typed: &Option<Typed<T>>, default: impl FnOnce() -> T) -> Typed<T> {
     typed.clone().unwrap_or_else(|| Typed { value: default(), origin: Origin::Default })
 }
 
 /// Writes down what each setting came to and what is wrong with it.
-struct Scribe {
-    lines: Vec<Line>,
-    warnings: Vec<Problem>,
-    problems: Vec<Problem>,
+pub(super) struct Scribe {
+    pub(super) lines: Vec<Line>,
+    pub(super) warnings: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
 }
 
 /// A namespace's settings with their origins, so that one that contradicts another can be blamed.
@@ -171,12 +180,12 @@ struct Settled {
 }
 
 impl Scribe {
-    fn note<T: Display>(&mut self, name: impl Into<String>, typed: Typed<T>) -> T {
+    pub(super) fn note<T: Display>(&mut self, name: impl Into<String>, typed: Typed<T>) -> T {
         self.lines.push(Line { name: name.into(), value: typed.value.to_string(), origin: typed.origin });
         typed.value
     }
 
-    fn note_optional<T: Display + Clone>(&mut self, name: &str, typed: &Option<Typed<T>>) -> Option<T> {
+    pub(super) fn note_optional<T: Display + Clone>(&mut self, name: &str, typed: &Option<Typed<T>>) -> Option<T> {
         match typed {
             Some(typed) => Some(self.note(name, typed.clone())),
             None => {

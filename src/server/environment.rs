@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::str::FromStr;
 
-use super::low::{CONFIG_VARIABLE, KEYS, Low, NamespaceLow};
+use super::low::{AuthLow, CONFIG_VARIABLE, KEYS, Low, NamespaceLow};
 use super::place::{Origin, Problem, Typed, did_you_mean};
-use super::value::FilePath;
+use super::value::{FilePath, Secrets};
 
 /// What the environment says.
 #[derive(Debug, Default)]
@@ -48,6 +48,17 @@ pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Enviro
         internal: ours.take("STILLHERE_INTERNAL"),
         data: ours.take("STILLHERE_DATA"),
         rules: ours.take("STILLHERE_RULES"),
+        rules_dialect: ours.take("STILLHERE_RULES_DIALECT"),
+        auth: AuthLow {
+            firebase_project: ours.take("STILLHERE_AUTH_FIREBASE_PROJECT"),
+            firebase_jwks: ours.take("STILLHERE_AUTH_FIREBASE_JWKS"),
+            secrets: ours.take_secrets("STILLHERE_AUTH_SECRETS"),
+            secrets_file: ours.take("STILLHERE_AUTH_SECRETS_FILE"),
+            admin_tokens: ours.take_secrets("STILLHERE_AUTH_ADMIN_TOKENS"),
+            admin_tokens_file: ours.take("STILLHERE_AUTH_ADMIN_TOKENS_FILE"),
+            leeway: ours.take("STILLHERE_AUTH_LEEWAY"),
+            issuers: Vec::new(),
+        },
         shards: ours.take("STILLHERE_SHARDS"),
         dev: ours.take_bool("STILLHERE_DEV"),
         log_format: ours.take("STILLHERE_LOG_FORMAT"),
@@ -103,6 +114,11 @@ impl Ours<'_> {
             "0" | "false" => Ok(false),
             _ => Err(format!("`{text}` is none of true, false, 1, 0")),
         })
+    }
+
+    fn take_secrets(&mut self, name: &'static str) -> Option<Typed<Secrets>> {
+        let Typed { value, origin } = self.take_list(name)?;
+        Some(Typed { value: Secrets(value), origin })
     }
 
     fn take_list(&mut self, name: &'static str) -> Option<Typed<Vec<String>>> {

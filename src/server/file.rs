@@ -10,9 +10,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::low::{Low, NamespaceLow};
+use super::low::{AuthLow, IssuerLow, Low, NamespaceLow};
 use super::place::{Origin, Problem, Typed, did_you_mean};
-use super::value::{Address, Durability, Duration, FilePath, LateLastWords, LogFormat, LogLevel};
+use super::value::{
+    Address, Durability, Duration, FilePath, KeySource, LateLastWords, LogFormat, LogLevel, RulesDialect, Secrets,
+    Signing,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +24,7 @@ struct Document {
     internal: Option<Spanned<Address>>,
     data: Option<Spanned<FilePath>>,
     rules: Option<Spanned<FilePath>>,
+    rules_dialect: Option<Spanned<RulesDialect>>,
     shards: Option<Spanned<u16>>,
     dev: Option<Spanned<bool>>,
     log_format: Option<Spanned<LogFormat>>,
@@ -36,6 +40,8 @@ struct Document {
     coaps: Coaps,
     #[serde(default)]
     tls: Tls,
+    #[serde(default)]
+    auth: Auth,
     #[serde(default)]
     namespace: BTreeMap<Spanned<String>, Namespace>,
 }
@@ -58,6 +64,39 @@ struct Coaps {
 struct Tls {
     cert: Option<Spanned<FilePath>>,
     key: Option<Spanned<FilePath>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Auth {
+    firebase_project: Option<Spanned<String>>,
+    firebase_jwks: Option<Spanned<KeySource>>,
+    secrets: Option<Spanned<Secrets>>,
+    secrets_file: Option<Spanned<FilePath>>,
+    admin_tokens: Option<Spanned<Secrets>>,
+    admin_tokens_file: Option<Spanned<FilePath>>,
+    leeway: Option<Spanned<Duration>>,
+    #[serde(default)]
+    issuer: Vec<Issuer>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Issuer {
+    issuer: Spanned<String>,
+    audiences: Spanned<Vec<String>>,
+    jwks: Spanned<KeySource>,
+    algorithms: Option<Spanned<Vec<Signing>>>,
+    uid_claim: Option<Spanned<String>>,
+    uid_prefix: Option<Spanned<String>>,
+    provider: Option<Spanned<String>>,
+    claims: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    required: BTreeMap<String, String>,
+    admin_claim: Option<Spanned<String>>,
+    age_max: Option<Spanned<Duration>>,
+    #[serde(default)]
+    types: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -102,7 +141,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Low, Problem> {
     let source = Source { file, text, directory: path.parent().unwrap_or(Path::new("")) };
     let mut namespace = BTreeMap::new();
     for (name, low) in document.namespace {
-        let name = source.typed(Some(name)).expect("it was given");
+        let name = source.one(name);
         let low = NamespaceLow {
             heartbeat: source.typed(low.heartbeat),
             session_timeout: source.typed(low.session_timeout),
@@ -119,6 +158,8 @@ pub fn parse(path: &Path, text: &str) -> Result<Low, Problem> {
         internal: source.typed(document.internal),
         data: source.path(document.data),
         rules: source.path(document.rules),
+        rules_dialect: source.typed(document.rules_dialect),
+        auth: source.auth(document.auth),
         shards: source.typed(document.shards),
         dev: source.typed(document.dev),
         log_format: source.typed(document.log_format),
@@ -150,6 +191,49 @@ impl Source<'_> {
             let origin = Origin::in_file(&self.file, self.text, spanned.span().start);
             Typed { value: spanned.into_inner(), origin }
         })
+    }
+
+    fn one<T>(&self, spanned: Spanned<T>) -> Typed<T> {
+        self.typed(Some(spanned)).expect("it was given")
+    }
+
+    fn auth(&self, auth: Auth) -> AuthLow {
+        AuthLow {
+            firebase_project: self.typed(auth.firebase_project),
+            firebase_jwks: auth.firebase_jwks.map(|source| self.keys(source)),
+            secrets: self.typed(auth.secrets),
+            secrets_file: self.path(auth.secrets_file),
+            admin_tokens: self.typed(auth.admin_tokens),
+            admin_tokens_file: self.path(auth.admin_tokens_file),
+            leeway: self.typed(auth.leeway),
+            issuers: auth.issuer.into_iter().map(|issuer| self.issuer(issuer)).collect(),
+        }
+    }
+
+    fn issuer(&self, issuer: Issuer) -> IssuerLow {
+        IssuerLow {
+            issuer: self.one(issuer.issuer),
+            audiences: self.one(issuer.audiences),
+            jwks: self.keys(issuer.jwks),
+            algorithms: self.typed(issuer.algorithms),
+            uid_claim: self.typed(issuer.uid_claim),
+            uid_prefix: self.typed(issuer.uid_prefix),
+            provider: self.typed(issuer.provider),
+            claims: issuer.claims,
+            required: issuer.required,
+            admin_claim: self.typed(issuer.admin_claim),
+            age_max: self.typed(issuer.age_max),
+            types: issuer.types,
+        }
+    }
+
+    fn keys(&self, spanned: Spanned<KeySource>) -> Typed<KeySource> {
+        let Typed { value, origin } = self.one(spanned);
+        let value = match value {
+            KeySource::File(path) => KeySource::File(self.directory.join(path)),
+            KeySource::Url(url) => KeySource::Url(url),
+        };
+        Typed { value, origin }
     }
 
     fn path(&self, spanned: Option<Spanned<FilePath>>) -> Option<Typed<FilePath>> {

@@ -73,6 +73,10 @@ pub struct Health {
     shards: AtomicU8,
     rules_reloaded: AtomicU64,
     rules_refused: AtomicU64,
+    auth_reloaded: AtomicU64,
+    auth_refused: AtomicU64,
+    keys_fetched: AtomicU64,
+    keys_missed: AtomicU64,
     log_lines_lost: AtomicU64,
     notices: [AtomicU64; NoticeKind::ALL.len()],
     ended: [AtomicU64; ENDS.len()],
@@ -92,6 +96,10 @@ impl Default for Health {
             shards: AtomicU8::new(0),
             rules_reloaded: AtomicU64::new(0),
             rules_refused: AtomicU64::new(0),
+            auth_reloaded: AtomicU64::new(0),
+            auth_refused: AtomicU64::new(0),
+            keys_fetched: AtomicU64::new(0),
+            keys_missed: AtomicU64::new(0),
             log_lines_lost: AtomicU64::new(0),
             notices: Default::default(),
             ended: Default::default(),
@@ -132,6 +140,18 @@ impl Health {
     /// New rules were wrong; the old ones hold.
     pub fn count_rules_refused(&self) {
         self.rules_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The files of credentials were read again; wrong ones change nothing.
+    pub fn count_auth_reload(&self, is_ok: bool) {
+        let counter = if is_ok { &self.auth_reloaded } else { &self.auth_refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An issuer's keys were fetched, or could not be.
+    pub fn count_key_fetch(&self, is_ok: bool) {
+        let counter = if is_ok { &self.keys_fetched } else { &self.keys_missed };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A line of the log was lost, because nobody reads it.
@@ -178,11 +198,15 @@ impl Health {
         family("uptime_seconds", "gauge", "Time since the process began.", &plain(self.started.elapsed().as_secs()));
         family("ready", "gauge", "Whether new clients are welcome.", &plain(is_ready));
         family("shards", "gauge", "Cores in use.", &plain(shards));
-        let reloads = [
-            ("{result=\"ok\"}".into(), count(&self.rules_reloaded)),
-            ("{result=\"refused\"}".into(), count(&self.rules_refused)),
-        ];
+        let results = |ok: &AtomicU64, other: &str, failed: &AtomicU64| {
+            [("{result=\"ok\"}".into(), count(ok)), (format!("{{result=\"{other}\"}}"), count(failed))]
+        };
+        let reloads = results(&self.rules_reloaded, "refused", &self.rules_refused);
         family("rules_reloads_total", "counter", "Times that the rules were read again.", &reloads);
+        let reloads = results(&self.auth_reloaded, "refused", &self.auth_refused);
+        family("auth_reloads_total", "counter", "Times that credentials were read again.", &reloads);
+        let fetches = results(&self.keys_fetched, "failed", &self.keys_missed);
+        family("key_fetches_total", "counter", "Times that an issuer's keys were asked for.", &fetches);
         let lost = count(&self.log_lines_lost);
         family("log_lines_lost_total", "counter", "Log lines lost because nobody read the log.", &plain(lost));
         let notices =

@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use super::place::{Origin, Typed};
-use super::value::{Address, Durability, Duration, FilePath, LateLastWords, LogFormat, LogLevel};
+use super::value::{
+    Address, Durability, Duration, FilePath, KeySource, LateLastWords, LogFormat, LogLevel, RulesDialect, Secrets,
+    Signing,
+};
 
 /// A setting that there is, under all its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,19 +33,27 @@ const fn namespace_key(name: &'static str, variable: &'static str) -> Key {
 }
 
 /// Every setting, in the order in which they are shown.
-pub const KEYS: [Key; 18] = [
+pub const KEYS: [Key; 26] = [
     key("listen", "STILLHERE_LISTEN", Some("--listen")),
     key("coap.listen", "STILLHERE_COAP", Some("--coap")),
     key("coaps.listen", "STILLHERE_COAPS", Some("--coaps")),
     key("internal", "STILLHERE_INTERNAL", Some("--internal")),
     key("data", "STILLHERE_DATA", Some("--data")),
     key("rules", "STILLHERE_RULES", Some("--rules")),
+    key("rules_dialect", "STILLHERE_RULES_DIALECT", None),
     key("shards", "STILLHERE_SHARDS", Some("--shards")),
     key("dev", "STILLHERE_DEV", Some("--dev")),
     key("log_format", "STILLHERE_LOG_FORMAT", Some("--log-format")),
     key("log_level", "STILLHERE_LOG", Some("--log-level")),
     key("tls.cert", "STILLHERE_TLS_CERT", None),
     key("tls.key", "STILLHERE_TLS_KEY", None),
+    key("auth.firebase_project", "STILLHERE_AUTH_FIREBASE_PROJECT", None),
+    key("auth.firebase_jwks", "STILLHERE_AUTH_FIREBASE_JWKS", None),
+    key("auth.secrets", "STILLHERE_AUTH_SECRETS", None),
+    key("auth.secrets_file", "STILLHERE_AUTH_SECRETS_FILE", None),
+    key("auth.admin_tokens", "STILLHERE_AUTH_ADMIN_TOKENS", None),
+    key("auth.admin_tokens_file", "STILLHERE_AUTH_ADMIN_TOKENS_FILE", None),
+    key("auth.leeway", "STILLHERE_AUTH_LEEWAY", None),
     key("namespaces", "STILLHERE_NAMESPACES", None),
     namespace_key("heartbeat", "STILLHERE_HEARTBEAT"),
     namespace_key("session_timeout", "STILLHERE_SESSION_TIMEOUT"),
@@ -69,6 +80,10 @@ pub struct Low {
     pub data: Option<Typed<FilePath>>,
     /// The rules file.
     pub rules: Option<Typed<FilePath>>,
+    /// Whose names the rules may use.
+    pub rules_dialect: Option<Typed<RulesDialect>>,
+    /// Who is believed.
+    pub auth: AuthLow,
     /// How many cores to use.
     pub shards: Option<Typed<u16>>,
     /// Whether this is a server to develop against.
@@ -87,6 +102,56 @@ pub struct Low {
     pub everywhere: NamespaceLow,
     /// What single namespaces say, and where each begins.
     pub namespace: BTreeMap<String, (Origin, NamespaceLow)>,
+}
+
+/// What was typed about who is believed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AuthLow {
+    /// The Firebase project whose users are believed.
+    pub firebase_project: Option<Typed<String>>,
+    /// Where the keys are that sign its tokens.
+    pub firebase_jwks: Option<Typed<KeySource>>,
+    /// Database secrets.
+    pub secrets: Option<Typed<Secrets>>,
+    /// A file with more of them.
+    pub secrets_file: Option<Typed<FilePath>>,
+    /// Administrators' tokens.
+    pub admin_tokens: Option<Typed<Secrets>>,
+    /// A file with more of them.
+    pub admin_tokens_file: Option<Typed<FilePath>>,
+    /// By how much clocks may differ.
+    pub leeway: Option<Typed<Duration>>,
+    /// Other issuers of tokens: only the file can name them.
+    pub issuers: Vec<IssuerLow>,
+}
+
+/// What was typed about an issuer of tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IssuerLow {
+    /// What `iss` must be.
+    pub issuer: Typed<String>,
+    /// One of these must be in `aud`.
+    pub audiences: Typed<Vec<String>>,
+    /// Where its keys are.
+    pub jwks: Typed<KeySource>,
+    /// How it may sign.
+    pub algorithms: Option<Typed<Vec<Signing>>>,
+    /// The claim that is the user's id.
+    pub uid_claim: Option<Typed<String>>,
+    /// What is put before the id.
+    pub uid_prefix: Option<Typed<String>>,
+    /// What rules see as `auth.provider`.
+    pub provider: Option<Typed<String>>,
+    /// Which claims rules see, and as what.
+    pub claims: Option<BTreeMap<String, String>>,
+    /// Claims that must be there.
+    pub required: BTreeMap<String, String>,
+    /// The claim that makes an administrator.
+    pub admin_claim: Option<Typed<String>>,
+    /// The oldest token that is accepted.
+    pub age_max: Option<Typed<Duration>>,
+    /// Values of the header's `typ` besides `JWT`.
+    pub types: Vec<String>,
 }
 
 /// What was typed about one namespace, or about all of them.
@@ -120,6 +185,8 @@ impl Low {
             internal: self.internal.or(below.internal),
             data: self.data.or(below.data),
             rules: self.rules.or(below.rules),
+            rules_dialect: self.rules_dialect.or(below.rules_dialect),
+            auth: self.auth.over(below.auth),
             shards: self.shards.or(below.shards),
             dev: self.dev.or(below.dev),
             log_format: self.log_format.or(below.log_format),
@@ -129,6 +196,21 @@ impl Low {
             namespaces: self.namespaces.or(below.namespaces),
             everywhere: self.everywhere.over(below.everywhere),
             namespace,
+        }
+    }
+}
+
+impl AuthLow {
+    fn over(self, below: Self) -> Self {
+        Self {
+            firebase_project: self.firebase_project.or(below.firebase_project),
+            firebase_jwks: self.firebase_jwks.or(below.firebase_jwks),
+            secrets: self.secrets.or(below.secrets),
+            secrets_file: self.secrets_file.or(below.secrets_file),
+            admin_tokens: self.admin_tokens.or(below.admin_tokens),
+            admin_tokens_file: self.admin_tokens_file.or(below.admin_tokens_file),
+            leeway: self.leeway.or(below.leeway),
+            issuers: if self.issuers.is_empty() { below.issuers } else { self.issuers },
         }
     }
 }

@@ -13,6 +13,7 @@
 )]
 
 pub mod absent;
+pub mod auth;
 pub mod check;
 pub mod config;
 pub mod data_dir;
@@ -22,6 +23,7 @@ pub mod flags;
 pub mod health;
 pub mod internal;
 pub mod kernel;
+pub mod keys;
 pub mod logs;
 pub mod low;
 pub mod place;

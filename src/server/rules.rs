@@ -22,10 +22,10 @@ const CLOSED: &str = r#"{"rules":{".read":false,".write":false}}"#;
 pub fn load(config: &Config) -> Result<Rules, Problem> {
     let Some(path) = &config.rules else {
         let text = if config.is_dev { OPEN } else { CLOSED };
-        return Ok(seam::compile_rules(text).expect("our own rules are sound"));
+        return Ok(seam::compile_rules(text, config.rules_dialect).expect("our own rules are sound"));
     };
     let text = read(path).map_err(|error| Problem::new(path.display(), format!("cannot be read: {error}")))?;
-    seam::compile_rules(&text).map_err(|remark| at(path, &remark))
+    seam::compile_rules(&text, config.rules_dialect).map_err(|remark| at(path, &remark))
 }
 
 /// What is accepted in `rules` and probably not meant.

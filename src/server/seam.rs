@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::config::{Config, Namespace, Namespaces};
 use super::health::Health;
 use super::logs::NoticeLog;
-use super::value::LateLastWords;
-use crate::auth::{AuthConfig, Verifier};
+use super::value::{LateLastWords, RulesDialect};
+use crate::auth::Verifier;
 use crate::base::ShardId;
 use crate::engine;
 use crate::rules::{Dialect, Ruleset, casefile};
@@ -44,13 +44,18 @@ pub struct Remark {
 /// # Errors
 ///
 /// The first place where the text is wrong.
-pub fn compile_rules(text: &str) -> Result<Rules, Remark> {
+pub fn compile_rules(text: &str, dialect: RulesDialect) -> Result<Rules, Remark> {
     let remark = |line: u32, column: u32, text: &str| Remark {
         line: line as usize,
         column: column as usize,
         text: text.to_owned(),
     };
-    let compiled = Ruleset::parse(text, Dialect::Both).map_err(|bad| remark(bad.line, bad.column, &bad.text))?;
+    let dialect = match dialect {
+        RulesDialect::Firebase => Dialect::Firebase,
+        RulesDialect::Wilddog => Dialect::Wilddog,
+        RulesDialect::Both => Dialect::Both,
+    };
+    let compiled = Ruleset::parse(text, dialect).map_err(|bad| remark(bad.line, bad.column, &bad.text))?;
     let warnings =
         compiled.warnings().iter().map(|warning| remark(warning.line, warning.column, &warning.text)).collect();
     Ok(Rules { text: text.into(), compiled: Arc::new(compiled), warnings })
@@ -89,6 +94,7 @@ pub fn test_rules(files: &[PathBuf], output: &mut dyn io::Write) -> io::Result<T
 pub fn engine_config(
     config: &Config,
     rules: &Rules,
+    verifier: &Arc<Verifier>,
     shard: u8,
     seed: [u8; 32],
     common_seed: [u64; 4],
@@ -119,14 +125,8 @@ pub fn engine_config(
         namespaces,
         is_restricted: allowed.is_some(),
         rules: Arc::clone(&rules.compiled),
-        verifier: Arc::new(verifier(config)),
+        verifier: Arc::clone(verifier),
     }
-}
-
-/// Who is believed.
-fn verifier(config: &Config) -> Verifier {
-    let auth = AuthConfig { is_dev: config.is_dev, ..AuthConfig::default() };
-    Verifier::new(auth).expect("there is nothing in it that could be wrong")
 }
 
 /// Everything that running a server takes.
@@ -156,6 +156,8 @@ pub struct Running {
     pub request_drain: Box<dyn Fn() + Send>,
     /// Gives all shards new rules. Returns at once.
     pub set_rules: Box<dyn Fn(Rules) + Send>,
+    /// Tells all shards whom to believe. Returns at once.
+    pub set_verifier: Box<dyn Fn(Arc<Verifier>) + Send>,
     /// Waits until all shards have stopped; an error is why one did without being asked.
     pub join: Box<dyn FnOnce() -> io::Result<()> + Send>,
 }
@@ -179,7 +181,7 @@ pub fn start(plan: Plan) -> io::Result<Running> {
     let running = runtime::start(kernel_plan, move |shard| {
         engine::Engine::new(engines[shard.index()].clone(), runtime::clock::read())
     })?;
-    let (draining, reloading) = (running.remote(), running.remote());
+    let (draining, reloading, believing) = (running.remote(), running.remote(), running.remote());
     Ok(Running {
         tcp: running.local_addr(),
         coap: None,
@@ -188,6 +190,11 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         set_rules: Box::new(move |rules| {
             for shard in 0..shards {
                 reloading.tell(ShardId(shard), engine::Input::Rules(Arc::clone(&rules.compiled)));
+            }
+        }),
+        set_verifier: Box::new(move |verifier| {
+            for shard in 0..shards {
+                believing.tell(ShardId(shard), engine::Input::Verifier(Arc::clone(&verifier)));
             }
         }),
         join: Box::new(move || {

@@ -12,10 +12,12 @@ use signal_hook::iterator::Signals;
 use super::config::{Config, Meaning};
 use super::data_dir::{DataDir, Unusable};
 use super::health::Health;
+use super::keys::Keeper;
 use super::logs::NoticeLog;
 use super::place::Problem;
 use super::seam::{self, Plan, Rules, Running};
 use super::{Stop, internal, kernel, rules};
+use crate::auth::Verifier;
 use crate::base::ShardId;
 
 /// What can happen to a server.
@@ -52,6 +54,8 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
     kernel::check_io_uring().map_err(Stop::Failed)?;
     let rules = rules::load(config).map_err(|problem| Stop::BadConfig(vec![problem]))?;
     warn(&rules::warnings(config, &rules));
+    let mut keeper = Keeper::new(&config.auth, config.is_dev, health).map_err(Stop::BadConfig)?;
+    keeper.fetch();
     let _data = DataDir::open(&config.data).map_err(|unusable| match unusable {
         Unusable::Bad(reason) => Stop::BadConfig(vec![Problem::new("data", reason)]),
         Unusable::Held(reason) => Stop::Failed(reason),
@@ -59,13 +63,14 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
     let internal = start_internal(config, health)?;
     let plan = Plan {
         listen: config.listen,
-        engines: engines(config, &rules)?,
+        engines: engines(config, &rules, &keeper.verifier())?,
         notices: (0..config.shards).map(|shard| NoticeLog::new(ShardId(shard), Arc::clone(health))).collect(),
         rules,
         health: Arc::clone(health),
     };
     let running = seam::start(plan).map_err(|error| failed(&format!("cannot serve at {}", config.listen), &error))?;
-    let Running { tcp, coap, coaps, request_drain, set_rules, join } = running;
+    let Running { tcp, coap, coaps, request_drain, set_rules, set_verifier, join } = running;
+    let reload_keys = keeper.start(set_verifier).map_err(|error| failed("a thread cannot be started", &error))?;
     let joining = std::thread::Builder::new().name("join".into());
     joining
         .spawn(move || {
@@ -80,7 +85,11 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
     loop {
         match happenings.recv().expect("the thread that joins sends before it goes") {
             Happening::DrainAsked => drain(health, &request_drain),
-            Happening::ReloadAsked => reload(config, health, &set_rules),
+            Happening::ReloadAsked => {
+                reload(config, health, &set_rules);
+                // That thread goes only with the process.
+                let _ = reload_keys.send(());
+            }
             Happening::Ended(Ok(())) => {
                 tracing::info!("stopped");
                 return Ok(());
@@ -161,13 +170,13 @@ fn start_internal(config: &Config, health: &Arc<Health>) -> Result<SocketAddr, S
     internal::start(listener, Arc::clone(health)).map_err(|error| failed("cannot serve internal requests", &error))
 }
 
-fn engines(config: &Config, rules: &Rules) -> Result<Vec<crate::engine::Config>, Stop> {
+fn engines(config: &Config, rules: &Rules, verifier: &Arc<Verifier>) -> Result<Vec<crate::engine::Config>, Stop> {
     let common_seed = [random_word()?, random_word()?, random_word()?, random_word()?];
     (0..config.shards)
         .map(|shard| {
             let mut seed = [0; 32];
             getrandom::fill(&mut seed).map_err(|error| failed("no randomness", &error))?;
-            Ok(seam::engine_config(config, rules, shard, seed, common_seed))
+            Ok(seam::engine_config(config, rules, verifier, shard, seed, common_seed))
         })
         .collect()
 }

@@ -9,11 +9,13 @@ use super::config::{Machine, Meaning, mean};
 use super::flags::{Command, CommandLine};
 use super::health::{Health, State};
 use super::internal::answer;
+use super::keys::pause;
 use super::logs::{NoticeLog, Ration, Writer};
 use super::low::{CONFIG_VARIABLE, KEYS, Low};
 use super::place::{Origin, Problem};
-use super::value::{Durability, Duration, LateLastWords, LogFormat};
+use super::value::{Durability, Duration, KeySource, LateLastWords, LogFormat, RulesDialect};
 use super::{environment, file, rules, seam};
+use crate::auth::{Claims, Provider, Signing};
 use crate::base::{ConnId, Instant, Millis, ShardId, limits};
 use crate::engine::Notice;
 use crate::op::End;
@@ -106,6 +108,11 @@ fn every_key_can_be_set_wherever_it_says() {
         ("internal", "\"127.0.0.1:5\"", "127.0.0.1:5"),
         ("data", "\"/d\"", "/d"),
         ("rules", "\"/r\"", "/r"),
+        ("rules_dialect", "\"wilddog\"", "wilddog"),
+        ("auth.firebase_project", "\"p-1\"", "p-1"),
+        ("auth.secrets_file", "\"/s\"", "/s"),
+        ("auth.admin_tokens_file", "\"/t\"", "/t"),
+        ("auth.leeway", "\"5s\"", "5s"),
         ("shards", "3", "3"),
         ("dev", "true", "true"),
         ("log_format", "\"human\"", "human"),
@@ -316,6 +323,152 @@ fn what_is_unwise_is_warned_of() {
     check_warnings(once, &["2:24: coap.session_timeout = \"174s\" is below 175s"]);
 }
 
+// ---- credentials
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+#[test]
+fn secrets_are_counted_and_never_shown() {
+    let text = format!("[auth]\nsecrets = [\"{SECRET}\"]\nadmin_tokens = [\"{SECRET}\", \"{SECRET}\"]");
+    let meaning = meaning(&[], &[], &text).expect("that is right");
+    let shown = format!("{meaning:?}{:?}", in_file(&text));
+    assert!(!shown.contains(SECRET), "{shown}");
+    check_line(&[], &[], &text, "auth.secrets", "1 given conf/test.toml:2:11");
+    check_line(&[], &[], &text, "auth.admin_tokens", "2 given conf/test.toml:3:16");
+    let variable = [("STILLHERE_AUTH_SECRETS", "0123456789abcdef0123456789abcdef, fedcba9876543210fedcba9876543210")];
+    check_line(&[], &variable, &text, "auth.secrets", "2 given STILLHERE_AUTH_SECRETS");
+    // Nor where they are wrong.
+    for text in ["secrets = \"hush-hush\"", "secrets = [\"hush-hush\", 5]", "secrets = 4884488448"] {
+        let problem = in_file(&format!("[auth]\n{text}")).expect_err(text).to_string();
+        assert!(!problem.contains("hush") && !problem.contains("4884"), "{problem}");
+        assert!(problem.contains("2:11: expected a list of secrets"), "{problem}");
+    }
+    check_refused(&[], "[auth]\nsecrets = [\"short\"]", &["2:11: one of auth.secrets has fewer than 32 bytes"]);
+    check_refused(&[], "auth.admin_tokens = [\"\"]", &["1:21: one of auth.admin_tokens has fewer than 32"]);
+}
+
+#[test]
+fn issuers_are_checked() {
+    let issuer = "[[auth.issuer]]\nissuer = \"https://id.example/\"\naudiences = [\"app\"]\njwks = \"k.json\"\n";
+    let all = format!(
+        "{issuer}algorithms = [\"ES256\"]\nuid_claim = \"id\"\nuid_prefix = \"x:\"\nprovider = \"x\"\n\
+         claims = {{ email = \"mail\" }}\nrequired = {{ azp = \"app\" }}\nadmin_claim = \"root\"\nage_max = \"1h\"\n\
+         types = [\"at+jwt\"]"
+    );
+    let auth = meaning(&[], &[], &all).expect("that is right").config.auth;
+    let trusted = &auth.issuers[0];
+    assert_eq!(trusted.source.to_string(), "conf/k.json");
+    assert_eq!((trusted.issuer.uid_claim.as_str(), trusted.issuer.uid_prefix.as_str()), ("id", "x:"));
+    assert_eq!(trusted.issuer.provider, Provider::Fixed("x".into()));
+    assert_eq!(trusted.issuer.claims, Claims::Named(vec![("email".into(), "mail".into())]));
+    assert_eq!(trusted.issuer.required, [("azp".into(), "app".into())]);
+    assert_eq!((trusted.issuer.admin_claim.as_deref(), trusted.issuer.age_max_s), (Some("root"), Some(3_600)));
+    assert_eq!(
+        (&*trusted.issuer.types, &*trusted.issuer.signings),
+        (&["at+jwt".to_owned()][..], &[Signing::Es256][..])
+    );
+    let auth = meaning(&[], &[], issuer).expect("that is right").config.auth;
+    assert_eq!(auth.issuers[0].issuer.claims, Claims::All);
+    assert_eq!(auth.issuers[0].issuer.provider, Provider::Fixed("https://id.example/".into()));
+    assert_eq!(auth.leeway_s, 60);
+    check_line(&[], &[], issuer, "auth.issuer", "https://id.example/ (keys: conf/k.json) conf/test.toml:2:10");
+    check_refused(&[], &format!("{issuer}{issuer}"), &["6:10: issuer https://id.example/ is configured twice"]);
+    let without = issuer.replace("[\"app\"]", "[]");
+    check_refused(&[], &without, &["3:13: issuer https://id.example/ needs an audience"]);
+    check_refused(&[], &format!("{issuer}algorithms = []"), &["5:14: issuer https://id.example/ may sign in no way"]);
+    check_bad_file(&format!("{issuer}algorithms = [\"HS256\"]"), "5:15: `HS256` is none of RS256, ES256, EdDSA");
+    check_bad_file("[[auth.issuer]]\nissuer = \"x\"\naudiences = []", "1:1: missing field `jwks`");
+    check_refused(&[], "auth.leeway = \"11m\"", &["1:15: auth.leeway = \"660s\": it must be at most 600s"]);
+}
+
+#[test]
+fn a_firebase_project_is_an_issuer() {
+    let auth = meaning(&[], &[], "auth.firebase_project = \"p\"").expect("that is right").config.auth;
+    assert_eq!(auth.issuers[0].issuer.issuer, "https://securetoken.google.com/p");
+    assert!(auth.issuers[0].source.to_string().starts_with("https://www.googleapis.com/"), "{auth:?}");
+    let file = "auth.firebase_project = \"p\"\nauth.firebase_jwks = \"k.json\"";
+    check_line(&[], &[], file, "auth.firebase_jwks", "conf/k.json conf/test.toml:2:22");
+    check_refused(&[], "auth.firebase_jwks = \"k.json\"", &["1:22: auth.firebase_jwks says nothing without"]);
+    check_refused(&[], "auth.firebase_project = \"a/b\"", &["1:25: `a/b` is no id of a Firebase project"]);
+}
+
+#[track_caller]
+fn check_source(text: &str, expected: Result<&str, &str>) {
+    match (text.parse::<KeySource>(), expected) {
+        (Ok(source), Ok(kind)) => assert_eq!(if matches!(source, KeySource::Url(_)) { "url" } else { "file" }, kind),
+        (Err(reason), Err(part)) => assert!(reason.contains(part), "{text}: {reason}"),
+        (got, _) => panic!("{text}: {got:?}"),
+    }
+}
+
+#[test]
+fn keys_come_from_a_file_or_over_a_safe_way() {
+    check_source("keys.json", Ok("file"));
+    check_source("/a/b:c.json", Ok("file"));
+    check_source("https://id.example/keys", Ok("url"));
+    check_source("http://127.0.0.1:8080/keys", Ok("url"));
+    check_source("http://localhost/keys", Ok("url"));
+    check_source("http://[::1]:1/keys", Ok("url"));
+    check_source("http://id.example/keys", Err("use https"));
+    check_source("http://127.0.0.1.example/keys", Err("use https"));
+    check_source("http://localhost:80.example/keys", Err("use https"));
+    check_source("ftp://id.example/keys", Err("from a file or over https"));
+    check_source("https://u:p@id.example/keys", Err("holds no password"));
+    check_source("https:///keys", Err("no host"));
+    check_source("", Err("the path is empty"));
+}
+
+#[test]
+fn a_key_set_is_kept_as_long_as_its_source_says_within_reason() {
+    for (header, seconds) in [
+        ("public, max-age=19845, must-revalidate", 19_845),
+        ("Max-Age=\"600\"", 600),
+        ("max-age=1", 300),
+        ("max-age=99999999", 86_400),
+        ("no-cache", 3_600),
+        ("max-age=soon", 3_600),
+        ("s-maxage=7", 3_600),
+        ("", 3_600),
+    ] {
+        assert_eq!(pause(header).as_secs(), seconds, "{header}");
+    }
+}
+
+/// What comes of files of these texts, named by the configuration.
+#[track_caller]
+fn check_files(keys: &str, secrets: &str, expected: Result<(usize, usize), &[&str]>) {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("k.json"), keys).expect("a file");
+    std::fs::write(path("s"), secrets).expect("a file");
+    let text = "auth.firebase_project = \"p\"\nauth.firebase_jwks = \"k.json\"\nauth.secrets_file = \"s\"";
+    let low = file::parse(&path("c.toml"), text).expect("that is right");
+    let auth = mean(&low, MACHINE).expect("that is right").config.auth;
+    match (super::auth::load(&auth, false), expected) {
+        (Ok(config), Ok(counts)) => assert_eq!((config.issuers[0].keys.len(), config.secrets.len()), counts),
+        (Err(problems), Err(parts)) => {
+            assert_eq!(problems.len(), parts.len(), "{problems:?}");
+            for (problem, part) in problems.iter().zip(parts) {
+                assert!(problem.to_string().contains(part), "{problem}");
+            }
+        }
+        (got, _) => panic!("{got:?}"),
+    }
+}
+
+const KEYS_ED: &str = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "alg": "EdDSA",
+    "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+#[test]
+fn files_of_keys_and_secrets_are_checked() {
+    check_files(KEYS_ED, SECRET, Ok((1, 1)));
+    check_files(KEYS_ED, &format!("\n{SECRET}\r\n\n  {SECRET}x  \n"), Ok((1, 2)));
+    check_files("{}", SECRET, Err(&["k.json: not a JSON object with a list `keys`"]));
+    check_files("{\"keys\": []}", &format!("{SECRET}\nshort"), Err(&["k.json: no key", "s:2:1: one of auth.secrets"]));
+    check_files(KEYS_ED, "\n", Err(&["s: it holds no secret"]));
+    check_files(KEYS_ED, &"x".repeat(1024 * 1024 + 1), Err(&["s: cannot be read: it is longer than"]));
+}
+
 // ---- the document and the names
 
 #[test]
@@ -382,7 +535,7 @@ fn the_documents_example_is_a_good_file() {
 
 #[track_caller]
 fn check_rules(text: &str, expected: Result<(), usize>) {
-    let result = seam::compile_rules(text).map(drop).map_err(|remark| remark.line);
+    let result = seam::compile_rules(text, RulesDialect::Both).map(drop).map_err(|remark| remark.line);
     assert_eq!(result, expected, "{text}");
 }
 
@@ -430,11 +583,16 @@ fn the_internal_address_says_how_the_server_is() {
     }
     health.count_notice(&Notice::LastWords { end: End::Dropped, spoken: 5, yielded: 6, denied: 7 });
     health.count_rules_refused();
+    health.count_auth_reload(false);
+    health.count_key_fetch(true);
     for line in [
         "stillhere_build_info{version=\"",
         "stillhere_ready 0",
         "stillhere_shards 3",
         "stillhere_rules_reloads_total{result=\"refused\"} 1",
+        "stillhere_auth_reloads_total{result=\"refused\"} 1",
+        "stillhere_key_fetches_total{result=\"ok\"} 1",
+        "stillhere_key_fetches_total{result=\"failed\"} 0",
         "stillhere_notices_total{kind=\"violation\"} 1",
         "stillhere_sessions_ended_total{end=\"timed_out\"} 1",
         "stillhere_sessions_ended_total{end=\"server_stopped\"} 1",

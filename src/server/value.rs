@@ -54,6 +54,9 @@ is_text!(Durability, "\"fsync\", \"os\" or \"none\"");
 is_text!(LogFormat, "\"human\" or \"json\"");
 is_text!(LogLevel, "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"");
 is_text!(FilePath, "a path in quotes");
+is_text!(RulesDialect, "\"firebase\", \"wilddog\" or \"both\"");
+is_text!(Signing, "\"RS256\", \"ES256\" or \"EdDSA\"");
+is_text!(KeySource, "a path or an https address in quotes");
 
 /// A span of time: a whole number and its unit, `ms`, `s`, `m` or `h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +133,81 @@ impl fmt::Display for FilePath {
     }
 }
 
+/// Where an issuer's public keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file.
+    File(PathBuf),
+    /// An address to fetch them from: `https`, or `http` on this machine.
+    Url(String),
+}
+
+impl FromStr for KeySource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return text.parse().map(|FilePath(path)| Self::File(path));
+        };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        // It is shown and logged.
+        if authority.contains('@') {
+            return Err("an address of keys holds no password".into());
+        }
+        let host = authority
+            .strip_suffix(|c: char| c.is_ascii_digit())
+            .map_or(authority, |_| authority.rsplit_once(':').map_or(authority, |(host, _)| host));
+        let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+        match scheme {
+            _ if host.is_empty() => Err(format!("`{text}` has no host")),
+            "https" => Ok(Self::Url(text.to_owned())),
+            "http" if is_here => Ok(Self::Url(text.to_owned())),
+            "http" => Err(format!("`{text}`: whoever stands between could put in keys of their own; use https")),
+            _ => Err(format!("`{text}`: keys come from a file or over https")),
+        }
+    }
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Url(url) => f.write_str(url),
+        }
+    }
+}
+
+/// Secrets. Shows how many there are, and never what they are.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(pub Vec<String>);
+
+impl fmt::Display for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} given", self.0.len())
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secrets({})", self.0.len())
+    }
+}
+
+impl<'de> Deserialize<'de> for Secrets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The usual messages repeat what was found.
+        let expected = || D::Error::custom("expected a list of secrets in quotes");
+        let toml::Value::Array(list) = toml::Value::deserialize(deserializer).map_err(|_| expected())? else {
+            return Err(expected());
+        };
+        let texts = list.into_iter().map(|value| match value {
+            toml::Value::String(text) => Ok(text),
+            _ => Err(expected()),
+        });
+        texts.collect::<Result<_, _>>().map(Self)
+    }
+}
+
 macro_rules! choices {
     ($(#[$about:meta])* $name:ident { $($(#[$variant_about:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$about])*
@@ -182,6 +260,30 @@ choices! {
         Os = "os",
         /// Neither: data is in memory only.
         None = "none",
+    }
+}
+
+choices! {
+    /// Whose names the rules may use.
+    RulesDialect {
+        /// Firebase's.
+        Firebase = "firebase",
+        /// Wilddog's.
+        Wilddog = "wilddog",
+        /// Either's.
+        Both = "both",
+    }
+}
+
+choices! {
+    /// How an issuer of tokens may sign them.
+    Signing {
+        /// RSA with SHA-256.
+        Rs256 = "RS256",
+        /// ECDSA on P-256 with SHA-256.
+        Es256 = "ES256",
+        /// Ed25519.
+        EdDsa = "EdDSA",
     }
 }
 

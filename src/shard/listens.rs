@@ -192,17 +192,19 @@ impl Listens {
         }
     }
 
-    /// Whether the rules must allow the listen anew before each thing that it hears.
+    /// Whether a listen must be allowed anew before each thing that it hears: other rules, or another
+    /// identity, change that too.
     pub(super) fn set_conditional(&mut self, session: SessionRef, path: &Path, tag: Tag, is_conditional: bool) {
         let Some(member) = self.by_session.get(&session) else { return };
-        let Some(held) = member.find(path, tag).map(|at| &member.held[at]) else { return };
-        let place = self.places.get_mut(&held.path).expect("a listen stands at its place");
-        let listeners = match (held.window, &mut place.parts) {
+        let Some(at) = member.find(path, tag) else { return };
+        let Held { window, index, .. } = member.held[at];
+        let place = self.places.get_mut(path).expect("a listen stands at its place");
+        let listeners = match (window, &mut place.parts) {
             (None, _) => &mut place.whole,
             (Some(window), Some(parts)) => parts.listeners.get_mut(&window).expect("a listen stands at its window"),
             (Some(_), None) => unreachable!("a window is a part"),
         };
-        listeners[held.index as usize].is_conditional = is_conditional;
+        listeners[index as usize].is_conditional = is_conditional;
     }
 
     fn query(&self, held: &Held) -> Query {

@@ -396,6 +396,14 @@ impl World {
         }
     }
 
+    /// Gives the engines another idea of whom to believe.
+    pub fn believe(&mut self, auth: AuthConfig) {
+        let verifier = Arc::new(Verifier::new(auth).expect("the caller's configuration is right"));
+        for shard in 0..self.engines.len() {
+            self.input(shard, Input::Verifier(verifier.clone()));
+        }
+    }
+
     /// From now on nothing gets through to or from the client; nobody is told.
     pub fn unplug(&mut self, client: Client) {
         self.clients[client.0].is_linked = false;
@@ -502,6 +510,11 @@ impl World {
             self.calm();
         }
         self.now = end;
+    }
+
+    /// Lets time pass while no engine gets to do anything.
+    pub fn oversleep(&mut self, span: Millis) {
+        self.now = self.now + span;
     }
 
     /// How many sessions live.

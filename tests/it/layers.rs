@@ -28,7 +28,7 @@ fn rooms_import_only_what_the_table_lists() {
                 wrong.push(format!("{}: {room} may not import {other}", file.path));
             }
         }
-        if leaves_by_super(&code, depth_of(&file.path)) {
+        if room != "loadgen" && leaves_by_super(&code, depth_of(&file.path)) {
             wrong.push(format!("{}: leaves its room by `super::`; write `crate::`", file.path));
         }
     }

@@ -60,6 +60,15 @@ pub(super) const fn credential_text(credential: BadCredential) -> &'static str {
     }
 }
 
+/// The text of the news that a credential is no longer accepted: the original service ends this one
+/// with a full stop.
+pub(super) const fn revoked_text(credential: BadCredential) -> &'static str {
+    match credential {
+        BadCredential::Expired => "Auth token is expired.",
+        BadCredential::Invalid | BadCredential::Forbidden => credential_text(credential),
+    }
+}
+
 const fn key_text(key: InvalidKey) -> &'static str {
     match key {
         InvalidKey::Empty => "Invalid key: it is empty",

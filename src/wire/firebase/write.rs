@@ -142,7 +142,7 @@ pub fn credential_revoked(out: &mut Vec<u8>, why: BadCredential) {
     out.extend_from_slice(br#"{"t":"d","d":{"a":"ac","b":{"s":""#);
     out.extend_from_slice(refusal::credential_status(why).as_bytes());
     out.extend_from_slice(br#"","d":"#);
-    json::text(out, refusal::credential_text(why));
+    json::text(out, refusal::revoked_text(why));
     out.extend_from_slice(b"}}}");
 }
 

@@ -3,6 +3,7 @@
 import { createRequire } from "node:module";
 
 import { modular, namespaced } from "./facade.mjs";
+import { WILDDOGS, openWilddog } from "./wilddog.mjs";
 
 const require = createRequire(import.meta.url);
 
@@ -29,5 +30,6 @@ export const FAMILIES = Object.keys(OPEN);
 
 /** A client of a family, in this process. */
 export async function open(family, url) {
-  return OPEN[family](url, `app${++apps}`);
+  const name = `app${++apps}`;
+  return WILDDOGS.includes(family) ? openWilddog(family, url, name) : OPEN[family](url, name);
 }

@@ -6,6 +6,9 @@ import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { randomBytes } from "node:crypto";
 
+import { ofModular, ofNamespaced } from "./companion.mjs";
+import { WILDDOGS, wilddogProgram } from "./wilddog.mjs";
+
 const require = createRequire(import.meta.url);
 const HERE = new URL("..", import.meta.url);
 
@@ -20,18 +23,13 @@ export function text(family, parts) {
 
 /** Runs a program in this process with the default app at `url`; gives a client on the same connection. */
 export async function program({ family, url, program: parts }) {
+  if (WILDDOGS.includes(family)) return wilddogProgram({ family, url, program: parts });
   if (family === "modular") {
     const { initializeApp } = await import("firebase/app");
     const m = await import("firebase/database");
     initializeApp({ databaseURL: url });
     await import(pathToFileURL(place("mjs", text(family, parts))));
-    const database = m.getDatabase();
-    return companion({
-      lastWord: (path, value) => m.onDisconnect(m.ref(database, path)).set(value),
-      info: (name, callback) => m.onValue(m.ref(database, `.info/${name}`), callback),
-      goOffline: () => m.goOffline(database),
-      goOnline: () => m.goOnline(database),
-    });
+    return ofModular(m);
   }
   const name = family === "v8" ? "firebase8" : "firebase/compat";
   const firebase = require(`${name}/app`).default ?? require(`${name}/app`);
@@ -39,22 +37,7 @@ export async function program({ family, url, program: parts }) {
   firebase.initializeApp({ databaseURL: url });
   globalThis.firebase = firebase;
   require(place("cjs", text(family, parts)));
-  const database = firebase.database();
-  return companion({
-    lastWord: (path, value) => database.ref(path).onDisconnect().set(value),
-    info: (name, callback) => database.ref(`.info/${name}`).on("value", callback),
-    goOffline: () => database.goOffline(),
-    goOnline: () => database.goOnline(),
-  });
-}
-
-function companion(client) {
-  const info = (name, is) => new Promise((resolve) => client.info(name, (snap) => is(snap.val()) && resolve(snap.val())));
-  return {
-    ...client,
-    connected: () => info("connected", (value) => value === true),
-    offset: () => info("serverTimeOffset", (value) => typeof value === "number"),
-  };
+  return ofNamespaced(firebase);
 }
 
 /** Writes a program where it finds the packages that it imports. */

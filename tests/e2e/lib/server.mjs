@@ -31,7 +31,7 @@ export class Program {
     this.process = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env: ENVIRONMENT, ...options });
     createInterface({ input: this.process.stdout }).on("line", (line) => this.lines.add(line));
     this.process.stderr.on("data", (text) => (this.logs += text));
-    this.exited = once(this.process, "exit").then(([code, signal]) => ({ code, signal }));
+    this.exited = once(this.process, "close").then(([code, signal]) => ({ code, signal }));
     this.exited.then(({ code, signal }) => this.lines.add(`exit ${code ?? signal}`), () => {});
   }
 

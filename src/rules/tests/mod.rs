@@ -1,14 +1,16 @@
 //! What the recorded cases do not say: positions, limits, unusual texts, several changes at once, and
 //! that nothing an expression can be makes the reader or the evaluator fall over.
 
+mod model;
+
 use serde_json::json;
 
-use super::limits::{EXPRESSION_BYTES_MAX, FILE_BYTES_MAX, LEVELS_MAX, NESTING_MAX, NODES_MAX};
-use super::{Ask, Change, Denial, Dialect, Ruleset, Verb, Verdict, What};
 use crate::base::WallMillis;
 use crate::data::{Draft, Node, Number, Path, Priority};
 use crate::json::Reader;
 use crate::op::{Identity, Index, Query};
+use crate::rules::limits::{EXPRESSION_BYTES_MAX, FILE_BYTES_MAX, LEVELS_MAX, NESTING_MAX, NODES_MAX};
+use crate::rules::{Ask, Change, Denial, Dialect, Ruleset, Verb, Verdict, What};
 
 const NOW: WallMillis = WallMillis(1_700_000_000_000);
 
@@ -252,7 +254,10 @@ fn claims_are_read_at_any_depth() {
     check_expression("auth.none.of.that == null && auth['no' + 'ne'] == null", "true");
     check_expression("auth.token.org.tier == 'gold' && auth['token']['or' + 'g'].tier == 'gold'", "true");
     check_expression("auth.token.roles[0] == 'a' && auth.token.roles[1] == 'b' && auth.token.roles[2] == null", "true");
+    check_expression("auth.token.roles[0.5] == null && auth.token.roles[-1] == null && auth.list[1/0] == null", "true");
     check_expression("auth.token.roles['0'] == 'a'", "error");
+    check_expression("auth.token.roles['' + '0'] == 'a'", "error");
+    check_expression("auth.token.roles.length == 2", "error");
     check_expression("auth.token[10] == 'ten' && auth.token['1' + '0'] == 'ten'", "true");
     check_expression("auth.uid.length == 2 && auth.token.org.length == 7 && auth.token.length == null", "true");
     check_expression("auth.none.length == null", "error");
@@ -552,5 +557,5 @@ fn built_texts_are_limited() {
     root.set("p/k/big", Node::text(&"no".repeat(4_000)));
     let ask = Ask { root: &root, identity: &identity(), now: NOW };
     let Verdict::Denied(denial) = rules.may_read(&ask, &path("p/k"), &Query::ALL) else { panic!("allowed") };
-    assert_eq!(denial.rules[0].fail, Some(super::Fail::TextTooLong));
+    assert_eq!(denial.rules[0].fail, Some(crate::rules::Fail::TextTooLong));
 }

@@ -1,0 +1,101 @@
+// The published Wilddog SDKs for Node, as users install them, and the little that an app's owner has to do so
+// that they find this server: a name for the lookup (2.x), and a name for the address.
+
+import dns from "node:dns";
+import http from "node:http";
+import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+import vm from "node:vm";
+
+const require = createRequire(import.meta.url);
+const HERE = new URL("..", import.meta.url);
+
+/** Where the server of each app is. */
+const ports = new Map();
+
+/** Names under `localhost` are this machine. What a resolver or a hosts file does elsewhere. */
+const lookup = dns.lookup;
+dns.lookup = (name, options, callback) => lookup(String(name).endsWith(".localhost") ? "127.0.0.1" : name, options, callback);
+
+/** The lookup of `ns.wilddog.com` goes to the app's server. */
+const request = http.request;
+http.request = (options, ...rest) => {
+  const host = options.hostname ?? options.host;
+  if (host !== "ns.wilddog.com") return request(options, ...rest);
+  const application = new URL(`http://${host}${options.path}`).searchParams.get("appId");
+  return request({ ...options, host: "127.0.0.1", hostname: "127.0.0.1", port: ports.get(application) }, ...rest);
+};
+
+/** The app's name and address as these SDKs want them: three labels, and a port where there is no TLS. */
+function address(url) {
+  const { port, searchParams } = new URL(url);
+  const application = searchParams.get("ns");
+  ports.set(application, port);
+  return { application, syncURL: `http://${application}.a.localhost:${port}` };
+}
+
+const METHODS = {
+  goOffline: (sync) => sync.goOffline(),
+  goOnline: (sync) => sync.goOnline(),
+};
+
+/** wilddog 2.5 */
+function second(app) {
+  const sync = app.sync();
+  return {
+    ref: (path) => (path === undefined ? sync.ref() : sync.ref(path)),
+    goOffline: () => METHODS.goOffline(sync),
+    goOnline: () => METHODS.goOnline(sync),
+    timestamp: () => ({ ".sv": "timestamp" }),
+    close: () => METHODS.goOffline(sync),
+  };
+}
+
+/** wilddog 0.7 */
+function legacy(Wilddog, syncURL) {
+  return {
+    ref: (path) => new Wilddog(path === undefined ? syncURL : `${syncURL}/${path}`),
+    goOffline: () => Wilddog.goOffline(),
+    goOnline: () => Wilddog.goOnline(),
+    timestamp: () => Wilddog.ServerValue.TIMESTAMP,
+    close: () => Wilddog.goOffline(),
+  };
+}
+
+export const WILDDOGS = ["wilddog25", "wilddog07"];
+
+export function openWilddog(family, url, name) {
+  const { application, syncURL } = address(url);
+  if (family === "wilddog07") return legacy(require("wilddog07"), syncURL);
+  const wilddog = require("wilddog");
+  return second(wilddog.initializeApp({ authDomain: `${application}.wilddog.com`, syncURL }, name));
+}
+
+/** Runs programs of the SDKs' documentation in this process, exactly as printed but for the address. */
+export function wilddogProgram({ family, url, program }) {
+  const { application, syncURL } = address(url);
+  const printed = program.map((part) => readFileSync(new URL(`seeds/wilddog/${part}.js`, HERE), "utf8")).join("\n");
+  const text = printed
+    .replaceAll("https://<SyncAppID>.wilddogio.com", syncURL)
+    .replaceAll("<SyncAppID>", application)
+    .replaceAll("https://samplechat.wilddogio.com", syncURL);
+  globalThis.alert = (line) => console.log(line);
+  globalThis.uid = "joe";
+  let client;
+  if (family === "wilddog07") {
+    globalThis.Wilddog = require("wilddog07");
+    client = legacy(globalThis.Wilddog, syncURL);
+    vm.runInThisContext(text);
+  } else {
+    globalThis.wilddog = require("wilddog");
+    vm.runInThisContext(text);
+    client = second(globalThis.wilddog);
+  }
+  const info = (name, callback) => client.ref(`.info/${name}`).on("value", callback);
+  return {
+    ...client,
+    lastWord: (path, value) => new Promise((done, failed) => client.ref(path).onDisconnect().set(value, (e) => (e ? failed(e) : done()))),
+    info,
+    connected: () => new Promise((done) => info("connected", (snap) => snap.val() === true && done())),
+  };
+}
