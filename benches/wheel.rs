@@ -56,7 +56,11 @@ impl Lazy {
             self.wheel.due(self.now, 1_000_000, &mut self.due);
             for id in self.due.drain(..) {
                 let deadline = self.last_heard[id as usize] + TIMEOUT;
-                if deadline > self.now { self.wheel.arm(id, deadline) } else { ended += 1 }
+                if deadline > self.now {
+                    self.wheel.arm(id, deadline);
+                } else {
+                    ended += 1;
+                }
             }
         }
         ended

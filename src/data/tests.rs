@@ -331,6 +331,8 @@ fn what_cannot_be_stored_is_refused_with_its_reason() {
 #[test]
 fn hashes_are_those_that_clients_compute() {
     for (json, hash) in [
+        // Children by priority, not by key.
+        (r#"{"a":{".value":1,".priority":2},"b":{".value":2,".priority":1}}"#, "/3lk7Vfl5OYG6Kw2SkiPXNeExPw="),
         ("null", ""),
         ("4", "eVih19a6ZDz3NL32uVBtg9KSgQY="),
         ("4.5623", "vf1CL0tIRwXXunHcG/irRECk3lY="),

@@ -60,21 +60,17 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) const fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    /// Waits for more of a request. The caller arms the wheel.
-    pub(super) const fn expect(&mut self, until: Instant) {
+    /// Waits for more of a request. The wheel is armed for `look`.
+    pub(super) const fn expect(&mut self, until: Instant, look: Instant) {
         self.deadline = until;
-        self.next_look = until;
+        self.next_look = look;
         self.is_head_awaited = true;
     }
 
-    /// Waits for another request. The caller arms the wheel.
-    pub(super) const fn rest(&mut self, until: Instant) {
+    /// Waits for another request. The wheel is armed for `look`.
+    pub(super) const fn rest(&mut self, until: Instant, look: Instant) {
         self.deadline = until;
-        self.next_look = until;
+        self.next_look = look;
         self.is_head_awaited = false;
     }
 }
@@ -159,14 +155,14 @@ impl Engine {
         }
         assert!(matches!(self.conns[index].link, Link::Vacant), "the driver reuses a name only after Closed");
         let deadline = now.instant + HANDSHAKE_MAX;
+        let next_look = self.conn_wheel.arm(conn.0, deadline);
         self.conns[index].link = Link::Http(Box::new(Http {
             reader: http::Reader::default(),
             dialogue: Dialogue::default(),
             deadline,
-            next_look: deadline,
+            next_look,
             is_head_awaited: true,
         }));
-        self.conn_wheel.arm(conn.0, deadline);
     }
 
     pub(super) fn link(&mut self, conn: ConnId) -> &mut Link {
@@ -503,9 +499,8 @@ impl Engine {
             return;
         }
         if now.instant < http.deadline {
-            http.next_look = http.deadline;
-            let look = http.next_look;
-            return self.conn_wheel.arm(conn.0, look);
+            let deadline = http.deadline;
+            return self.arm_conn(conn, deadline);
         }
         if http.is_head_awaited {
             return self.refuse(conn, 408, "no request came in time", output);
@@ -525,8 +520,16 @@ impl Engine {
         let Link::Http(http) = self.link(conn) else { return };
         http.deadline = deadline;
         if deadline < http.next_look {
-            http.next_look = deadline;
-            self.conn_wheel.arm(conn.0, deadline);
+            self.arm_conn(conn, deadline);
+        }
+    }
+
+    fn arm_conn(&mut self, conn: ConnId, deadline: Instant) {
+        let look = self.conn_wheel.arm(conn.0, deadline);
+        match self.link(conn) {
+            Link::Http(http) => http.next_look = look,
+            Link::Gathering(gathering) => gathering.http().next_look = look,
+            _ => {}
         }
     }
 }

@@ -55,8 +55,8 @@ impl Engine {
         if is_awaited {
             self.send_bytes(conn, output, |out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
         }
-        http.expect(now.instant + BODY_PAUSE_MAX);
-        self.conn_wheel.arm(conn.0, http.deadline());
+        let until = now.instant + BODY_PAUSE_MAX;
+        http.expect(until, self.conn_wheel.arm(conn.0, until));
         let gathering = Gathering { http, manner, reader: BodyReader::new(body), body: Vec::new(), purpose };
         // It may be whole before anything of it arrives.
         self.gather(now, conn, Box::new(gathering), &mut Bytes::new(&mut []), output);
@@ -81,8 +81,8 @@ impl Engine {
                     BadHead::BodyTooLong
                 }
                 Ok(BodyPiece::Waiting) => {
-                    gathering.http.expect(now.instant + BODY_PAUSE_MAX);
-                    self.conn_wheel.arm(conn.0, gathering.http.deadline());
+                    let until = now.instant + BODY_PAUSE_MAX;
+                    gathering.http.expect(until, self.conn_wheel.arm(conn.0, until));
                     *self.link(conn) = Link::Gathering(gathering);
                     return Next::GoOn;
                 }

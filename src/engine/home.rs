@@ -167,7 +167,7 @@ impl Engine {
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
         let settings = self.settings_for(&channel, settings);
-        let mut session = Session {
+        let session = Session {
             channel,
             namespace,
             identity: Arc::new(Identity::NOBODY),
@@ -185,10 +185,10 @@ impl Engine {
             is_paused: false,
             is_stirred: false,
         };
-        let look = session.next_duty();
-        session.next_look = look;
+        let duty = session.next_duty();
         let session = self.sessions.open(secret, session)?;
-        self.session_wheel.arm(session.slot, look);
+        let look = self.session_wheel.arm(session.slot, duty);
+        self.sessions.get_mut(session).expect("it was opened just now").next_look = look;
         let id = self.sessions.id(session).expect("it was opened just now");
         Ok((session, id))
     }
@@ -405,8 +405,7 @@ impl Engine {
             now.instant + Millis(expires_ms.saturating_add(leeway_ms).saturating_sub(now.wall.0))
         });
         if state.next_duty() < state.next_look {
-            state.next_look = state.next_duty();
-            self.session_wheel.arm(session.slot, state.next_look);
+            state.next_look = self.session_wheel.arm(session.slot, state.next_duty());
         }
         if *state.identity != identity {
             state.identity = Arc::new(identity);
@@ -584,8 +583,7 @@ impl Engine {
         if is_ping_due {
             state.pinged = now.instant;
         }
-        state.next_look = state.next_duty().max(now.instant + TICK);
-        let look = state.next_look;
+        state.next_look = self.session_wheel.arm(slot, state.next_duty().max(now.instant + TICK));
         if is_ping_due {
             match state.channel {
                 Channel::Socket(conn) => {
@@ -597,7 +595,6 @@ impl Engine {
                 Channel::Rest(_) | Channel::Gone => {}
             }
         }
-        self.session_wheel.arm(slot, look);
     }
 
     /// Ends a session: its client is sent away, its last words go to their owner. Does nothing for a

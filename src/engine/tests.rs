@@ -469,3 +469,121 @@ fn what_stands_there_decides_where_it_must() {
         assert_eq!(heard, [text], "a priority changes no value");
     });
 }
+
+#[test]
+fn deadlines_beyond_the_reach_of_the_wheel_are_kept() {
+    let settings = Arc::new(Settings {
+        heartbeat: Millis::from_secs(600),
+        session_timeout: Millis::from_secs(1_800),
+        ..Settings::default()
+    });
+    let mut world = World::with(1, 24, &settings, &Arc::new(crate::rules::Ruleset::open()));
+    let (silent, living) = (world.join(0, "&ns=db"), world.join(0, "&ns=db"));
+    world.unplug(silent);
+    world.pass(Millis::from_secs(1_799));
+    assert_eq!(world.session_count(), 2);
+    assert_eq!(world.pings(living), 2, "at 600s and 1200s");
+    world.pass(Millis(1_017));
+    assert_eq!(world.session_count(), 1, "the silent one is over");
+}
+
+#[test]
+fn a_core_that_was_idle_for_long_keeps_its_deadlines() {
+    let mut world = World::new(1, 25);
+    world.pass(Millis::from_secs(10_000));
+    let (session, dialer) = (world.join(0, "&ns=db"), world.dial(0));
+    world.unplug(session);
+    world.pass(Millis(10_017));
+    assert!(world.response(dialer).starts_with("HTTP/1.1 408 "), "{}", world.response(dialer));
+    world.pass(Millis(35_000));
+    assert_eq!(world.session_count(), 0, "silence is noticed");
+}
+
+#[test]
+fn a_hash_tells_nothing_to_who_may_not_read() {
+    let rules = r#"{"rules":{"seen":{".read":true}}}"#;
+    for_shards(|shards| {
+        let mut world = under(rules, shards, 26);
+        let client = world.join(0, "&ns=db");
+        for (path, status) in [("/seen", "datastale"), ("/hidden", "permission_denied")] {
+            let request = format!(r#"{{"r":1,"a":"p","b":{{"p":"{path}","d":1,"h":"somethingelse"}}}}"#);
+            let heard = ask(&mut world, client, &request);
+            assert!(heard.last().is_some_and(|answer| answer.contains(status)), "{path}: {heard:?}");
+        }
+    });
+}
+
+/// Rules under which data decides about `room`.
+const ROOM: &str = r#"{"rules":{".write":true,"room":{".read":"root.child('open').val() == true"}}}"#;
+
+/// A listen begins, something changes about its permission, then data takes it away.
+#[track_caller]
+fn check_kept_listen(listener: &str, change: impl Fn(&mut World, Client)) {
+    for_shards(|shards| {
+        let mut world = if listener.is_empty() { World::new(shards, 27) } else { under(ROOM, shards, 27) };
+        let (writer, watcher) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"));
+        done(&mut world, writer, r#"{"r":1,"a":"p","b":{"p":"/open","d":true}}"#);
+        if !listener.is_empty() {
+            done(&mut world, watcher, listener);
+        }
+        done(&mut world, watcher, r#"{"r":2,"a":"q","b":{"p":"/room","h":""}}"#);
+        change(&mut world, watcher);
+        world.settle();
+        done(&mut world, writer, r#"{"r":2,"a":"p","b":{"p":"/open","d":false}}"#);
+        last_messages(&mut world, watcher);
+        done(&mut world, writer, r#"{"r":3,"a":"p","b":{"p":"/room","d":"secret"}}"#);
+        let heard = last_messages(&mut world, watcher);
+        assert!(heard.len() == 1 && heard[0].contains(r#""a":"c""#), "{heard:?}");
+    });
+}
+
+#[test]
+fn a_kept_listen_hangs_on_data_from_when_its_permission_does() {
+    check_kept_listen("", |world, _| {
+        let rules = Arc::new(crate::rules::Ruleset::parse(ROOM, crate::rules::Dialect::Firebase).unwrap());
+        world.input_all(|| Input::Rules(rules.clone()));
+    });
+    check_kept_listen(r#"{"r":1,"a":"auth","b":{"cred":"owner"}}"#, |world, watcher| {
+        done(world, watcher, r#"{"r":3,"a":"unauth","b":{}}"#);
+    });
+}
+
+#[test]
+fn nobody_overtakes_the_last_words_of_who_was_replaced_before() {
+    for seed in 0..40 {
+        for last_home in 0..3 {
+            let mut world = World::new(3, seed);
+            let first = world.join(0, "&ns=db");
+            let watcher = world.join(1, "&ns=db");
+            let first_id = session_of(&mut world, first);
+            done(&mut world, first, r#"{"r":1,"a":"o","b":{"p":"/s","d":"off"}}"#);
+            // The second waits for the first, and is gone before it need wait no more.
+            let second = world.join(1, &format!("&ns=db&ls={first_id}"));
+            let hello = world.take(second).pop().expect("a handshake");
+            let at = hello.find(r#""s":""#).expect("it names the session") + 5;
+            let second_id = hello[at..].split('"').next().unwrap().to_owned();
+            world.hang_up(second, Hangup::Broken);
+            let third = world.join(last_home, &format!("&ns=db&ls={second_id}"));
+            world.send(third, r#"{"t":"d","d":{"r":1,"a":"p","b":{"p":"/s","d":"on"}}}"#);
+            world.settle();
+            assert_eq!(value_at(&mut world, watcher, "/s"), r#""on""#, "seed {seed}, home {last_home}");
+            assert_eq!(world.session_count(), 2, "the watcher and the third");
+        }
+    }
+}
+
+#[test]
+fn nobody_overtakes_last_words_that_are_on_their_way() {
+    for seed in 0..40 {
+        let mut world = World::new(3, seed);
+        let (old, watcher) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"));
+        let id = session_of(&mut world, old);
+        done(&mut world, old, r#"{"r":1,"a":"o","b":{"p":"/s","d":"off"}}"#);
+        // Its end is known at home, but not yet where the data is.
+        world.hang_up(old, Hangup::Broken);
+        let new = world.join(2, &format!("&ns=db&ls={id}"));
+        world.send(new, r#"{"t":"d","d":{"r":1,"a":"p","b":{"p":"/s","d":"on"}}}"#);
+        world.settle();
+        assert_eq!(value_at(&mut world, watcher, "/s"), r#""on""#, "seed {seed}");
+    }
+}

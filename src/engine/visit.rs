@@ -229,8 +229,8 @@ impl Engine {
         if !goes_on {
             return self.close(conn, output);
         }
-        http.rest(now.instant + KEEP_ALIVE_MAX);
-        self.conn_wheel.arm(conn.0, http.deadline());
+        let until = now.instant + KEEP_ALIVE_MAX;
+        http.rest(until, self.conn_wheel.arm(conn.0, until));
         *self.link(conn) = Link::Http(http);
     }
 

@@ -111,3 +111,12 @@ fn half_a_pair_becomes_a_replacement() {
     check(r"\\\ud83d", "\\\u{fffd}");
     check(r"\u00e9\\", "é\\");
 }
+
+#[test]
+fn only_what_is_whole_is_an_integer() {
+    let as_int = |text: &str| Reader::default().read(&mut text.as_bytes().to_vec(), |item| item.as_int()).unwrap();
+    for (text, expected) in [("7", Some(7)), ("7.0", Some(7)), ("-1e3", Some(-1_000)), ("7.5", None), ("1e16", None)] {
+        assert_eq!(as_int(text), expected, "{text}");
+    }
+    assert_eq!(as_int("\"7\""), None);
+}

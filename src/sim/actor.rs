@@ -23,6 +23,7 @@ pub(super) enum Op {
         path: String,
         want: Want,
         tag: Option<u64>,
+        hash: String,
     },
     Unlisten {
         path: String,
@@ -48,6 +49,10 @@ impl Op {
 pub(super) enum Expected {
     Status(&'static str),
     Value(Tree),
+    /// Listening, and whether the client has what there is to see.
+    Listening {
+        is_known: bool,
+    },
     /// Allowed; whether there is room is found out at home.
     Allowed,
 }
@@ -59,6 +64,8 @@ pub(super) struct Asked {
     pub(super) op: Op,
     pub(super) who: Who,
     pub(super) expected: Option<Expected>,
+    /// What the client must see when it is answered: each listen by path and tag.
+    pub(super) seen: Vec<(String, Option<u64>, Tree)>,
     pub(super) is_done: bool,
 }
 
@@ -69,6 +76,10 @@ pub(super) struct View {
     pub(super) want: Want,
     pub(super) tag: Option<u64>,
     pub(super) tree: Tree,
+    /// The listen is not answered.
+    pub(super) is_pending: bool,
+    /// What it was told of the place meanwhile: if of anything, then last of the first value.
+    pub(super) first: Option<Tree>,
     /// The client has asked for its end.
     pub(super) is_closing: bool,
 }
@@ -146,7 +157,13 @@ impl Actor {
     pub(super) fn show(&mut self, path: &str, tree: &Tree, tag: Option<u64>) -> bool {
         let mut is_wanted = false;
         for view in self.views.iter_mut().filter(|view| view.tag == tag) {
-            if let Some(place) = below(&view.path, path) {
+            if view.is_pending {
+                // What is told to another listen says nothing of this one.
+                if view.path == path {
+                    view.first = Some(tree.clone());
+                    is_wanted = true;
+                }
+            } else if let Some(place) = below(&view.path, path) {
                 view.tree.set(&place, tree.clone());
                 is_wanted = true;
             } else if let Some(place) = below(path, &view.path) {

@@ -31,8 +31,8 @@ impl History {
                 let law = Law::roll(&mut self.dice);
                 self.legislate(law);
             }
-            215..=217 => self.somebody_is_hasty(),
-            218..=222 => self.somebody_leaves_much(),
+            215 => self.somebody_is_hasty(),
+            216..=219 => self.somebody_leaves_much(),
             _ => {
                 if let Some(actor) = self.somebody() {
                     self.ask_something(actor);
@@ -248,8 +248,16 @@ impl History {
         }
     }
 
+    /// Where somebody's last word waits.
+    fn awaited(&mut self, database: usize) -> Option<String> {
+        let words = self.actors.iter().filter(|actor| actor.database == database).flat_map(|actor| &actor.words.0);
+        let places: Vec<String> = words.flat_map(|word| &word.places).map(|place| place.path.clone()).collect();
+        if places.is_empty() { None } else { Some(self.dice.pick(&places).clone()) }
+    }
+
     fn set(&mut self, actor: usize) {
-        let path = self.path(3);
+        let awaited = self.dice.percent(30).then(|| self.awaited(self.actors[actor].database)).flatten();
+        let path = awaited.unwrap_or_else(|| self.path(3));
         let value = self.value(2);
         self.set_at(actor, &path, &value);
     }
@@ -318,7 +326,7 @@ impl History {
                 let value = self.priority();
                 self.leave_set(actor, &path, &value);
             }
-            1..=3 => {
+            1..=4 => {
                 let places = self.places(&base);
                 self.leave_merge(actor, &base, &places);
             }

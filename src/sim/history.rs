@@ -16,8 +16,9 @@ use super::actor::{Actor, Asked, Expected, Op, View};
 use super::reference::{Asking, Database, Fate, Law, Who};
 use super::tree::{Tree, Want};
 use super::world::{Client, World};
+use crate::auth::{AuthConfig, Verifier};
 use crate::base::limits::TICK;
-use crate::base::{Hashing, Instant, Millis, Now, SessionId, SessionRef};
+use crate::base::{Hashing, Millis, Now, SessionId, SessionRef};
 use crate::engine::{Hangup, Input, LateLastWords, Notice, Record, Settings, Stats};
 use crate::op::{End, Identity};
 use crate::rules::{Dialect, Ruleset};
@@ -138,7 +139,15 @@ impl History {
         let settings: Vec<_> = plan.settings.iter().cloned().map(Arc::new).collect();
         let named = NAMES.iter().zip(&settings).skip(1).map(|(name, settings)| ((*name).to_owned(), settings.clone()));
         let rules = ruleset(plan.law);
-        let mut world = World::of_namespaces(plan.shards, seed, &settings[0], &named.collect(), &rules);
+        let auth = AuthConfig { is_dev: true, ..AuthConfig::default() };
+        let mut world = World::of_namespaces(
+            plan.shards,
+            seed,
+            &settings[0],
+            &named.collect(),
+            &rules,
+            &Arc::new(Verifier::new(auth).expect("there is nothing in it that could be wrong")),
+        );
         if plan.is_slow {
             world.slow_down();
         }
@@ -385,12 +394,16 @@ impl History {
             _ => {}
         }
         let asked = self.actors[actor].asked.iter_mut().find(|asked| asked.number == number);
-        asked.expect("it was there just now").expected = Some(expected);
+        let asked = asked.expect("it was there just now");
+        asked.expected = Some(expected);
+        asked.seen = self.databases[database].seen_by(actor);
     }
 
     fn over(&mut self, now: Now, actor: usize, end: End, who: Who, words_count: usize) {
         if let Some(old) = self.actors[actor].replaces {
-            assert!(self.actors[old].is_over, "{actor} is over before {old}, which it replaces");
+            // A server that stops does not wait: nobody comes who could overtake.
+            let is_settled = self.actors[old].is_over || (end == End::ServerStopped && words_count == 0);
+            assert!(is_settled, "{actor} is over before {old}, which it replaces");
         }
         let one = &mut self.actors[actor];
         assert!(!std::mem::replace(&mut one.is_over, true), "{actor} is over twice");
@@ -486,6 +499,24 @@ impl History {
         let one = &mut self.actors[actor];
         let asked = one.asked.pop_front().unwrap_or_else(|| panic!("{actor} has not asked {number}"));
         assert_eq!(asked.number, number, "{actor} is answered in order");
+        if let (Op::Listen { path, tag, .. }, Some(Expected::Listening { is_known })) = (&asked.op, &asked.expected) {
+            let view = one.views.iter_mut().find(|view| (&view.path, view.tag) == (path, *tag));
+            let view = view.unwrap_or_else(|| panic!("{actor} knows what it asked for"));
+            let first = view.first.take();
+            view.is_pending = false;
+            if !is_known {
+                view.tree = first.unwrap_or_else(|| panic!("{actor}: the value comes before the answer to {number}"));
+                // Tags are nobody else's.
+            } else if tag.is_some() {
+                assert_eq!(first, None, "{actor} is told what it knows");
+            }
+        }
+        // An owner tells things in the order in which it does them, and this answer is one of them.
+        for (path, tag, tree) in &asked.seen {
+            let view = one.views.iter().find(|view| (&view.path, view.tag) == (path, *tag));
+            let view = view.unwrap_or_else(|| panic!("{actor} no longer listens to {path}"));
+            assert_eq!(view.tree, *tree, "{actor} sees of {path} {:?} when {number} is answered", view.want);
+        }
         let status = body["s"].as_str().expect("an answer has a status");
         let expected = match (&asked.op, asked.expected) {
             (Op::Home(status), _) => Expected::Status(status),
@@ -508,16 +539,13 @@ impl History {
                 });
                 return;
             }
+            (Expected::Listening { .. }, _) => assert_eq!(status, "ok", "{actor}: {number}"),
             (Expected::Status(expected), _) => assert_eq!(status, *expected, "{actor}: {number} {:?}", asked.op),
             (Expected::Allowed, op) => panic!("{op:?} is no last word"),
         }
         let is_done = status == "ok";
         match asked.op {
-            Op::Cancel(path) => {
-                if one.words.cancel(&path) > 0 {
-                    self.reach("last word cancelled");
-                }
-            }
+            Op::Cancel(path) if one.words.cancel(&path) > 0 => self.reach("last word cancelled"),
             Op::Listen { path, tag, .. } if !is_done => {
                 one.views.retain(|view| (&view.path, view.tag) != (&path, tag));
             }
@@ -574,6 +602,12 @@ fn who(identity: &Identity) -> Who {
 }
 
 impl Database {
+    /// What a session's listens show now.
+    fn seen_by(&self, actor: usize) -> Vec<(String, Option<u64>, Tree)> {
+        let listens = self.listens.iter().filter(|listen| listen.actor == actor);
+        listens.map(|it| (it.path.clone(), it.tag, self.tree.at(&it.path).select(&it.want))).collect()
+    }
+
     /// Does what a client asks for, and says what it must be answered.
     fn perform(&mut self, asking: Asking, op: &Op) -> Expected {
         let Asking { actor, who, .. } = asking;
@@ -581,7 +615,11 @@ impl Database {
             Op::Write { write, if_hash } => Expected::Status(self.write(asking, write, if_hash.as_deref())),
             Op::LastWord(write) if self.may_write(who, write) => Expected::Allowed,
             Op::LastWord(_) => Expected::Status("permission_denied"),
-            Op::Listen { path, want, tag } => Expected::Status(self.listen(actor, who, path, want, *tag)),
+            Op::Listen { path, .. } if !self.may_read(who, path) => Expected::Status("permission_denied"),
+            Op::Listen { path, want, tag, hash } => {
+                self.listen(actor, who, path, want, *tag);
+                Expected::Listening { is_known: self.tree.at(path).select(want).hash() == *hash }
+            }
             Op::Unlisten { path, tag } => {
                 self.unlisten(actor, path, *tag);
                 Expected::Status("ok")
@@ -700,7 +738,7 @@ impl History {
         let one = &mut self.actors[actor];
         let number = one.next_number;
         one.next_number += 1;
-        one.asked.push_back(Asked { number, op, who: one.who, expected: None, is_done: false });
+        one.asked.push_back(Asked { number, op, who: one.who, expected: None, seen: Vec::new(), is_done: false });
         let text = json!({"t": "d", "d": {"r": number, "a": name, "b": body}}).to_string();
         let client = one.client;
         self.note(|_, line| write!(line, "{actor} asks {text}"));
@@ -746,11 +784,13 @@ impl History {
             body["q"] = want.to_json();
         }
         let (path, want) = (path.to_owned(), want.clone());
-        one.views.push(View { path: path.clone(), want: want.clone(), tag, tree, is_closing: false });
+        let hash = tree.hash();
+        let (is_pending, first, is_closing) = (true, None, false);
+        one.views.push(View { path: path.clone(), want: want.clone(), tag, tree, is_pending, first, is_closing });
         if known.is_some() {
             self.reach("listened again");
         }
-        self.ask(actor, "q", &body, Op::Listen { path, want, tag });
+        self.ask(actor, "q", &body, Op::Listen { path, want, tag, hash });
     }
 
     pub(super) fn say_goodbye(&mut self, actor: usize) {
@@ -770,7 +810,7 @@ impl History {
         let one = &mut self.actors[actor];
         let client = one.client;
         match way {
-            0 => return self.say_goodbye(actor),
+            0 => self.say_goodbye(actor),
             1 => {
                 one.has_said_goodbye = true;
                 one.ends.push(End::Closed);
@@ -797,10 +837,5 @@ impl History {
                 self.world.choke(client);
             }
         }
-    }
-
-    /// When the world is.
-    pub(super) const fn now(&self) -> Instant {
-        self.world.now()
     }
 }

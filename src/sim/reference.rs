@@ -21,7 +21,7 @@ pub(super) enum Who {
 pub(super) enum Law {
     /// Everybody may do everything.
     Open,
-    /// Nobody may write the root, or what is `locked`.
+    /// Nobody may read or write the root, or what is `locked`.
     Locked,
     /// Each room may be read while `open` says so.
     Rooms,
@@ -42,7 +42,7 @@ impl Law {
     pub(super) const fn text(self) -> &'static str {
         match self {
             Self::Open => r#"{"rules":{".read":true,".write":true}}"#,
-            Self::Locked => r#"{"rules":{".read":true,"$x":{".write":"$x !== 'locked'"}}}"#,
+            Self::Locked => r#"{"rules":{"$x":{".read":"$x !== 'locked'",".write":"$x !== 'locked'"}}}"#,
             Self::Rooms => {
                 r#"{"rules":{".write":true,"open":{".read":true},
                     "$room":{".read":"root.child('open').child($room).val() === true"}}}"#
@@ -63,9 +63,9 @@ impl Law {
     fn may_read(self, who: Who, tree: &Tree, path: &str) -> bool {
         who == Who::Admin
             || match (self, keys(path).first()) {
-                (Self::Open | Self::Locked | Self::Signed, _) => true,
-                (Self::Rooms, None) => false,
-                (Self::Rooms, Some(&"open")) => true,
+                (Self::Open | Self::Signed, _) | (Self::Rooms, Some(&"open")) => true,
+                (Self::Locked | Self::Rooms, None) => false,
+                (Self::Locked, Some(first)) => *first != "locked",
                 (Self::Rooms, Some(room)) => tree.at(&join("open", room)).value == Some(Json::Bool(true)),
             }
     }
@@ -264,6 +264,9 @@ impl Database {
     fn count_refilled(&mut self, before: &Tree) {
         for listen in self.listens.iter().filter(|listen| listen.want.limit.is_some()) {
             let (old, new) = (before.at(&listen.path), self.tree.at(&listen.path));
+            if old == new {
+                continue;
+            }
             let (old_seen, new_seen) = (old.select(&listen.want), new.select(&listen.want));
             let is_in = |key: &String| old.children.contains_key(key) && !old_seen.children.contains_key(key);
             let has_lost = old_seen.children.keys().any(|key| !new_seen.children.contains_key(key));
@@ -271,13 +274,9 @@ impl Database {
         }
     }
 
-    pub(super) fn listen(&mut self, actor: usize, who: Who, path: &str, want: &Want, tag: Option<u64>) -> &'static str {
-        if !self.may_read(who, path) {
-            return "permission_denied";
-        }
+    pub(super) fn listen(&mut self, actor: usize, who: Who, path: &str, want: &Want, tag: Option<u64>) {
         let is_conditional = self.law.is_conditional(who, path);
         self.listens.push(Listen { actor, who, path: path.to_owned(), want: want.clone(), tag, is_conditional });
-        "ok"
     }
 
     pub(super) fn unlisten(&mut self, actor: usize, path: &str, tag: Option<u64>) {

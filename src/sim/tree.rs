@@ -83,8 +83,12 @@ impl Tree {
     }
 
     pub(super) fn at(&self, path: &str) -> Self {
-        let child = |tree: &Self, key: &str| tree.children.get(key).cloned().unwrap_or_default();
-        keys(path).into_iter().fold(self.clone(), |tree, key| child(&tree, key))
+        let mut node = self;
+        for key in keys(path) {
+            let Some(child) = node.children.get(key) else { return Self::default() };
+            node = child;
+        }
+        node.clone()
     }
 
     pub(super) fn set(&mut self, path: &str, new: Self) {

@@ -62,8 +62,6 @@ struct Peer {
     is_open: bool,
     /// Whether what it sends gets through, and what is sent to it.
     is_linked: bool,
-    /// Its frames are never segments of a message.
-    has_whole_frames: bool,
     /// Whether it neither sends nor answers, and may do so again.
     is_frozen: bool,
     /// Whether the engine wants to read what it sends.
@@ -76,6 +74,8 @@ struct Peer {
     finish: Option<Hangup>,
     /// When something of it was last read.
     heard: Instant,
+    /// Its frames are never segments of a message.
+    has_whole_frames: bool,
     /// What has arrived of the response to its handshake.
     head: Option<Vec<u8>>,
     reader: ws::Reader,
@@ -100,21 +100,9 @@ impl World {
     /// A world of `shards` engines that believe what developers' servers believe.
     #[must_use]
     pub fn with(shards: u8, seed: u64, settings: &Arc<Settings>, rules: &Arc<Ruleset>) -> Self {
-        Self::of_namespaces(shards, seed, settings, &BTreeMap::new(), rules)
-    }
-
-    /// A world of `shards` engines, where some namespaces have settings of their own.
-    #[must_use]
-    pub fn of_namespaces(
-        shards: u8,
-        seed: u64,
-        settings: &Arc<Settings>,
-        namespaces: &BTreeMap<String, Arc<Settings>>,
-        rules: &Arc<Ruleset>,
-    ) -> Self {
         let auth = AuthConfig { is_dev: true, ..AuthConfig::default() };
         let verifier = Verifier::new(auth).expect("there is nothing in it that could be wrong");
-        Self::of(shards, seed, settings, namespaces, rules, &Arc::new(verifier))
+        Self::believing(shards, seed, settings, rules, &Arc::new(verifier))
     }
 
     /// A world of `shards` engines that believe whom `verifier` believes.
@@ -126,10 +114,12 @@ impl World {
         rules: &Arc<Ruleset>,
         verifier: &Arc<Verifier>,
     ) -> Self {
-        Self::of(shards, seed, settings, &BTreeMap::new(), rules, verifier)
+        Self::of_namespaces(shards, seed, settings, &BTreeMap::new(), rules, verifier)
     }
 
-    fn of(
+    /// A world where some namespaces have settings of their own.
+    #[must_use]
+    pub fn of_namespaces(
         shards: u8,
         seed: u64,
         settings: &Arc<Settings>,
@@ -197,13 +187,13 @@ impl World {
             conn,
             is_open: true,
             is_linked: true,
-            has_whole_frames: false,
             is_frozen: false,
             is_read: true,
             is_closing: false,
             outgoing: Vec::new(),
             finish: None,
             heard: self.now,
+            has_whole_frames: false,
             head: Some(Vec::new()),
             reader: ws::Reader::for_client(),
             missing: 0,
@@ -464,21 +454,13 @@ impl World {
     /// Delivers what engines have said to each other, in an order that the dice choose but for each
     /// pair's own, until all is quiet.
     pub fn settle(&mut self) {
-        let mut deliveries = 0;
-        loop {
-            while self.deliver() {
-                deliveries += 1;
-                assert!(deliveries < DELIVERIES_MAX, "engines speak to each other for ever");
-            }
-            for shard in 0..self.engines.len() {
-                while self.engines[shard].is_busy() {
-                    self.input(shard, Input::Tick);
-                }
-            }
-            if !self.is_talking() {
-                break;
+        for _ in 0..DELIVERIES_MAX {
+            if !self.deliver() {
+                let Some(busy) = self.engines.iter().position(Engine::is_busy) else { return };
+                self.input(busy, Input::Tick);
             }
         }
+        panic!("engines speak to each other for ever");
     }
 
     /// Delivers one thing that an engine has said to another. `false` if there is none.

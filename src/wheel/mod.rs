@@ -80,14 +80,15 @@ impl Wheel {
     /// [`due`](Self::due) is called then. What is due already is given out by the next call.
     ///
     /// Only if `at` is more than the [`REACH`] ahead of what has been given out, the id comes out
-    /// before its time.
-    pub fn arm(&mut self, id: u32, at: Instant) {
+    /// before its time. Returns when it does: the owner knows its entry by that.
+    pub fn arm(&mut self, id: u32, at: Instant) -> Instant {
         let tick = tick_reached(at).clamp(self.cursor, self.cursor + (SLOTS as u64 - 1));
         let slot = slot_of(tick);
         self.slots[slot].push(id);
         self.occupied[slot / 64] |= 1 << (slot % 64);
         self.summary |= 1 << (slot / 64);
         self.len += 1;
+        Instant(tick * TICK.0)
     }
 
     /// Appends to `ids` those whose time has come, at most `ids_max`, the earliest tick first. If
