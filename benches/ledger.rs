@@ -1,5 +1,8 @@
 //! Last words: the ledger against a plain list, and what stamps add to a write.
 
+#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
+#![expect(clippy::print_stdout, reason = "the slowest single step is a figure that criterion does not print")]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant as Stopwatch};

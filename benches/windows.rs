@@ -10,7 +10,7 @@ use stillhere::op::{Direction, Index, Limit, Query};
 use stillhere::tree::{Windows, select};
 
 fn number(value: u64) -> Node {
-    Node::leaf(Leaf::Number(Number::Int(value as i64)))
+    Node::leaf(Leaf::Number(Number::Int(value.cast_signed())))
 }
 
 fn players(count: u64) -> Node {

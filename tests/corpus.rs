@@ -1,6 +1,8 @@
 //! Every decoder survives its fuzzing corpus, and thousands of mutations of it: always the same ones,
 //! so a failure names the seed that finds it again. `fuzz/` looks further.
 
+#![expect(clippy::disallowed_methods, reason = "tests read files")]
+
 use std::fs;
 use std::path::Path;
 

@@ -286,13 +286,11 @@ impl Engine {
 
     /// One slice of stopping: ends sessions, then tells the other engines, then waits for theirs.
     fn drain(&mut self, now: Now, output: &mut Output) {
-        if self.drain.is_on && !self.drain.is_silent {
-            if self.end_some_sessions(now, DRAIN_MAX, output) {
-                assert!(self.sessions.is_empty(), "none was opened since the drain began");
-                self.drain.is_silent = true;
-                for peer in (0..self.config.shards).map(ShardId).filter(|peer| *peer != self.config.shard) {
-                    output.effects.push(Effect::Forward { to: peer, message: Message::Silence });
-                }
+        if self.drain.is_on && !self.drain.is_silent && self.end_some_sessions(now, DRAIN_MAX, output) {
+            assert!(self.sessions.is_empty(), "none was opened since the drain began");
+            self.drain.is_silent = true;
+            for peer in (0..self.config.shards).map(ShardId).filter(|peer| *peer != self.config.shard) {
+                output.effects.push(Effect::Forward { to: peer, message: Message::Silence });
             }
         }
         // Last words of sessions here are in `inner` until `settle` has run: `Drained` comes after

@@ -114,6 +114,7 @@ fn half_a_pair_becomes_a_replacement() {
 
 #[test]
 fn only_what_is_whole_is_an_integer() {
+    #[expect(clippy::redundant_closure_for_method_calls, reason = "the method is not general enough in its lifetime")]
     let as_int = |text: &str| Reader::default().read(&mut text.as_bytes().to_vec(), |item| item.as_int()).unwrap();
     for (text, expected) in [("7", Some(7)), ("7.0", Some(7)), ("-1e3", Some(-1_000)), ("7.5", None), ("1e16", None)] {
         assert_eq!(as_int(text), expected, "{text}");

@@ -1,5 +1,7 @@
 //! When, and by whom, places were last written that last words are waiting for.
 
+#![expect(clippy::disallowed_types, reason = "its keys are keyed hashes already, and are not hashed again")]
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 

@@ -191,7 +191,7 @@ fn random_place(dice: &mut Dice) -> String {
 
 /// A write, and the same as the obvious model has it.
 fn random_write(dice: &mut Dice, number: usize) -> (Write, Vec<Flat>) {
-    let value = number as i64;
+    let value = i64::try_from(number).unwrap();
     if dice.below(3) > 0 {
         let place = random_place(dice);
         let keys = keys_of(&location(&place));
@@ -200,7 +200,7 @@ fn random_write(dice: &mut Dice, number: usize) -> (Write, Vec<Flat>) {
     let base = ["", "a", "a/b"][dice.below(3) as usize];
     let base_keys: Vec<_> = base.split('/').filter(|key| !key.is_empty()).map(str::to_owned).collect();
     let mut changes: Vec<(String, i64)> = Vec::new();
-    for part in 0..1 + dice.below(4) {
+    for part in 0..=i64::try_from(dice.below(4)).unwrap() {
         let below = random_place(dice);
         let keys = keys_of(&location(&below));
         let overlaps = |other: &(String, i64)| {
@@ -208,7 +208,7 @@ fn random_write(dice: &mut Dice, number: usize) -> (Write, Vec<Flat>) {
             keys.starts_with(&other) || other.starts_with(&keys)
         };
         if !changes.iter().any(overlaps) {
-            changes.push((below, value * 10 + part as i64));
+            changes.push((below, value * 10 + part));
         }
     }
     let flat = changes

@@ -1,6 +1,6 @@
 //! Exactly what was typed, in one place: the command line, the environment, or the file.
 //!
-//! All three are read into the same [`Low`], each value with its [`Origin`](super::place::Origin); laying
+//! All three are read into the same [`Low`], each value with its [`Origin`]; laying
 //! them over each other is then one line a key. What they mean is decided in [`config`](super::config).
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 //! The surprising idea: a session's id says where it stands, so nothing is ever searched. A slot that
 //! is given away again gets a new generation, so a late message for its earlier tenant finds nobody.
 //!
-//! Costs: every operation O(1) and none moves a session: slots come in blocks of [`BLOCK_SLOTS`] that
+//! Costs: every operation O(1) and none moves a session: slots come in blocks of `BLOCK_SLOTS` that
 //! stay where they are, so a table that grows to a million never stops to copy itself. 32 bytes a
 //! session beside its state.
 

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::*;
 
@@ -61,7 +61,7 @@ fn check_history(seed: u64) {
         (random >> 33) % bound
     };
     let mut table = Table::new(HOME, 1_500);
-    let mut model: HashMap<SessionRef, (u64, SessionId)> = HashMap::new();
+    let mut model: BTreeMap<SessionRef, (u64, SessionId)> = BTreeMap::new();
     let mut gone: Vec<(SessionRef, SessionId)> = Vec::new();
     for step in 0..8_000 {
         // Grow for a while, then shrink.

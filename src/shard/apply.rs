@@ -63,7 +63,7 @@ impl Shard {
             return Err(Refused::because(Refusal::Stale));
         }
         self.stamps.note(write, asker.session, asker.heard);
-        let doubts = self.commit(write.path(), changes, told);
+        let doubts = self.commit(write.path(), &changes, told);
         self.decide(now, doubts, told);
         Ok(())
     }
@@ -111,21 +111,26 @@ impl Shard {
                     };
                     changes.push(Resolved { path, what });
                 }
+                // As rules judge them: a parent that is emptied on the way would lose its priority.
+                changes.sort_by_key(|change| match &change.what {
+                    ResolvedWhat::Value(node) => usize::from(node.is_empty()),
+                    ResolvedWhat::Priority(_) => 2,
+                });
             }
         }
         changes
     }
 
     /// Nothing in here can fail.
-    fn commit(&mut self, base: &Path, changes: Changes, told: &mut Vec<Told>) -> Vec<Doubt> {
-        let noticing = self.listens.before(base, &changes, &self.root);
-        for Resolved { path, what } in &changes {
+    fn commit(&mut self, base: &Path, changes: &Changes, told: &mut Vec<Told>) -> Vec<Doubt> {
+        let noticing = self.listens.before(base, changes, &self.root);
+        for Resolved { path, what } in changes {
             match what {
                 ResolvedWhat::Value(node) => drop(self.root.set(path.as_str(), node.clone())),
                 ResolvedWhat::Priority(priority) => self.root.set_priority(path.as_str(), priority.clone()),
             }
         }
-        self.listens.after(noticing, base, &changes, &self.root, told)
+        self.listens.after(noticing, base, changes, &self.root, told)
     }
 }
 

@@ -371,14 +371,17 @@ impl BodyReader {
     /// Takes one byte of what is around chunks.
     fn step(&mut self, state: BodyState, byte: u8) -> Result<BodyState, BadHead> {
         Ok(match (state, byte) {
-            (BodyState::Size(Some(size)), b'\n') if size > self.room => return Err(BadHead::BodyTooLong),
-            (BodyState::Extension(size), b'\n') if size > self.room => return Err(BadHead::BodyTooLong),
+            (BodyState::Size(Some(size)) | BodyState::Extension(size), b'\n') if size > self.room => {
+                return Err(BadHead::BodyTooLong);
+            }
             (BodyState::Size(Some(0)) | BodyState::Extension(0), b'\n') => BodyState::Trailer { is_empty: true },
             (BodyState::Size(Some(size)) | BodyState::Extension(size), b'\n') => {
                 self.room -= size;
                 BodyState::Chunk(size)
             }
-            (BodyState::Size(Some(size)), b'\r' | b' ' | b'\t' | b';') => BodyState::Extension(size),
+            (BodyState::Size(Some(size)), b'\r' | b' ' | b'\t' | b';') | (BodyState::Extension(size), _) => {
+                BodyState::Extension(size)
+            }
             (BodyState::Size(size), digit) => {
                 let digit = hex(digit).ok_or(BadHead::Length)?;
                 // Sixteen times the largest body is no overflow, and more digits are no size.
@@ -388,13 +391,13 @@ impl BodyReader {
                 }
                 BodyState::Size(Some(size))
             }
-            (BodyState::Extension(size), _) => BodyState::Extension(size),
             (BodyState::ChunkEnd, b'\r') => BodyState::ChunkEnd,
             (BodyState::ChunkEnd, b'\n') => BodyState::Size(None),
             (BodyState::ChunkEnd, _) => return Err(BadHead::Length),
             (BodyState::Trailer { is_empty: true }, b'\n') => BodyState::Done,
-            (BodyState::Trailer { .. }, b'\n') => BodyState::Trailer { is_empty: true },
-            (BodyState::Trailer { is_empty: true }, b'\r') => BodyState::Trailer { is_empty: true },
+            (BodyState::Trailer { .. }, b'\n') | (BodyState::Trailer { is_empty: true }, b'\r') => {
+                BodyState::Trailer { is_empty: true }
+            }
             (BodyState::Trailer { .. }, _) => BodyState::Trailer { is_empty: false },
             (BodyState::Bytes(_) | BodyState::Chunk(_) | BodyState::Done, _) => {
                 unreachable!("only what is around chunks is taken byte by byte")

@@ -2,7 +2,7 @@
 //! (Wilddog wire specification, sections 4 to 12).
 //!
 //! The surprising idea: inside of an envelope it is the Firebase protocol's older sister, so requests
-//! are read by [`firebase`](super::firebase), and only what a server says differs: paths begin with a
+//! are read by [`firebase`], and only what a server says differs: paths begin with a
 //! slash, refusals have numbers, old queries have no exclusive bounds. Everything that is sent is
 //! ASCII: then no transport can misread it.
 

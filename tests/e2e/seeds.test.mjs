@@ -76,6 +76,8 @@ describe("documentation", { concurrency: 3 }, () => {
           await joe.until((seen) => devices(seen.at(-1)) === 1, "one device");
           const second = await departing(t, server, WAYS["kill -9"], setup);
           await joe.until((seen) => devices(seen.at(-1)) === 2, "two devices");
+          // The program leaves its second last word after it shows the device: an answer comes after both.
+          for (const { peer } of [first, second]) await peer.run((client) => client.lastWord("canary", "gone"));
           assert.equal(joe.seen.at(-1).lastOnline, undefined, "nobody has gone yet");
           await first.go();
           await joe.until((seen) => devices(seen.at(-1)) === 1 && seen.at(-1).lastOnline, "one device left");

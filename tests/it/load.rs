@@ -21,8 +21,8 @@ fn generator() -> &'static PathBuf {
             .expect("cargo runs: it runs this test");
         let told = String::from_utf8_lossy(&output.stdout);
         let messages = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let paths = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-        paths.last().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+        let mut paths = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+        paths.next_back().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)))
     })
 }
 

@@ -423,7 +423,7 @@ fn the_room_of_bodies_is_given_back() {
         namespaces: std::collections::BTreeMap::new(),
         is_restricted: false,
         rules: Arc::new(Ruleset::open()),
-        dialect: crate::rules::Dialect::Both,
+        dialect: Dialect::Both,
         verifier: Arc::new(Verifier::new(AuthConfig::default()).unwrap()),
     };
     let mut engine = Engine::new(config, now);

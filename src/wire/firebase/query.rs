@@ -87,8 +87,13 @@ impl<'t> Fields<'t> {
         let from = match self.vf.map(Item::as_text) {
             Some(Some("l")) => Direction::First,
             Some(Some("r")) => Direction::Last,
-            None if self.sp.is_some() => Direction::First,
-            None => Direction::Last,
+            None => {
+                if self.sp.is_some() {
+                    Direction::First
+                } else {
+                    Direction::Last
+                }
+            }
             Some(_) => return Err(Refusal::Malformed("vf")),
         };
         Ok(Some(Limit { count, from }))

@@ -688,7 +688,7 @@ fn what_the_client_writes_is_what_the_server_reads() {
     check(json!(["write", ["merge", "/a", [["/b/c", 1]]], null]), &|out| client::merge(out, 1, "/a", r#"{"b/c":1}"#));
     check(json!(["last words", ["set", "/a", 1]]), &|out| client::on_disconnect_put(out, 1, "/a", "1"));
     check(json!(["last words", ["merge", "/a", [["/b", 1]]]]), &|out| {
-        client::on_disconnect_merge(out, 1, "/a", r#"{"b":1}"#)
+        client::on_disconnect_merge(out, 1, "/a", r#"{"b":1}"#);
     });
     check(json!(["cancel", "/a"]), &|out| client::on_disconnect_cancel(out, 1, "/a"));
     check(json!(["listen", "/a", all, null, ""]), &|out| client::listen(out, 1, "/a", &Query::ALL, None, ""));

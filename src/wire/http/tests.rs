@@ -1,3 +1,5 @@
+#![expect(clippy::redundant_closure_for_method_calls, reason = "the methods are not general enough in their lifetimes")]
+
 use super::*;
 
 const UPGRADE: &str = "GET /.ws?v=5&ns=demo HTTP/1.1\r\nHost: a.example:9000\r\nconnection: keep-alive, Upgrade\r\n\
