@@ -67,7 +67,7 @@ fn query_words(query: &Query) -> Value {
         let key = match &bound.key {
             BoundKey::Min => "min".to_owned(),
             BoundKey::Max => "max".to_owned(),
-            BoundKey::Key(text) => format!("={}", text.0),
+            BoundKey::Key(text) => format!("={}", text.0.as_str()),
         };
         if is_by_key {
             return json!({"key": key, "inclusive": bound.is_inclusive});
