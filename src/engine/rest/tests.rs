@@ -626,3 +626,26 @@ fn draining_answers_and_closes() {
         assert_eq!(world.notices.iter().filter(|n| spoken(n)).count(), 1);
     });
 }
+
+#[test]
+fn late_last_words_of_a_stream_yield() {
+    for_shards(|shards| {
+        let mut world = world(shards, OPEN);
+        let asker = world.dial(0);
+        let (client, id, _) = stream(&mut world, 0, "/s.json", "");
+        for name in ["old", "new"] {
+            let ok = r#"{"status":"ok"}"#;
+            check(&mut world, asker, &format!("PUT /s/{name}.json?onDisconnect={id}"), r#""off""#, 200, ok);
+        }
+        check(&mut world, asker, "PUT /s/old.json", r#""on""#, 200, r#""on""#);
+        // Keep-alives that the kernel takes are no sign of life once they turn out to be unacknowledged.
+        world.pass(Millis::from_secs(60));
+        let asker = world.dial(0);
+        check(&mut world, asker, "PUT /s/new.json", r#""on""#, 200, r#""on""#);
+        world.pass(Millis::from_secs(30));
+        let asker = world.dial(0);
+        world.hang_up(client, Hangup::Unanswered);
+        world.settle();
+        check(&mut world, asker, "GET /s.json", "", 200, r#"{"new":"on","old":"off"}"#);
+    });
+}
