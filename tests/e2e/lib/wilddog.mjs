@@ -28,10 +28,10 @@ http.request = (options, ...rest) => {
 
 /** The app's name and address as these SDKs want them: three labels, and a port where there is no TLS. */
 function address(url) {
-  const { port, searchParams } = new URL(url);
+  const { port, protocol, searchParams } = new URL(url);
   const application = searchParams.get("ns");
   ports.set(application, port);
-  return { application, syncURL: `http://${application}.a.localhost:${port}` };
+  return { application, syncURL: `${protocol}//${application}.a.localhost:${port}` };
 }
 
 const METHODS = {
