@@ -383,7 +383,8 @@ impl Net for TlsNet {
     fn send(&mut self, conn: ConnId, bytes: Range<usize>) {
         match self.session(conn.0) {
             None => self.ring.send(conn, bytes),
-            Some(session) if session.stage == Stage::Open => {
+            // What was asked before a farewell is answered after it.
+            Some(session) if matches!(session.stage, Stage::Open | Stage::Gone) => {
                 session.noted.push(bytes);
                 self.mark_dirty(conn.0);
             }
