@@ -14,8 +14,9 @@ import { Peer } from "./lib/peer.mjs";
 import { BIN, IMPATIENT, Program, Server } from "./lib/server.mjs";
 import { soon } from "./lib/until.mjs";
 import { client, settle, watch } from "./lib/watch.mjs";
+import { WILDDOGS } from "./lib/wilddog.mjs";
 
-const NAMES = ["127.0.0.1", "localhost", "*.a.localhost"];
+const NAMES = ["127.0.0.1", "localhost", "*.a.localhost", "sync.wilddogio.com.localhost"];
 
 let authority;
 let certificate;
@@ -84,7 +85,7 @@ async function stillServed(t) {
   assert.equal((await fetch(`http://127.0.0.1:${server.port}/.json?ns=x`)).status, 200);
 }
 
-for (const family of ["modular", "v8", "wilddog25", "wilddog07"]) {
+for (const family of ["modular", "v8", ...WILDDOGS]) {
   test(`${family}: presence over TLS, watched without`, async (t) => {
     const namespace = fresh();
     const watcher = await client(t, server, namespace);
