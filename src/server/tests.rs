@@ -379,6 +379,9 @@ fn issuers_are_checked() {
     check_refused(&[], &format!("{issuer}algorithms = []"), &["5:14: issuer https://id.example/ may sign in no way"]);
     check_bad_file(&format!("{issuer}algorithms = [\"HS256\"]"), "5:15: `HS256` is none of RS256, ES256, EdDSA");
     check_bad_file("[[auth.issuer]]\nissuer = \"x\"\naudiences = []", "1:1: missing field `jwks`");
+    check_refused(&[], "auth.anonymous = true", &["1:18: auth.anonymous needs a secret to sign with"]);
+    let file = "[auth]\nanonymous = true\nsecrets_file = \"s\"";
+    check_line(&[], &[], file, "auth.anonymous", "true conf/test.toml:2:13");
     check_refused(&[], "auth.leeway = \"11m\"", &["1:15: auth.leeway = \"660s\": it must be at most 600s"]);
 }
 

@@ -445,7 +445,7 @@ fn the_name_lookup_names_who_was_asked() {
     world.send_bytes(line, b"GET /v1/lookup?appId=app HTTP/1.1\r\nHost: ns.wilddog.com\r\n\r\n");
     let (head, body) = world.take_response(line).expect("an answer");
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    assert_eq!(body, r#"{"nss":"ns.wilddog.com:80","nssList":["ns.wilddog.com:80"]}"#);
+    assert_eq!(body, r#"{"nss":"app.wilddogio.com:80","nssList":["ns.wilddog.com:80"]}"#);
     world.get(line, "/v1/lookup?appId=app");
     let (_, body) = world.take_response(line).expect("an answer");
     assert_eq!(body, r#"{"nss":"sim.example:9000","nssList":["sim.example:9000"]}"#);

@@ -26,8 +26,11 @@ const NAME = "sync.wilddogio.com.localhost";
 const request = http.request;
 http.request = (options, ...rest) => {
   const host = options.hostname ?? options.host;
-  if (host !== "ns.wilddog.com") return request(options, ...rest);
-  const application = new URL(`http://${host}${options.path}`).searchParams.get("appId");
+  const { searchParams, pathname } = new URL(`http://${host}${options.path}`);
+  // Signing in: `/v2/APP/auth/…` and `/v1/APP/…`.
+  const named = { "ns.wilddog.com": searchParams.get("appId"), "auth.wilddog.com": pathname.split("/")[2] };
+  const application = named[host];
+  if (application === undefined) return request(options, ...rest);
   return request({ ...options, host: NAME, hostname: NAME, port: ports.get(application) }, ...rest);
 };
 
@@ -48,6 +51,8 @@ const METHODS = {
 function second(app) {
   const sync = app.sync();
   return {
+    app,
+    sync,
     ref: (path) => (path === undefined ? sync.ref() : sync.ref(path)),
     goOffline: () => METHODS.goOffline(sync),
     goOnline: () => METHODS.goOnline(sync),
@@ -59,6 +64,7 @@ function second(app) {
 /** wilddog 0.7 */
 function legacy(Wilddog, syncURL) {
   return {
+    Wilddog,
     ref: (path) => new Wilddog(path === undefined ? syncURL : `${syncURL}/${path}`),
     goOffline: () => Wilddog.goOffline(),
     goOnline: () => Wilddog.goOnline(),
@@ -118,7 +124,12 @@ export function wilddogProgram({ family, url, program }) {
   globalThis.alert = (line) => console.log(line);
   globalThis.uid = "joe";
   let client;
-  if (family === "wilddog07") {
+  if (family === "wilddog25wx") {
+    const at = address(url);
+    globalThis.wilddog = miniProgram(repointMiniProgram(at));
+    vm.runInThisContext(printed.replaceAll("<SyncAppID>", application));
+    client = second(globalThis.wilddog);
+  } else if (family === "wilddog07") {
     globalThis.Wilddog = require("wilddog07");
     client = legacy(globalThis.Wilddog, syncURL);
     vm.runInThisContext(text);
