@@ -10,13 +10,13 @@ use crate::shard::{Asker, Fate, Told};
 
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
-        let Ask { session, number, namespace, identity, heard, request } = ask;
+        let Ask { session, number, namespace, identity, heard, is_plain, request } = ask;
         self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone() });
         let mut told = Vec::new();
         let outcome = match self.shard(&namespace) {
             None => Outcome::Refused(Refusal::Limit("too many databases")),
             Some(shard) => {
-                let asker = Asker { session: Some(session), identity, heard };
+                let asker = Asker { session: Some(session), identity, heard, is_plain };
                 shard.ask(now, &asker, request, &mut told)
             }
         };
@@ -51,7 +51,7 @@ impl Engine {
         let mut told = Vec::new();
         let (mut spoken, mut yielded, mut denied) = (0, 0, 0);
         if let Some(shard) = self.shards.get_mut(&namespace) {
-            shard.leave(session);
+            shard.leave(now, session, &mut told);
             let heard = is_yielding.then_some(heard);
             for word in &words {
                 let fate = shard.fire(now, session, &identity, word, heard, &mut told);
@@ -111,7 +111,7 @@ impl Engine {
         state.asked();
         let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
         let owner = self.owner(&namespace);
-        let ask = Ask { session, number, namespace, identity, heard, request };
+        let ask = Ask { session, number, namespace, identity, heard, is_plain: false, request };
         self.send(owner, Message::Ask(Box::new(ask)), output);
     }
 }
