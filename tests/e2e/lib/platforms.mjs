@@ -13,7 +13,7 @@ import WebSocket from "ws";
 const require = createRequire(import.meta.url);
 
 /** Runs a build in a world of its own, gives what it exports. */
-function load(path, world) {
+export function load(path, world) {
   const file = require.resolve(path);
   const { setTimeout, clearTimeout, setInterval, clearInterval, console } = globalThis;
   const globals = vm.createContext({ setTimeout, clearTimeout, setInterval, clearInterval, console, ...world });
@@ -82,18 +82,24 @@ class XMLHttpRequest {
   }
 }
 
-/** wilddog for React Native. `repoint` is what an app does before it loads the SDK, with the platform's globals. */
-export function reactNative(repoint) {
+/** What a program finds in React Native. */
+export function reactNativeWorld() {
   class Request extends XMLHttpRequest {}
   Request.prototype.open = XMLHttpRequest.prototype.open;
   const world = { navigator: { product: "ReactNative" }, WebSocket: Socket, XMLHttpRequest: Request };
   world.window = world;
+  return world;
+}
+
+/** wilddog for React Native. `repoint` is what an app does before it loads the SDK, with the platform's globals. */
+export function reactNative(repoint) {
+  const world = reactNativeWorld();
   repoint(world);
   return load("wilddog/lib/wilddog-rn-all.js", world);
 }
 
-/** What a mini program finds as `wx`: one socket for the whole program, whose callbacks are set once. */
-export function wxShim() {
+/** `wx`: one socket for the whole program, whose callbacks are set once. */
+function wxShim() {
   const storage = new Map();
   const told = {};
   let socket;
@@ -140,9 +146,12 @@ export function wxShim() {
   };
 }
 
+/** What a mini program finds in WeChat. */
+export const miniProgramWorld = () => ({ navigator: { userAgent: "wechatdevtools" }, wx: wxShim() });
+
 /** wilddog for WeChat's mini programs. `repoint` is what a program does before it requires the SDK. */
 export function miniProgram(repoint) {
-  const world = { navigator: { userAgent: "wechatdevtools" }, wx: wxShim() };
+  const world = miniProgramWorld();
   repoint(world);
   return load("wilddog/weixin/wilddog-weapp-all.js", world);
 }

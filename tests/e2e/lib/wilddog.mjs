@@ -30,7 +30,7 @@ http.request = (options, ...rest) => {
   // Signing in: `/v2/APP/auth/…` and `/v1/APP/…`.
   const named = { "ns.wilddog.com": searchParams.get("appId"), "auth.wilddog.com": pathname.split("/")[2] };
   const application = named[host];
-  if (application === undefined) return request(options, ...rest);
+  if (!ports.has(application)) return request(options, ...rest);
   return request({ ...options, host: NAME, hostname: NAME, port: ports.get(application) }, ...rest);
 };
 
