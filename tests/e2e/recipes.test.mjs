@@ -1,10 +1,11 @@
-// The recipes of docs/WILDDOG.md, each run as it stands, against a server with the certificate that it asks for.
+// The recipes of docs/WILDDOG.md, each run as it stands, against a server with the certificate that it asks for;
+// and the steps of docs/MIGRATION.md.
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { execFileSync } from "node:child_process";
 import { X509Certificate } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -13,8 +14,8 @@ import { chromium } from "playwright-core";
 import { Authority, TLS, files, pin } from "./lib/certificates.mjs";
 import { Peer } from "./lib/peer.mjs";
 import { recipes } from "./lib/recipes.mjs";
-import { IMPATIENT, Server } from "./lib/server.mjs";
-import { SECRET } from "./lib/tokens.mjs";
+import { BIN, IMPATIENT, Server } from "./lib/server.mjs";
+import { SECRET, Signer } from "./lib/tokens.mjs";
 import { soon } from "./lib/until.mjs";
 import { client, watch } from "./lib/watch.mjs";
 
@@ -123,5 +124,50 @@ describe("Wilddog's own names", () => {
 
   for (const recipe of ALL.filter(({ recipe }) => recipe.startsWith("dns"))) {
     test(recipe.recipe, (t) => check(t, recipe, { names: THEIRS, at: own, ca: join(folder, "ca.pem") }));
+  }
+});
+
+describe("moving in", () => {
+  const STEPS = recipes("MIGRATION.md");
+  const block = (name) => STEPS.find(({ recipe }) => recipe === name).code;
+  const SOURCES = {
+    firebase: {
+      namespace: "my-project",
+      rules: { rules: { ".read": true, greeting: { ".write": "newData.val().beginsWith('h')" } } },
+    },
+    wilddog: {
+      namespace: "myapp",
+      rules: { rules: { ".read": true, greeting: { ".write": "newData.val().startsWith('h') && newData.val().length() < 9" } } },
+    },
+  };
+
+  test("in every language the same commands", () => {
+    const named = (page) => Object.fromEntries(recipes(page).map(({ recipe, language, code }) => [recipe, [language, code]]));
+    assert.equal(STEPS.length, 6);
+    for (const page of ["MIGRATION.zh.md", "MIGRATION.fa.md"]) assert.deepEqual(named(page), named("MIGRATION.md"));
+  });
+
+  for (const [source, { namespace, rules }] of Object.entries(SOURCES)) {
+    test(`from ${source}`, async (t) => {
+      const data = { greeting: "hello", list: { a: { ".value": 1, ".priority": 2 }, b: true } };
+      // The project's keys are published where a test does not go.
+      const keys = join(authority.folder, "keys.json");
+      writeFileSync(keys, new Signer().jwks);
+      const own = await Server.start({
+        env: source === "firebase" ? { STILLHERE_AUTH_FIREBASE_JWKS: keys } : {},
+        config: block(`${source}-config`),
+        isDev: false,
+        files: { "rules.json": JSON.stringify(rules), secrets: `${SECRET}\n`, "data.json": JSON.stringify(data) },
+      });
+      t.after(() => own.stop());
+      symlinkSync(BIN, join(own.folder, "stillhere"));
+      const env = { ...process.env, PATH: `${own.folder}:${process.env.PATH}`, STILLHERE_URL: `http://127.0.0.1:${own.port}` };
+      for (const step of ["check", "import"]) execFileSync("sh", ["-euc", block(`${source}-${step}`)], { cwd: own.folder, env, stdio: "pipe" });
+      const found = await client(t, own, namespace);
+      const snap = await found.ref().get();
+      assert.deepEqual(snap.exportVal(), data);
+      await found.ref("greeting").set("hi");
+      await assert.rejects(found.ref("greeting").set("bye"), /PERMISSION_DENIED/);
+    });
   }
 });

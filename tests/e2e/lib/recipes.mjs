@@ -11,9 +11,9 @@ const require = createRequire(import.meta.url);
 /** The recipes of a page: what stands in its fenced blocks that are marked so. */
 export function recipes(page) {
   const text = readFileSync(new URL(`../../../docs/${page}`, import.meta.url), "utf8");
-  return [...text.matchAll(/^```(\w+) (recipe=.*)\n([^]*?)^```$/gm)].map(([, language, marks, code]) => ({
+  return [...text.matchAll(/^( *)```(\w+) (recipe=.*)\n([^]*?)^\1```$/gm)].map(([, indent, language, marks, code]) => ({
     language,
-    code,
+    code: code.replaceAll(new RegExp(`^${indent}`, "gm"), ""),
     ...Object.fromEntries(marks.split(" ").map((mark) => mark.split("="))),
   }));
 }
