@@ -145,6 +145,48 @@ describe("signing in", () => {
   });
 });
 
+describe("what was granted ends", () => {
+  const closed = JSON.stringify({ rules: { open: { ".read": false, ".write": true } } });
+  for (const family of WILDDOGS) {
+    test(`${family}: listens, when the rules change`, async (t) => {
+      const own = await Server.start({ config: CONFIG, isDev: false, files: { "rules.json": RULES } });
+      t.after(() => own.stop());
+      const dog = await client(t, own, fresh(), family);
+      const [plain, query] = [new Record("a listen"), new Record("a query")];
+      const listen = (ref, record) => ref.on("value", (snap) => record.add(snap.val()), (error) => record.add(String(error.code ?? error.message)));
+      listen(dog.ref("open/a"), plain);
+      listen(dog.ref("open/b").orderByKey().limitToLast(2), query);
+      await plain.untilLast(null);
+      await query.untilLast(null);
+      own.write("rules.json", closed);
+      await own.reload("rules_reloads_total", "ok");
+      // A push that takes a listen away says no more than that: these SDKs make the error themselves.
+      for (const record of [plain, query]) await record.until((seen) => /PERMISSION_DENIED|26101|29999/.test(seen.at(-1)));
+    });
+  }
+
+  test("wilddog25: a token, when its time is over", async (t) => {
+    const dog = await client(t, server, fresh(), "wilddog25");
+    dog.sync.INTERNAL.setAuthenticationServer("http://auth.wilddog.com");
+    const users = new Record("users");
+    dog.app.auth().onAuthStateChanged((user) => users.add(user?.uid ?? null));
+    await soon("a user", dog.app.auth().signInWithCustomToken(secretToken({ v: 1, iat: now(), exp: now() + 3, uid: "ann" })));
+    await users.until((seen) => seen.includes("ann"));
+    assert.equal(await told(dog.ref("mine/ann"), "set", 1), null);
+    await users.untilLast(null);
+    assert.ok(await told(dog.ref("mine/ann"), "set", 2), "nobody any more");
+  });
+
+  test("wilddog07: a token, when its time is over", async (t) => {
+    const dog = await client(t, server, fresh(), "wilddog07");
+    const users = new Record("users");
+    dog.ref().onAuth((user) => users.add(user?.uid ?? null));
+    dog.ref().authWithCustomToken(secretToken({ v: 0, iat: now(), exp: now() + 3, d: { uid: "bob" } }), () => {});
+    await users.untilLast("bob");
+    await users.untilLast(null);
+  });
+});
+
 describe("the life of a connection", () => {
   for (const family of WILDDOGS) {
     test(`${family}: several references share one connection, and go off and on together`, async (t) => {
@@ -216,6 +258,15 @@ test("four megabytes, there and back", async (t) => {
   assert.equal(await told(dog.ref("open/long"), "set", children), null);
   const found = await soon("a value", new Promise((done, failed) => other.ref("open/long").once("value", done, failed)));
   assert.ok(JSON.stringify(found.val()) === JSON.stringify(Object.fromEntries(Object.entries(children).sort(([a], [b]) => (a < b ? -1 : 1)))));
+});
+
+test("a text of nine megabytes", async (t) => {
+  const dog = await client(t, server, fresh(), "wilddog25");
+  const text = "0123456é9".repeat(1_000_000);
+  assert.equal(await told(dog.ref("open/text"), "set", text), null);
+  const other = await client(t, server, `app${runs}`, "wilddog25rn");
+  const found = await soon("a value", new Promise((done, failed) => other.ref("open/text").once("value", done, failed)));
+  assert.ok(found.val() === text);
 });
 
 test("Firebase's and Wilddog's clients in one tree see each other come and go", async (t) => {

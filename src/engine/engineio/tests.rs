@@ -170,6 +170,24 @@ fn both_protocols_share_one_tree() {
     });
 }
 
+/// Updates carry values as the app wrote them: lists, nothings, empty objects, keys that are paths.
+#[test]
+fn values_are_taken_as_these_clients_send_them() {
+    let mut world = World::new(1, 16);
+    let client = socket(&mut world, 0);
+    let mut number = 0;
+    let mut check = |action: &str, body: &str, path: &str, expected: &str| {
+        number += 1;
+        done(&mut world, client, &format!(r#"{{"r":{number},"a":"{action}","b":{body}}}"#));
+        assert_eq!(value_at(&mut world, path), expected, "{action} {body}");
+    };
+    check("m", r#"{"p":"/w","d":{"a":["x",null,"z"],"deep/er/key":1,"empty":{},"none":null}}"#, "/w", r#"{"a":{"0":"x","2":"z"},"deep":{"er":{"key":1}}}"#);
+    check("m", r#"{"p":"/w","d":{"deep/er/key":null,"deep/er/list":[true]}}"#, "/w/deep", r#"{"er":{"list":{"0":true}}}"#);
+    check("p", r#"{"p":"/w/.priority","d":7}"#, "/w", r#"{"a":{"0":"x","2":"z"},"deep":{"er":{"list":{"0":true}}},".priority":7}"#);
+    check("p", r#"{"p":"/v","d":{".value":"x",".priority":2}}"#, "/v", r#"{".value":"x",".priority":2}"#);
+    check("p", r#"{"p":"/w k/a b+c%é:;,?&=@!*","d":1}"#, "/w k", r#"{"a b+c%é:;,?&=@!*":1}"#);
+}
+
 #[test]
 fn a_poller_writes_and_hears_over_connections_to_any_core() {
     for_shards(|shards| {
