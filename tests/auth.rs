@@ -19,6 +19,7 @@ fn verifier(config: &Json, mode: &str) -> Verifier {
         issuers: vec![Issuer::firebase(project, keys)],
         secrets: if mode == "no-secret" { Vec::new() } else { vec![secret] },
         admin_tokens: Vec::new(),
+        is_anonymous_allowed: false,
         is_dev: mode == "dev",
         leeway_s: config["leeway_s"].as_u64().expect("a leeway"),
     })

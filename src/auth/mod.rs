@@ -12,7 +12,9 @@ mod token;
 pub use keys::{BadKeySet, KeySet, Signing};
 pub use token::CREDENTIAL_BYTES_MAX;
 
-use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, crypto};
 use serde_json::{Map, Value as Json, json};
 use subtle::{Choice, ConstantTimeEq as _};
 
@@ -21,10 +23,14 @@ use token::Token;
 
 /// The shortest secret that may sign tokens: shorter ones can be guessed offline.
 pub const SECRET_BYTES_MIN: usize = 32;
+/// What rules see as the provider of those who signed in anonymously.
+const ANONYMOUS: &str = "anonymous";
 /// Characters of a user's id.
 const UID_CHARACTERS_MAX: usize = 128;
 /// How long a token lives that does not say.
 const LIFETIME_S: u64 = 24 * 60 * 60;
+/// How long somebody who signed in anonymously stays who it is. The SDKs never ask for a newer token.
+const ANONYMOUS_LIFETIME_S: u64 = 30 * LIFETIME_S;
 
 /// Whom to believe. The default believes nobody.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +42,8 @@ pub struct AuthConfig {
     pub secrets: Vec<String>,
     /// Administrators' credentials that are nothing else.
     pub admin_tokens: Vec<String>,
+    /// Whether anybody may become somebody: see [`Verifier::sign_in_anonymously`].
+    pub is_anonymous_allowed: bool,
     /// Believe `owner` and unsigned tokens, as the emulators do.
     pub is_dev: bool,
     /// By how much clocks may differ, in seconds.
@@ -229,6 +237,31 @@ impl Verifier {
         }
     }
 
+    /// A token for somebody who is like nobody else: `uid` must be hard to guess. Signed with the first secret; on a
+    /// server to develop against, without one, unsigned. `None` if nobody may become somebody this way.
+    #[must_use]
+    pub fn sign_in_anonymously(&self, uid: &str, now_s: u64) -> Option<String> {
+        let encode = |json: Json| URL_SAFE_NO_PAD.encode(json.to_string());
+        let expires_s = now_s.saturating_add(ANONYMOUS_LIFETIME_S);
+        match self.config.secrets.first() {
+            Some(secret) if self.config.is_anonymous_allowed || self.config.is_dev => {
+                let claims = json!({"v": 1, "iat": now_s, "exp": expires_s, "uid": uid, "provider": ANONYMOUS});
+                let signed = format!("{}.{}", encode(json!({"alg": "HS256", "typ": "JWT"})), encode(claims));
+                let key = EncodingKey::from_secret(secret.as_bytes());
+                let signature = crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).ok()?;
+                Some(format!("{signed}.{signature}"))
+            }
+            None if self.config.is_dev => {
+                let claims = json!({
+                    "iat": now_s, "exp": expires_s, "sub": uid, "user_id": uid, "provider_id": ANONYMOUS,
+                    "firebase": {"sign_in_provider": ANONYMOUS, "identities": {}},
+                });
+                Some(format!("{}.{}.", encode(json!({"alg": "none", "typ": "JWT"})), encode(claims)))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether this is a secret or an administrator's token. Takes the same time for all that are as
     /// long as one of them.
     fn is_admin_secret(&self, credential: &str) -> bool {
@@ -363,7 +396,9 @@ fn wilddog_auth(token: &Token<'_>, is_admin: bool) -> Verified<Json> {
         Some(claims @ Json::Object(_)) => claims.clone(),
         Some(_) => return Err(BadCredential::Invalid),
     };
-    Ok(json!({"uid": uid, "provider": "custom", "token": claims}))
+    // Only who knows a secret can say so.
+    let provider = token.text("provider").filter(|provider| *provider == ANONYMOUS).unwrap_or("custom");
+    Ok(json!({"uid": uid, "provider": provider, "token": claims}))
 }
 
 #[cfg(test)]

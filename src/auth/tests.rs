@@ -65,6 +65,7 @@ fn verifier(issuer: Issuer) -> Verifier {
         issuers: vec![issuer],
         secrets: vec![SECRET.to_owned()],
         admin_tokens: vec!["admin-token-0123456789abcdef012345".to_owned()],
+        is_anonymous_allowed: false,
         is_dev: false,
         leeway_s: 5,
     })
@@ -123,6 +124,37 @@ fn a_generic_issuer_is_not_believed_beyond_its_configuration() {
     check(|_, _, claims| drop(claims.as_object_mut().unwrap().remove("iat")), &no());
     check(|_, _, claims| claims["nbf"] = json!(NOW_S + 6), &no());
     check(|_, _, claims| claims["sub"] = json!("é".repeat(129)), &no());
+}
+
+#[test]
+fn who_signs_in_anonymously_is_somebody_where_that_is_allowed() {
+    let check = |secrets: &[&str], is_anonymous_allowed: bool, is_dev: bool, expected: Option<&str>| {
+        let secrets = secrets.iter().map(ToString::to_string).collect();
+        let config = AuthConfig { secrets, is_anonymous_allowed, is_dev, ..AuthConfig::default() };
+        let verifier = Verifier::new(config).unwrap();
+        let token = verifier.sign_in_anonymously("u1", NOW_S);
+        let identity = token.as_deref().map(|token| verifier.verify(token, NOW_S).unwrap());
+        let found = identity.as_ref().map(|identity| identity.auth["provider"].as_str().unwrap());
+        assert_eq!(found, expected, "{is_anonymous_allowed} {is_dev}");
+        if let Some(identity) = identity {
+            assert_eq!((identity.uid(), identity.is_admin), (Some("u1"), false));
+        }
+        token
+    };
+    let other = "another-secret-0123456789abcdef0123";
+    check(&[], false, false, None);
+    check(&[SECRET], false, false, None);
+    check(&[], false, true, Some("anonymous"));
+    check(&[SECRET], false, true, Some("anonymous"));
+    let token = check(&[SECRET, other], true, false, Some("anonymous")).unwrap();
+    let verify = |secret: &str, now_s| {
+        let config = AuthConfig { secrets: vec![secret.to_owned()], ..AuthConfig::default() };
+        Verifier::new(config).unwrap().verify(&token, now_s).map(|identity| identity.expires_s)
+    };
+    let month_s = 30 * 24 * 60 * 60;
+    assert_eq!(verify(SECRET, NOW_S + month_s - 1), Ok(Some(NOW_S + month_s)));
+    assert_eq!(verify(SECRET, NOW_S + month_s), Err(BadCredential::Expired));
+    assert_eq!(verify(other, NOW_S), Err(BadCredential::Invalid), "the first secret signs");
 }
 
 #[test]

@@ -82,6 +82,8 @@ pub const SESSION_TIMEOUT_MAX: Millis = Millis(24 * 60 * 60 * 1_000);
 pub const RULES_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of a set of keys, and of a file of secrets.
 pub const KEYS_BYTES_MAX: u64 = 1024 * 1024;
+/// A certificate chain, or its key: a file that somebody wrote.
+pub const TLS_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The most by which the clocks of those who issue tokens and of those who check them may differ.
 pub const AUTH_LEEWAY_MAX: Millis = Millis(10 * 60 * 1_000);
 /// Lines that may wait to be logged; when nobody reads the log, further ones are counted and lost.

@@ -81,7 +81,7 @@ impl Engine {
                 let is_known = !self.config.is_restricted || self.config.namespaces.contains_key(&application);
                 let mut body = Vec::new();
                 if is_known {
-                    wilddog::lookup(&mut body, &host);
+                    wilddog::lookup(&mut body, &application, &host);
                 } else {
                     wilddog::lookup_refused(&mut body);
                 }
@@ -112,7 +112,10 @@ impl Engine {
             Ask::Info(token) => (token, true),
             Ask::Anonymous => {
                 let uid = format!("{:016x}{:016x}", self.rng.next_u64(), self.rng.next_u64());
-                (account::unsigned_token(&uid, now_s), false)
+                match self.config.verifier.sign_in_anonymously(&uid, now_s) {
+                    Some(token) => (token, false),
+                    None => return refused(generation, Refused::Unsupported),
+                }
             }
             Ask::Unsupported => return refused(generation, Refused::Unsupported),
         };

@@ -165,6 +165,12 @@ impl Engine {
         }));
     }
 
+    pub(super) fn encrypted(&mut self, conn: ConnId) {
+        if let Link::Http(http) = self.link(conn) {
+            http.reader.set_encrypted();
+        }
+    }
+
     pub(super) fn link(&mut self, conn: ConnId) -> &mut Link {
         &mut self.conns[conn.0 as usize].link
     }

@@ -23,6 +23,11 @@ pub enum Input<'a> {
         /// The other side.
         peer: SocketAddr,
     },
+    /// The connection turns out to be encrypted. Comes before its first bytes, or never.
+    Encrypted {
+        /// Which.
+        conn: ConnId,
+    },
     /// Bytes arrived. They are the engine's to overwrite.
     Bytes {
         /// From whom.

@@ -142,6 +142,7 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input<'_>, output: &mut Output) {
         match input {
             Input::Opened { conn, peer: _ } => self.opened(now, conn),
+            Input::Encrypted { conn } => self.encrypted(conn),
             Input::Bytes { conn, bytes } => self.received(now, conn, bytes, output),
             Input::Closed { conn, how } => self.hung_up(now, conn, how, output),
             Input::Backlog { conn, bytes } => self.backlog(now, conn, bytes, output),

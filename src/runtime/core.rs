@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 
+use rustls::ServerConfig;
+
 use super::mesh::{Port, Seat};
 use super::net::Net;
 use super::wake::Sleep;
@@ -59,7 +61,7 @@ pub(super) struct Loop<C, N> {
     pub(super) net: N,
     pub(super) port: Port<Message>,
     pub(super) seats: Arc<[Seat]>,
-    pub(super) commands: Receiver<Input<'static>>,
+    pub(super) commands: Receiver<Command>,
     pub(super) notify: Notify,
     /// How long the end may take.
     pub(super) drain_max: Millis,
@@ -67,8 +69,17 @@ pub(super) struct Loop<C, N> {
     pub(super) drained_count: Arc<AtomicUsize>,
     pub(super) stage: Stage,
     /// A command that came while we looked whether we may sleep.
-    pub(super) waiting_command: Option<Input<'static>>,
+    pub(super) waiting_command: Option<Command>,
     pub(super) output: Output,
+}
+
+/// What another thread tells a core.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Something for its engine.
+    Handle(Input<'static>),
+    /// A certificate for its net.
+    Certify(Arc<ServerConfig>),
 }
 
 /// How far the end has come.
@@ -142,14 +153,21 @@ impl<C: Core, N: Net> Loop<C, N> {
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
                 },
             };
-            if matches!(command, Input::Drain) {
+            let input = match command {
+                Command::Handle(input) => input,
+                Command::Certify(config) => {
+                    self.net.certify(config);
+                    continue;
+                }
+            };
+            if matches!(input, Input::Drain) {
                 if self.stage != Stage::Serving {
                     continue;
                 }
                 self.stage = Stage::Draining { until: now.instant + self.drain_max };
                 self.net.stop_accepting();
             }
-            self.core.handle(now, command, &mut self.output);
+            self.core.handle(now, input, &mut self.output);
         }
     }
 

@@ -5,6 +5,8 @@
 //! network runs on a second io_uring of the same thread, because that is a third cheaper than the
 //! executor's own sockets, and an idle connection costs 32 bytes instead of a kilobyte.
 //!
+//! Connections that begin with a TLS handshake are unwrapped in `tls.rs`: the engine sees what was in them.
+//!
 //! This room decides nothing: delete it and no rule of the product is lost. It holds all of the
 //! product's `unsafe` code.
 
@@ -19,6 +21,7 @@ mod mesh;
 mod net;
 mod ring;
 mod socket;
+mod tls;
 mod wake;
 
 use std::io;
@@ -31,11 +34,13 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use glommio::{LocalExecutorBuilder, Placement};
+use rustls::ServerConfig;
 
 pub use self::core::Core;
-use self::core::{Loop, Stage};
+use self::core::{Command, Loop, Stage};
 use self::mesh::{Port, Seat};
 use self::ring::{RingNet, Room};
+use self::tls::TlsNet;
 use self::wake::{Bell, Sleep};
 use crate::base::limits::SHARDS_MAX;
 use crate::base::{Millis, ShardId};
@@ -73,13 +78,15 @@ pub struct Plan {
     pub drain_max: Millis,
     /// How many connections all shards together accept; fewer if the process may not open as many files.
     pub connections_max: usize,
+    /// How connections that begin with a TLS handshake are served; without it they are not understood.
+    pub tls: Option<Arc<ServerConfig>>,
     /// Who is told the engines' notices.
     pub notify: Notify,
 }
 
 impl Plan {
     /// A plan with `shards` shards at `listen`, 45 seconds for an acknowledgement, ten for a drain,
-    /// connections up to what the process may open, and notices to the log.
+    /// connections up to what the process may open, no TLS, and notices to the log.
     #[must_use]
     pub fn new(shards: u8, listen: SocketAddr) -> Self {
         let notify = |shard: ShardId, notice: &Notice| tracing::info!(shard = shard.0, ?notice, "notice");
@@ -89,6 +96,7 @@ impl Plan {
             unanswered_max: Millis::from_secs(45),
             drain_max: Millis::from_secs(10),
             connections_max: usize::MAX,
+            tls: None,
             notify: Arc::new(notify),
         }
     }
@@ -132,7 +140,7 @@ impl Running {
 #[derive(Clone, Debug)]
 pub struct Remote {
     seats: Arc<[Seat]>,
-    commands: Vec<Sender<Input<'static>>>,
+    commands: Vec<Sender<Command>>,
 }
 
 impl Remote {
@@ -140,7 +148,7 @@ impl Remote {
     /// `Drained` and everything is sent, or patience is over, the threads end. More than once is as once.
     pub fn request_drain(&self) {
         for shard in 0..self.commands.len() {
-            self.tell_index(shard, Input::Drain);
+            self.tell_index(shard, Command::Handle(Input::Drain));
         }
     }
 
@@ -150,7 +158,17 @@ impl Remote {
     /// # Panics
     /// If there is no such shard.
     pub fn tell(&self, shard: ShardId, input: Input<'static>) {
-        self.tell_index(shard.index(), input);
+        self.tell_index(shard.index(), Command::Handle(input));
+    }
+
+    /// Serves new TLS connections with this from here on. Those that there are stay as they are.
+    ///
+    /// # Panics
+    /// In the shards, if the server was started without TLS.
+    pub fn certify(&self, config: &Arc<ServerConfig>) {
+        for shard in 0..self.commands.len() {
+            self.tell_index(shard, Command::Certify(Arc::clone(config)));
+        }
     }
 
     /// How many shards there are.
@@ -159,8 +177,8 @@ impl Remote {
         self.commands.len()
     }
 
-    fn tell_index(&self, shard: usize, input: Input<'static>) {
-        let _sent_or_ended = self.commands[shard].send(input);
+    fn tell_index(&self, shard: usize, command: Command) {
+        let _sent_or_ended = self.commands[shard].send(command);
         self.seats[shard].bell.ring();
     }
 }
@@ -238,7 +256,7 @@ where
 struct ShardPlan {
     shard: ShardId,
     listener: OwnedFd,
-    commands: Receiver<Input<'static>>,
+    commands: Receiver<Command>,
     port: Port<Message>,
     placement: Placement,
     plan: Arc<Plan>,
@@ -287,7 +305,7 @@ impl ShardPlan {
             let shard_loop = Loop {
                 shard: self.shard,
                 core: make_core(self.shard),
-                net,
+                net: TlsNet::new(net, self.plan.tls.clone()),
                 port: self.port,
                 seats: Arc::clone(&self.seats),
                 commands: self.commands,

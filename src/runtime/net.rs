@@ -5,6 +5,9 @@
 //! waits; the loop does, with the net's [`is_quiet`](Net::is_quiet) as the last look.
 
 use std::ops::Range;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
 
 use crate::base::{ConnId, Instant};
 use crate::engine::Input;
@@ -15,7 +18,7 @@ pub(super) trait Net {
     /// last turn performed, because names of closed connections are given away again here.
     fn gather(&mut self, now: Instant);
 
-    /// The next thing that happened: `Opened`, `Bytes`, `Closed` or `Backlog`. `None` when that was all
+    /// The next thing that happened: `Opened`, `Encrypted`, `Bytes`, `Closed` or `Backlog`. `None` when that was all
     /// that fits into this turn.
     fn next(&mut self) -> Option<Input<'_>>;
 
@@ -37,6 +40,9 @@ pub(super) trait Net {
 
     /// While held, no connection is read.
     fn hold_reads(&mut self, is_held: bool);
+
+    /// New connections that speak TLS are served with this from here on. A net without TLS takes no notice.
+    fn certify(&mut self, _config: Arc<ServerConfig>) {}
 
     /// Accepts no more.
     fn stop_accepting(&mut self);

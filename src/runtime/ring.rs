@@ -360,19 +360,10 @@ impl Net for RingNet {
     }
 
     fn next(&mut self) -> Option<Input<'_>> {
-        loop {
-            if let Some(news) = self.next_news() {
-                return Some(news);
-            }
-            let index = self.pick()?;
-            match self.receive(index) {
-                Received::Bytes(count) => {
-                    return Some(Input::Bytes { conn: ConnId(index), bytes: &mut self.scratch[..count] });
-                }
-                Received::Closed(how) => return Some(Input::Closed { conn: ConnId(index), how }),
-                Received::Nothing => {}
-            }
-        }
+        Some(match self.take()? {
+            Taken::News(news) => news,
+            Taken::Bytes { conn, count } => Input::Bytes { conn, bytes: &mut self.scratch[..count] },
+        })
     }
 
     fn next_news(&mut self) -> Option<Input<'static>> {
@@ -427,31 +418,8 @@ impl Net for RingNet {
     }
 
     fn flush(&mut self, bytes: &[u8], now: Instant, is_allowed: bool) {
-        if is_allowed {
-            for index in std::mem::take(&mut self.owed) {
-                self.slots[index as usize].is_owed = false;
-                self.send_unsent(index, now);
-            }
-        }
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for dirty in dirty.drain(..) {
-            self.slots[dirty.index as usize].dirty = CLEAN;
-            self.send_noted(&dirty, bytes, is_allowed);
-        }
-        self.dirty = dirty;
-        self.parts.clear();
-        for index in std::mem::take(&mut self.leaving) {
-            let slot = &self.slots[index as usize];
-            if !matches!(slot.phase, Phase::Parting | Phase::Closing) {
-                continue;
-            }
-            if slot.unsent.is_none() {
-                self.all_sent(index, now);
-            } else {
-                let token = Token { kind: Kind::Farewell, generation: slot.generation, index };
-                self.closing.push_back((now + CLOSING_MAX, token));
-            }
-        }
+        self.flush_noted(bytes, now, is_allowed);
+        self.flush_leaving(now);
     }
 
     fn hold_reads(&mut self, is_held: bool) {
@@ -493,6 +461,76 @@ impl Net for RingNet {
 
     fn is_settled(&self) -> bool {
         self.unsettled_count == 0
+    }
+}
+
+/// What [`RingNet::take`] brings.
+pub(super) enum Taken {
+    /// Anything but bytes.
+    News(Input<'static>),
+    /// So many bytes stand in the [buffer](RingNet::buffer).
+    Bytes {
+        /// From whom.
+        conn: ConnId,
+        /// How many, at least one.
+        count: usize,
+    },
+}
+
+/// The two halves of [`Net::next`] and of [`Net::flush`], for who has something to do between them.
+impl RingNet {
+    /// As [`Net::next`], but bytes are left in the buffer.
+    pub(super) fn take(&mut self) -> Option<Taken> {
+        loop {
+            if let Some(news) = self.next_news() {
+                return Some(Taken::News(news));
+            }
+            let index = self.pick()?;
+            let conn = ConnId(index);
+            match self.receive(index) {
+                Received::Bytes(count) => return Some(Taken::Bytes { conn, count }),
+                Received::Closed(how) => return Some(Taken::News(Input::Closed { conn, how })),
+                Received::Nothing => {}
+            }
+        }
+    }
+
+    /// What was received last. Written over by the next [`take`](Self::take).
+    pub(super) fn buffer(&mut self) -> &mut [u8] {
+        &mut self.scratch
+    }
+
+    /// Sends what was noted until now, whose ranges point into `bytes`; keeps what the kernel does not take.
+    pub(super) fn flush_noted(&mut self, bytes: &[u8], now: Instant, is_allowed: bool) {
+        if is_allowed {
+            for index in std::mem::take(&mut self.owed) {
+                self.slots[index as usize].is_owed = false;
+                self.send_unsent(index, now);
+            }
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for dirty in dirty.drain(..) {
+            self.slots[dirty.index as usize].dirty = CLEAN;
+            self.send_noted(&dirty, bytes, is_allowed);
+        }
+        self.dirty = dirty;
+        self.parts.clear();
+    }
+
+    /// Goes on with the ends of connections for which everything was noted.
+    pub(super) fn flush_leaving(&mut self, now: Instant) {
+        for index in std::mem::take(&mut self.leaving) {
+            let slot = &self.slots[index as usize];
+            if !matches!(slot.phase, Phase::Parting | Phase::Closing) {
+                continue;
+            }
+            if slot.unsent.is_none() {
+                self.all_sent(index, now);
+            } else {
+                let token = Token { kind: Kind::Farewell, generation: slot.generation, index };
+                self.closing.push_back((now + CLOSING_MAX, token));
+            }
+        }
     }
 }
 

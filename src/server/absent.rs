@@ -25,9 +25,6 @@ pub fn problems(low: &Low) -> Vec<Problem> {
     if let Some(coaps) = &low.coaps {
         refuse(&coaps.origin, "CoAP over DTLS");
     }
-    for file in [&low.tls_cert, &low.tls_key].into_iter().flatten() {
-        refuse(&file.origin, "TLS");
-    }
     let namespaces = low.namespace.values().map(|(_, namespace)| namespace);
     for durability in namespaces.chain([&low.everywhere]).filter_map(|low| low.durability.as_ref()) {
         if durability.value != Durability::None {

@@ -26,6 +26,8 @@ pub struct Auth {
     pub secrets: Given,
     /// Administrators' tokens.
     pub admin_tokens: Given,
+    /// Whether anybody may sign in as somebody who is like nobody else.
+    pub is_anonymous_allowed: bool,
     /// By how much clocks may differ, in seconds.
     pub leeway_s: u64,
 }
@@ -85,6 +87,12 @@ pub(super) fn mean(low: &AuthLow, scribe: &mut Scribe) -> Auth {
     };
     let secrets = given(scribe, "auth.secrets", &low.secrets, &low.secrets_file);
     let admin_tokens = given(scribe, "auth.admin_tokens", &low.admin_tokens, &low.admin_tokens_file);
+    let is_anonymous_allowed = scribe.note("auth.anonymous", or(&low.anonymous, || false));
+    let is_nothing_given = |given: &Given| given.inline.0.is_empty() && given.file.is_none();
+    if let Some(typed) = low.anonymous.as_ref().filter(|typed| typed.value && is_nothing_given(&secrets)) {
+        let reason = "auth.anonymous needs a secret to sign with: set auth.secrets or auth.secrets_file";
+        scribe.problems.push(Problem::new(&typed.origin, reason));
+    }
     let leeway = or(&low.leeway, || Duration(LEEWAY_DEFAULT));
     if leeway.value.0 > limits::AUTH_LEEWAY_MAX {
         let (value, max) = (leeway.value, Duration(limits::AUTH_LEEWAY_MAX));
@@ -92,7 +100,7 @@ pub(super) fn mean(low: &AuthLow, scribe: &mut Scribe) -> Auth {
         scribe.problems.push(Problem::new(&leeway.origin, reason));
     }
     let leeway_s = scribe.note("auth.leeway", leeway).0.0 / 1_000;
-    Auth { issuers, secrets, admin_tokens, leeway_s }
+    Auth { issuers, secrets, admin_tokens, is_anonymous_allowed, leeway_s }
 }
 
 fn issuer(low: &IssuerLow, scribe: &mut Scribe) -> Trusted {
@@ -177,7 +185,8 @@ pub fn load(auth: &Auth, is_dev: bool) -> Result<AuthConfig, Vec<Problem>> {
     let secrets = all("auth.secrets", &auth.secrets);
     let admin_tokens = all("auth.admin_tokens", &auth.admin_tokens);
     if problems.is_empty() {
-        Ok(AuthConfig { issuers, secrets, admin_tokens, is_dev, leeway_s: auth.leeway_s })
+        let is_anonymous_allowed = auth.is_anonymous_allowed;
+        Ok(AuthConfig { issuers, secrets, admin_tokens, is_anonymous_allowed, is_dev, leeway_s: auth.leeway_s })
     } else {
         Err(problems)
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::config::Meaning;
 use super::data_dir::DataDir;
 use super::place::Problem;
-use super::{auth, kernel, rules};
+use super::{auth, kernel, rules, tls};
 
 /// Looks at everything on this machine that would keep a server of this configuration from starting.
 /// Gives what is allowed in the rules but probably not meant.
@@ -25,6 +25,7 @@ pub fn check(meaning: &Meaning) -> Result<Vec<Problem>, Vec<Problem>> {
         Err(problem) => problems.push(problem),
     }
     problems.extend(auth::load(&config.auth, config.is_dev).err().unwrap_or_default());
+    problems.extend(config.tls.as_ref().and_then(|files| tls::load(files).err()));
     problems.extend(DataDir::check(&config.data).err().map(|reason| Problem::new(origin_of("data"), reason)));
     problems.extend(kernel::check_io_uring().err().map(|reason| Problem::new("machine", reason)));
     if problems.is_empty() { Ok(warnings) } else { Err(problems) }

@@ -34,6 +34,8 @@ pub struct Config {
     pub rules_dialect: RulesDialect,
     /// Who is believed.
     pub auth: Auth,
+    /// What connections that begin with a TLS handshake are served with, if they are.
+    pub tls: Option<TlsFiles>,
     /// How many cores to use: 1 to [`limits::SHARDS_MAX`].
     pub shards: u8,
     /// Whether `Bearer owner` and unsigned tokens are accepted, and missing rules allow everything.
@@ -44,6 +46,15 @@ pub struct Config {
     pub log_level: LogLevel,
     /// What holds in which namespace.
     pub namespaces: Namespaces,
+}
+
+/// Where the server's certificate is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, then those that vouch for it: PEM.
+    pub cert: PathBuf,
+    /// Its private key: PEM.
+    pub key: PathBuf,
 }
 
 /// What holds in which namespace.
@@ -129,6 +140,7 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
     let log_format_default = if machine.is_terminal { LogFormat::Human } else { LogFormat::Json };
     let log_format = scribe.note("log_format", or(&low.log_format, || log_format_default));
     let log_level = scribe.note("log_level", or(&low.log_level, || LogLevel::Info));
+    let tls = scribe.tls(low);
     let auth = auth::mean(&low.auth, &mut scribe);
     let namespaces = scribe.namespaces(low);
     let Scribe { lines, warnings, problems } = scribe;
@@ -145,6 +157,7 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
         rules,
         rules_dialect,
         auth,
+        tls,
         shards,
         is_dev,
         log_format,
@@ -208,6 +221,20 @@ impl Scribe {
         }
         let shards = self.note("shards", typed);
         u8::try_from(shards).unwrap_or(u8::MAX)
+    }
+
+    fn tls(&mut self, low: &Low) -> Option<TlsFiles> {
+        let cert = self.note_optional("tls.cert", &low.tls_cert);
+        let key = self.note_optional("tls.key", &low.tls_key);
+        let lonely = match (&low.tls_cert, &low.tls_key) {
+            (Some(cert), None) => Some((cert, "tls.cert says nothing without tls.key")),
+            (None, Some(key)) => Some((key, "tls.key says nothing without tls.cert")),
+            _ => None,
+        };
+        if let Some((typed, reason)) = lonely {
+            self.problems.push(Problem::new(&typed.origin, reason));
+        }
+        Some(TlsFiles { cert: cert?.0, key: key?.0 })
     }
 
     /// Anybody may do anything on a server to develop against, so nobody else may reach it.

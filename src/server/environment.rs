@@ -56,6 +56,7 @@ pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Enviro
             secrets_file: ours.take("STILLHERE_AUTH_SECRETS_FILE"),
             admin_tokens: ours.take_secrets("STILLHERE_AUTH_ADMIN_TOKENS"),
             admin_tokens_file: ours.take("STILLHERE_AUTH_ADMIN_TOKENS_FILE"),
+            anonymous: ours.take_bool("STILLHERE_AUTH_ANONYMOUS"),
             leeway: ours.take("STILLHERE_AUTH_LEEWAY"),
             issuers: Vec::new(),
         },

@@ -75,6 +75,7 @@ struct Auth {
     secrets_file: Option<Spanned<FilePath>>,
     admin_tokens: Option<Spanned<Secrets>>,
     admin_tokens_file: Option<Spanned<FilePath>>,
+    anonymous: Option<Spanned<bool>>,
     leeway: Option<Spanned<Duration>>,
     #[serde(default)]
     issuer: Vec<Issuer>,
@@ -205,6 +206,7 @@ impl Source<'_> {
             secrets_file: self.path(auth.secrets_file),
             admin_tokens: self.typed(auth.admin_tokens),
             admin_tokens_file: self.path(auth.admin_tokens_file),
+            anonymous: self.typed(auth.anonymous),
             leeway: self.typed(auth.leeway),
             issuers: auth.issuer.into_iter().map(|issuer| self.issuer(issuer)).collect(),
         }

@@ -28,7 +28,7 @@ pub enum Command {
     ///
     /// Each flag can be given in the environment too (`--log-level` as STILLHERE_LOG, the others as
     /// STILLHERE_ and their name in capitals) or in the file. Flags beat the environment, the environment
-    /// beats the file. SIGHUP reads the rules again.
+    /// beats the file. SIGHUP reads the rules, the certificate and credentials again.
     ///
     /// Exit codes: 0 stopped as asked, 1 failure, 2 usage, 78 bad configuration.
     Serve(ServeFlags),

@@ -75,6 +75,8 @@ pub struct Health {
     rules_refused: AtomicU64,
     auth_reloaded: AtomicU64,
     auth_refused: AtomicU64,
+    tls_reloaded: AtomicU64,
+    tls_refused: AtomicU64,
     keys_fetched: AtomicU64,
     keys_missed: AtomicU64,
     log_lines_lost: AtomicU64,
@@ -98,6 +100,8 @@ impl Default for Health {
             rules_refused: AtomicU64::new(0),
             auth_reloaded: AtomicU64::new(0),
             auth_refused: AtomicU64::new(0),
+            tls_reloaded: AtomicU64::new(0),
+            tls_refused: AtomicU64::new(0),
             keys_fetched: AtomicU64::new(0),
             keys_missed: AtomicU64::new(0),
             log_lines_lost: AtomicU64::new(0),
@@ -145,6 +149,12 @@ impl Health {
     /// The files of credentials were read again; wrong ones change nothing.
     pub fn count_auth_reload(&self, is_ok: bool) {
         let counter = if is_ok { &self.auth_reloaded } else { &self.auth_refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The certificate was read again; a wrong one changes nothing.
+    pub fn count_tls_reload(&self, is_ok: bool) {
+        let counter = if is_ok { &self.tls_reloaded } else { &self.tls_refused };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -205,6 +215,8 @@ impl Health {
         family("rules_reloads_total", "counter", "Times that the rules were read again.", &reloads);
         let reloads = results(&self.auth_reloaded, "refused", &self.auth_refused);
         family("auth_reloads_total", "counter", "Times that credentials were read again.", &reloads);
+        let reloads = results(&self.tls_reloaded, "refused", &self.tls_refused);
+        family("tls_reloads_total", "counter", "Times that the certificate was read again.", &reloads);
         let fetches = results(&self.keys_fetched, "failed", &self.keys_missed);
         family("key_fetches_total", "counter", "Times that an issuer's keys were asked for.", &fetches);
         let lost = count(&self.log_lines_lost);

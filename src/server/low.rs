@@ -33,7 +33,7 @@ const fn namespace_key(name: &'static str, variable: &'static str) -> Key {
 }
 
 /// Every setting, in the order in which they are shown.
-pub const KEYS: [Key; 26] = [
+pub const KEYS: [Key; 27] = [
     key("listen", "STILLHERE_LISTEN", Some("--listen")),
     key("coap.listen", "STILLHERE_COAP", Some("--coap")),
     key("coaps.listen", "STILLHERE_COAPS", Some("--coaps")),
@@ -53,6 +53,7 @@ pub const KEYS: [Key; 26] = [
     key("auth.secrets_file", "STILLHERE_AUTH_SECRETS_FILE", None),
     key("auth.admin_tokens", "STILLHERE_AUTH_ADMIN_TOKENS", None),
     key("auth.admin_tokens_file", "STILLHERE_AUTH_ADMIN_TOKENS_FILE", None),
+    key("auth.anonymous", "STILLHERE_AUTH_ANONYMOUS", None),
     key("auth.leeway", "STILLHERE_AUTH_LEEWAY", None),
     key("namespaces", "STILLHERE_NAMESPACES", None),
     namespace_key("heartbeat", "STILLHERE_HEARTBEAT"),
@@ -121,6 +122,8 @@ pub struct AuthLow {
     pub admin_tokens_file: Option<Typed<FilePath>>,
     /// By how much clocks may differ.
     pub leeway: Option<Typed<Duration>>,
+    /// Whether anybody may sign in as somebody.
+    pub anonymous: Option<Typed<bool>>,
     /// Other issuers of tokens: only the file can name them.
     pub issuers: Vec<IssuerLow>,
 }
@@ -209,6 +212,7 @@ impl AuthLow {
             secrets_file: self.secrets_file.or(below.secrets_file),
             admin_tokens: self.admin_tokens.or(below.admin_tokens),
             admin_tokens_file: self.admin_tokens_file.or(below.admin_tokens_file),
+            anonymous: self.anonymous.or(below.anonymous),
             leeway: self.leeway.or(below.leeway),
             issuers: if self.issuers.is_empty() { below.issuers } else { self.issuers },
         }

@@ -30,6 +30,7 @@ pub mod place;
 pub mod rules;
 pub mod seam;
 pub mod serve;
+pub mod tls;
 pub mod transfer;
 pub mod value;
 

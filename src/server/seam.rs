@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::ServerConfig;
+
 use super::config::{Config, Namespace, Namespaces};
 use super::health::Health;
 use super::logs::NoticeLog;
@@ -145,6 +147,8 @@ pub struct Plan {
     pub notices: Vec<NoticeLog>,
     /// What is allowed.
     pub rules: Rules,
+    /// What connections that begin with a TLS handshake are served with, if they are.
+    pub tls: Option<Arc<ServerConfig>>,
     /// Where the shards may count.
     pub health: Arc<Health>,
 }
@@ -163,6 +167,8 @@ pub struct Running {
     pub set_rules: Box<dyn Fn(Rules) + Send>,
     /// Tells all shards whom to believe. Returns at once.
     pub set_verifier: Box<dyn Fn(Arc<Verifier>) + Send>,
+    /// Serves new TLS connections with this. Only for servers that were started with TLS. Returns at once.
+    pub certify: Box<dyn Fn(Arc<ServerConfig>) + Send>,
     /// Waits until all shards have stopped; an error is why one did without being asked.
     pub join: Box<dyn FnOnce() -> io::Result<()> + Send>,
 }
@@ -173,9 +179,10 @@ pub struct Running {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let Plan { listen, engines, notices, rules: _, health: _ } = plan;
+    let Plan { listen, engines, notices, rules: _, tls, health: _ } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
+    kernel_plan.tls = tls;
     let timeouts = engines.iter().flat_map(|engine| engine.namespaces.values().chain([&engine.settings]));
     let timeouts = timeouts.map(|settings| settings.session_timeout);
     kernel_plan.unanswered_max = timeouts.max().expect("an engine for each shard");
@@ -190,6 +197,7 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         engine::Engine::new(engines[shard.index()].clone(), runtime::clock::read())
     })?;
     let (draining, reloading, believing) = (running.remote(), running.remote(), running.remote());
+    let certifying = running.remote();
     Ok(Running {
         tcp: running.local_addr(),
         coap: None,
@@ -205,6 +213,7 @@ pub fn start(plan: Plan) -> io::Result<Running> {
                 believing.tell(ShardId(shard), engine::Input::Verifier(Arc::clone(&verifier)));
             }
         }),
+        certify: Box::new(move |config| certifying.certify(&config)),
         join: Box::new(move || {
             running.join();
             Ok(())

@@ -6,17 +6,18 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
+use rustls::ServerConfig;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::config::{Config, Meaning};
+use super::config::{Config, Meaning, TlsFiles};
 use super::data_dir::{DataDir, Unusable};
 use super::health::Health;
 use super::keys::Keeper;
 use super::logs::NoticeLog;
 use super::place::Problem;
 use super::seam::{self, Plan, Rules, Running};
-use super::{Stop, internal, kernel, rules};
+use super::{Stop, internal, kernel, rules, tls};
 use crate::auth::Verifier;
 use crate::base::ShardId;
 
@@ -60,16 +61,18 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
         Unusable::Bad(reason) => Stop::BadConfig(vec![Problem::new("data", reason)]),
         Unusable::Held(reason) => Stop::Failed(reason),
     })?;
+    let tls = config.tls.as_ref().map(tls::load).transpose().map_err(|problem| Stop::BadConfig(vec![problem]))?;
     let internal = start_internal(config, health)?;
     let plan = Plan {
         listen: config.listen,
         engines: engines(config, &rules, &keeper.verifier())?,
         notices: (0..config.shards).map(|shard| NoticeLog::new(ShardId(shard), Arc::clone(health))).collect(),
         rules,
+        tls,
         health: Arc::clone(health),
     };
     let running = seam::start(plan).map_err(|error| failed(&format!("cannot serve at {}", config.listen), &error))?;
-    let Running { tcp, coap, coaps, request_drain, set_rules, set_verifier, join } = running;
+    let Running { tcp, coap, coaps, request_drain, set_rules, set_verifier, certify, join } = running;
     let reload_keys = keeper.start(set_verifier).map_err(|error| failed("a thread cannot be started", &error))?;
     let joining = std::thread::Builder::new().name("join".into());
     joining
@@ -87,6 +90,9 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
             Happening::DrainAsked => drain(health, &request_drain),
             Happening::ReloadAsked => {
                 reload(config, health, &set_rules);
+                if let Some(files) = &config.tls {
+                    reload_certificate(files, health, &certify);
+                }
                 // That thread goes only with the process.
                 let _ = reload_keys.send(());
             }
@@ -118,6 +124,21 @@ fn reload(config: &Config, health: &Health, set_rules: &dyn Fn(Rules)) {
         Err(Problem { place, reason }) => {
             health.count_rules_refused();
             tracing::error!(place, reason, "the rules are wrong: those in force stay");
+        }
+    }
+}
+
+/// Serves new TLS connections with the certificate as its files are now. A bad one changes nothing.
+fn reload_certificate(files: &TlsFiles, health: &Health, certify: &dyn Fn(Arc<ServerConfig>)) {
+    match tls::load(files) {
+        Ok(config) => {
+            certify(config);
+            health.count_tls_reload(true);
+            tracing::info!(cert = %files.cert.display(), "certificate reloaded");
+        }
+        Err(Problem { place, reason }) => {
+            health.count_tls_reload(false);
+            tracing::error!(place, reason, "the certificate is wrong: the one in use stays");
         }
     }
 }

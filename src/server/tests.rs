@@ -290,7 +290,8 @@ fn what_this_version_lacks_is_refused_and_not_ignored() {
     check_refused(&["--coap", "127.0.0.1:0"], "", &["--coap: CoAP is not part of this version yet"]);
     check_refused(&["--coaps", "127.0.0.1:0"], "", &["--coaps: CoAP over DTLS is not part"]);
     check_refused(&[], "[coap]\nlisten = \"127.0.0.1:1\"", &["2:10: CoAP is not part"]);
-    check_refused(&[], "[tls]\ncert = \"c\"\nkey = \"k\"", &["2:8: TLS is not part", "3:7: TLS is not part"]);
+    check_refused(&[], "[tls]\ncert = \"c\"", &["2:8: tls.cert says nothing without tls.key"]);
+    check_refused(&[], "[tls]\nkey = \"k\"", &["2:7: tls.key says nothing without tls.cert"]);
     check_refused(&[], "durability = \"fsync\"", &["1:14: durability \"fsync\" is not part"]);
     check_refused(&[], "durability = \"os\"", &["1:14: durability \"os\" is not part"]);
     check_refused(&[], "[namespace.a]\ndurability = \"fsync\"", &["2:14: durability \"fsync\" is not part"]);
@@ -378,6 +379,9 @@ fn issuers_are_checked() {
     check_refused(&[], &format!("{issuer}algorithms = []"), &["5:14: issuer https://id.example/ may sign in no way"]);
     check_bad_file(&format!("{issuer}algorithms = [\"HS256\"]"), "5:15: `HS256` is none of RS256, ES256, EdDSA");
     check_bad_file("[[auth.issuer]]\nissuer = \"x\"\naudiences = []", "1:1: missing field `jwks`");
+    check_refused(&[], "auth.anonymous = true", &["1:18: auth.anonymous needs a secret to sign with"]);
+    let file = "[auth]\nanonymous = true\nsecrets_file = \"s\"";
+    check_line(&[], &[], file, "auth.anonymous", "true conf/test.toml:2:13");
     check_refused(&[], "auth.leeway = \"11m\"", &["1:15: auth.leeway = \"660s\": it must be at most 600s"]);
 }
 

@@ -69,18 +69,27 @@ impl BadHead {
 /// Takes request heads out of what arrives. Bodies are not its business: take
 /// [`body`](Head::body) bytes before asking for the next head.
 #[derive(Debug, Default)]
-pub struct Reader(Gathered);
+pub struct Reader {
+    gathered: Gathered,
+    is_encrypted: bool,
+}
 
 impl Reader {
+    /// The connection that is read is encrypted: heads say so from here on.
+    pub fn set_encrypted(&mut self) {
+        self.is_encrypted = true;
+    }
+
     /// The next head, or `None` once all of `input` is taken. Lent until the reader is asked again.
     pub fn next<'a>(&'a mut self, input: &'a mut Input<'_>) -> Result<Option<Head<'a>>, BadHead> {
-        self.0.next(input)?.map(Head::parse).transpose()
+        let Some(bytes) = self.gathered.next(input)? else { return Ok(None) };
+        Ok(Some(Head { is_encrypted: self.is_encrypted, ..Head::parse(bytes)? }))
     }
 
     /// Bytes on the heap: what came of a head that is not whole.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.0.bytes.capacity()
+        self.gathered.bytes.capacity()
     }
 }
 
@@ -204,6 +213,8 @@ pub struct Head<'a> {
     pub query: Query<'a>,
     /// HTTP/1.1 rather than 1.0.
     pub is_1_1: bool,
+    /// Whether it came by an encrypted connection.
+    pub is_encrypted: bool,
     /// The header lines.
     pub headers: Headers<'a>,
 }
@@ -242,13 +253,19 @@ impl<'a> Head<'a> {
         if hosts > 1 || (hosts == 0 && is_1_1) {
             return Err(BadHead::Host);
         }
-        Ok(Self { method, path, query: Query(query), is_1_1, headers })
+        Ok(Self { method, path, query: Query(query), is_1_1, is_encrypted: false, headers })
     }
 
     /// The `Host` header: what the client calls us. Empty if HTTP/1.0 kept it.
     #[must_use]
     pub fn host(&self) -> &'a str {
         self.headers.text("host").unwrap_or("")
+    }
+
+    /// Whether the client speaks TLS, with us or with a proxy that says so.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.is_encrypted || self.headers.text("x-forwarded-proto") == Some("https")
     }
 
     /// Whether the client wants to go on with this connection after the answer.

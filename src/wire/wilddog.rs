@@ -46,8 +46,7 @@ fn read(event: Item<'_>) -> Incoming {
 pub fn host(head: &Head<'_>) -> String {
     let mut host = head.host().to_ascii_lowercase();
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-    let is_covered = head.headers.text("x-forwarded-proto") == Some("https");
-    if !has_port && !is_covered {
+    if !has_port && !head.is_https() {
         host.push_str(":80");
     }
     host

@@ -170,6 +170,24 @@ fn both_protocols_share_one_tree() {
     });
 }
 
+/// Updates carry values as the app wrote them: lists, nothings, empty objects, keys that are paths.
+#[test]
+fn values_are_taken_as_these_clients_send_them() {
+    let mut world = World::new(1, 16);
+    let client = socket(&mut world, 0);
+    let mut number = 0;
+    let mut check = |action: &str, body: &str, path: &str, expected: &str| {
+        number += 1;
+        done(&mut world, client, &format!(r#"{{"r":{number},"a":"{action}","b":{body}}}"#));
+        assert_eq!(value_at(&mut world, path), expected, "{action} {body}");
+    };
+    check("m", r#"{"p":"/w","d":{"a":["x",null,"z"],"deep/er/key":1,"empty":{},"none":null}}"#, "/w", r#"{"a":{"0":"x","2":"z"},"deep":{"er":{"key":1}}}"#);
+    check("m", r#"{"p":"/w","d":{"deep/er/key":null,"deep/er/list":[true]}}"#, "/w/deep", r#"{"er":{"list":{"0":true}}}"#);
+    check("p", r#"{"p":"/w/.priority","d":7}"#, "/w", r#"{"a":{"0":"x","2":"z"},"deep":{"er":{"list":{"0":true}}},".priority":7}"#);
+    check("p", r#"{"p":"/v","d":{".value":"x",".priority":2}}"#, "/v", r#"{".value":"x",".priority":2}"#);
+    check("p", r#"{"p":"/w k/a b+c%é:;,?&=@!*","d":1}"#, "/w k", r#"{"a b+c%é:;,?&=@!*":1}"#);
+}
+
 #[test]
 fn a_poller_writes_and_hears_over_connections_to_any_core() {
     for_shards(|shards| {
@@ -445,7 +463,7 @@ fn the_name_lookup_names_who_was_asked() {
     world.send_bytes(line, b"GET /v1/lookup?appId=app HTTP/1.1\r\nHost: ns.wilddog.com\r\n\r\n");
     let (head, body) = world.take_response(line).expect("an answer");
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    assert_eq!(body, r#"{"nss":"ns.wilddog.com:80","nssList":["ns.wilddog.com:80"]}"#);
+    assert_eq!(body, r#"{"nss":"app.wilddogio.com:80","nssList":["ns.wilddog.com:80"]}"#);
     world.get(line, "/v1/lookup?appId=app");
     let (_, body) = world.take_response(line).expect("an answer");
     assert_eq!(body, r#"{"nss":"sim.example:9000","nssList":["sim.example:9000"]}"#);

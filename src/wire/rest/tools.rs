@@ -33,7 +33,7 @@ pub(super) fn read(head: &http::Head<'_>, path: &str) -> Option<Tool> {
         return None;
     }
     let url = || {
-        let scheme = head.headers.text("x-forwarded-proto").filter(|proto| *proto == "https").unwrap_or("http");
+        let scheme = if head.is_https() { "https" } else { "http" };
         format!("{scheme}://{}", head.host())
     };
     if let Some(rest) = path.strip_prefix("/v1beta/projects/") {

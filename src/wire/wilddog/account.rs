@@ -5,9 +5,6 @@
 //! its own ID token, and what an account holds is read from the token that is shown. Refusals come
 //! with the status of success: these clients read nothing else.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-
 use crate::json::{self, Item};
 use crate::op::{BadCredential, Identity};
 use crate::wire::http::Query;
@@ -67,18 +64,6 @@ pub fn read_legacy(operation: &str, query: Query<'_>) -> Ask {
     if operation == "auth/anonymous" && is_get { Ask::Anonymous } else { Ask::Unsupported }
 }
 
-/// An unsigned token for somebody who is like nobody else, good for a day. Only servers that believe
-/// unsigned tokens take it.
-#[must_use]
-pub fn unsigned_token(uid: &str, now_s: u64) -> String {
-    let claims = serde_json::json!({
-        "iat": now_s, "exp": now_s + 24 * 60 * 60, "sub": uid, "user_id": uid, "provider_id": "anonymous",
-        "firebase": { "sign_in_provider": "anonymous", "identities": {} },
-    });
-    let encode = |json: &str| BASE64_URL_SAFE_NO_PAD.encode(json);
-    format!("{}.{}.", encode(r#"{"alg":"none","typ":"JWT"}"#), encode(&claims.to_string()))
-}
-
 /// Appends the answer to a sign-in.
 pub fn signed_in(out: &mut Vec<u8>, generation: Generation, token: &str, identity: &Identity) {
     match generation {
@@ -123,7 +108,7 @@ fn provider(identity: &Identity) -> &str {
 pub enum Refused {
     /// The token is not, or no longer, accepted.
     Credential(BadCredential),
-    /// It needs an account, and there are none; or nobody here believes unsigned tokens.
+    /// It needs an account, and there are none; or nobody may sign in anonymously.
     Unsupported,
 }
 

@@ -251,9 +251,15 @@ impl Members<'_> {
 
 /// Appends the answer to a name lookup (section 2.2): newer clients read the list, older ones the
 /// name. Clients connect to `host`, and take no other name in the hello.
-pub fn lookup(out: &mut Vec<u8>, host: &str) {
+///
+/// The older ones connect only to names that have `.wilddogio.com` in them. Whoever has pointed the name of
+/// the lookup here can point the application's own, too; any other name of ours must have it by itself.
+pub fn lookup(out: &mut Vec<u8>, application: &str, host: &str) {
     out.extend_from_slice(br#"{"nss":"#);
-    json::text(out, host);
+    match host.strip_prefix("ns.wilddog.com") {
+        Some(port) if !application.is_empty() => json::text(out, &format!("{application}.wilddogio.com{port}")),
+        _ => json::text(out, host),
+    }
     out.extend_from_slice(br#","nssList":["#);
     json::text(out, host);
     out.extend_from_slice(b"]}");

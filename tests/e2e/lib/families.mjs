@@ -3,7 +3,7 @@
 import { createRequire } from "node:module";
 
 import { modular, namespaced } from "./facade.mjs";
-import { WILDDOGS, openWilddog } from "./wilddog.mjs";
+import { isWilddog, openWilddog } from "./wilddog.mjs";
 
 const require = createRequire(import.meta.url);
 
@@ -32,5 +32,5 @@ export const FAMILIES = Object.keys(OPEN);
 /** A client of a family, in this process. */
 export async function open(family, url, hooks) {
   const name = `app${++apps}`;
-  return WILDDOGS.includes(family) ? openWilddog(family, url, name) : OPEN[family](url, name, hooks);
+  return isWilddog(family) ? openWilddog(family, url, name) : OPEN[family](url, name, hooks);
 }

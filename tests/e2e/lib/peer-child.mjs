@@ -2,12 +2,13 @@
 
 import { open } from "./families.mjs";
 import { program } from "./programs.mjs";
+import { recipe } from "./recipes.mjs";
 
 let client;
 
 const answer = async ({ setup, action, argument }) => {
   if (setup) {
-    client = setup.program ? await program(setup) : await open(setup.family, setup.url);
+    client = setup.recipe ? recipe(setup.recipe) : setup.program ? await program(setup) : await open(setup.family, setup.url);
     return null;
   }
   // The text of a function of the test's own.

@@ -13,10 +13,10 @@ export class Peer {
   #calls = new Map();
   #next = 0;
 
-  /** Starts a process. `setup` is what `peer-child.mjs` is told to begin with. */
-  static async start(setup) {
+  /** Starts a process. `setup` is what `peer-child.mjs` is told to begin with; `env` adds to the environment. */
+  static async start(setup, env = {}) {
     const peer = new Peer();
-    peer.process = fork(CHILD, { stdio: ["ignore", "pipe", "pipe", "ipc"] });
+    peer.process = fork(CHILD, { stdio: ["ignore", "pipe", "pipe", "ipc"], env: { ...process.env, ...env } });
     peer.exited = once(peer.process, "exit");
     for (const stream of [peer.process.stdout, peer.process.stderr]) {
       stream.on("data", (text) => String(text).split("\n").filter(Boolean).forEach((line) => peer.output.add(line)));

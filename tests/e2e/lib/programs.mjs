@@ -7,7 +7,7 @@ import { pathToFileURL } from "node:url";
 import { randomBytes } from "node:crypto";
 
 import { ofModular, ofNamespaced } from "./companion.mjs";
-import { WILDDOGS, wilddogProgram } from "./wilddog.mjs";
+import { isWilddog, wilddogProgram } from "./wilddog.mjs";
 
 const require = createRequire(import.meta.url);
 const HERE = new URL("..", import.meta.url);
@@ -23,7 +23,7 @@ export function text(family, parts) {
 
 /** Runs a program in this process with the default app at `url`; gives a client on the same connection. */
 export async function program({ family, url, program: parts }) {
-  if (WILDDOGS.includes(family)) return wilddogProgram({ family, url, program: parts });
+  if (isWilddog(family)) return wilddogProgram({ family, url, program: parts });
   if (family === "modular") {
     const { initializeApp } = await import("firebase/app");
     const m = await import("firebase/database");

@@ -48,7 +48,7 @@ export class Program {
 /** A server that is ready to serve. */
 export class Server {
   /** Starts one on a free port. `config` is the text of a configuration file. */
-  static async start({ config = "", args = [], data, isDev = true, files = {}, env = {} } = {}) {
+  static async start({ config = "", args = [], data, isDev = true, files = {}, env = {}, listen = "127.0.0.1:0" } = {}) {
     const server = new Server();
     server.folder = mkdtempSync(join(tmpdir(), "stillhere-e2e-"));
     server.data = data ?? join(server.folder, "data");
@@ -56,7 +56,7 @@ export class Server {
     writeFileSync(file, config);
     for (const [name, text] of Object.entries(files)) writeFileSync(join(server.folder, name), text);
     server.program = new Program(BIN, [
-      ...["serve", ...(isDev ? ["--dev"] : []), "--config", file, "--listen", "127.0.0.1:0"],
+      ...["serve", ...(isDev ? ["--dev"] : []), "--config", file, "--listen", listen],
       ...["--shards", SHARDS, "--data", server.data, ...args],
     ], { env: { ...ENVIRONMENT, ...env } });
     await server.becomeReady();

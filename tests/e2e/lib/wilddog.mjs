@@ -7,6 +7,8 @@ import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import vm from "node:vm";
 
+import { miniProgram, reactNative } from "./platforms.mjs";
+
 const require = createRequire(import.meta.url);
 const HERE = new URL("..", import.meta.url);
 
@@ -17,21 +19,27 @@ const ports = new Map();
 const lookup = dns.lookup;
 dns.lookup = (name, options, callback) => lookup(String(name).endsWith(".localhost") ? "127.0.0.1" : name, options, callback);
 
+/** What the server calls itself to whoever looks it up: a name that SDKs before 2.5.5 accept, too. */
+const NAME = "sync.wilddogio.com.localhost";
+
 /** The lookup of `ns.wilddog.com` goes to the app's server. */
 const request = http.request;
 http.request = (options, ...rest) => {
   const host = options.hostname ?? options.host;
-  if (host !== "ns.wilddog.com") return request(options, ...rest);
-  const application = new URL(`http://${host}${options.path}`).searchParams.get("appId");
-  return request({ ...options, host: "127.0.0.1", hostname: "127.0.0.1", port: ports.get(application) }, ...rest);
+  const { searchParams, pathname } = new URL(`http://${host}${options.path}`);
+  // Signing in: `/v2/APP/auth/…` and `/v1/APP/…`.
+  const named = { "ns.wilddog.com": searchParams.get("appId"), "auth.wilddog.com": pathname.split("/")[2] };
+  const application = named[host];
+  if (!ports.has(application)) return request(options, ...rest);
+  return request({ ...options, host: NAME, hostname: NAME, port: ports.get(application) }, ...rest);
 };
 
 /** The app's name and address as these SDKs want them: three labels, and a port where there is no TLS. */
 function address(url) {
-  const { port, searchParams } = new URL(url);
+  const { port, protocol, searchParams } = new URL(url);
   const application = searchParams.get("ns");
   ports.set(application, port);
-  return { application, syncURL: `http://${application}.a.localhost:${port}` };
+  return { application, port, isSecure: protocol === "https:", syncURL: `${protocol}//${application}.a.localhost:${port}` };
 }
 
 const METHODS = {
@@ -43,6 +51,8 @@ const METHODS = {
 function second(app) {
   const sync = app.sync();
   return {
+    app,
+    sync,
     ref: (path) => (path === undefined ? sync.ref() : sync.ref(path)),
     goOffline: () => METHODS.goOffline(sync),
     goOnline: () => METHODS.goOnline(sync),
@@ -54,6 +64,7 @@ function second(app) {
 /** wilddog 0.7 */
 function legacy(Wilddog, syncURL) {
   return {
+    Wilddog,
     ref: (path) => new Wilddog(path === undefined ? syncURL : `${syncURL}/${path}`),
     goOffline: () => Wilddog.goOffline(),
     goOnline: () => Wilddog.goOnline(),
@@ -62,13 +73,44 @@ function legacy(Wilddog, syncURL) {
   };
 }
 
-export const WILDDOGS = ["wilddog25", "wilddog07"];
+/** The builds that every test runs with. */
+export const WILDDOGS = ["wilddog25", "wilddog07", "wilddog25rn", "wilddog25wx"];
+/** Everything else that is published: it connects and is present. */
+export const OLDER = ["wilddog2515", "wilddog2510", "wilddog258", "wilddog252", "wilddog212", "wilddog210", "wilddog06", "wilddog04", "wilddog01"];
+export const isWilddog = (family) => family.startsWith("wilddog");
+
+/** React Native: the lookup is a request like any other. */
+const repointReactNative =
+  ({ port }) =>
+  ({ XMLHttpRequest }) => {
+    const { open } = XMLHttpRequest.prototype;
+    XMLHttpRequest.prototype.open = function (method, url, ...rest) {
+      return open.call(this, method, url.replace("http://ns.wilddog.com", `http://127.0.0.1:${port}`), ...rest);
+    };
+  };
+
+/** A mini program: one host, written into the SDK. */
+const repointMiniProgram =
+  ({ port, isSecure }) =>
+  ({ wx }) => {
+    const { connectSocket } = wx;
+    wx.connectSocket = ({ url, ...rest }) =>
+      connectSocket({ ...rest, url: url.replace("wss://s-dalwx-nss-1.wilddogio.com", `${isSecure ? "wss" : "ws"}://127.0.0.1:${port}`) });
+  };
 
 export function openWilddog(family, url, name) {
-  const { application, syncURL } = address(url);
-  if (family === "wilddog07") return legacy(require("wilddog07"), syncURL);
-  const wilddog = require("wilddog");
-  return second(wilddog.initializeApp({ authDomain: `${application}.wilddog.com`, syncURL }, name));
+  const at = address(url);
+  const { application, syncURL } = at;
+  if (/^wilddog0/.test(family)) return legacy(require(family), syncURL);
+  const config = { authDomain: `${application}.wilddog.com`, syncURL };
+  if (family === "wilddog25rn") return second(reactNative(repointReactNative(at)).initializeApp(config, name));
+  if (family === "wilddog25wx") {
+    // It takes no port, and TLS for granted.
+    const wilddog = miniProgram(repointMiniProgram(at));
+    return second(wilddog.initializeApp({ ...config, syncURL: `https://${application}.wilddogio.com` }, name));
+  }
+  const wilddog = require(family === "wilddog25" ? "wilddog" : family);
+  return second(wilddog.initializeApp(config, name));
 }
 
 /** Runs programs of the SDKs' documentation in this process, exactly as printed but for the address. */
@@ -82,7 +124,12 @@ export function wilddogProgram({ family, url, program }) {
   globalThis.alert = (line) => console.log(line);
   globalThis.uid = "joe";
   let client;
-  if (family === "wilddog07") {
+  if (family === "wilddog25wx") {
+    const at = address(url);
+    globalThis.wilddog = miniProgram(repointMiniProgram(at));
+    vm.runInThisContext(printed.replaceAll("<SyncAppID>", application));
+    client = second(globalThis.wilddog);
+  } else if (family === "wilddog07") {
     globalThis.Wilddog = require("wilddog07");
     client = legacy(globalThis.Wilddog, syncURL);
     vm.runInThisContext(text);
