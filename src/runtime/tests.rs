@@ -53,6 +53,7 @@ impl<F: FnMut(&mut Timing, Now, Input<'_>, &mut Output)> Core for Act<F> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
     Opened(ConnId),
+    Encrypted(ConnId),
     Bytes(ConnId, Vec<u8>),
     Closed(ConnId, Hangup),
     Backlog(ConnId, usize),
@@ -68,6 +69,7 @@ impl Told {
                 assert!(peer.ip().is_loopback() && peer.port() != 0, "{peer}");
                 Self::Opened(*conn)
             }
+            Input::Encrypted { conn } => Self::Encrypted(*conn),
             Input::Bytes { conn, bytes } => Self::Bytes(*conn, bytes.to_vec()),
             Input::Closed { conn, how } => Self::Closed(*conn, *how),
             Input::Backlog { conn, bytes } => Self::Backlog(*conn, *bytes),
@@ -126,7 +128,9 @@ where
             match &what {
                 Told::Opened(conn) => assert_eq!(is_open.insert(*conn, true), None, "opened twice"),
                 Told::Closed(conn, _) => assert_eq!(is_open.remove(conn), Some(true), "closed, not open"),
-                Told::Bytes(conn, _) | Told::Backlog(conn, _) => assert!(is_open.contains_key(conn), "{what:?}"),
+                Told::Encrypted(conn) | Told::Bytes(conn, _) | Told::Backlog(conn, _) => {
+                    assert!(is_open.contains_key(conn), "{what:?}")
+                }
                 Told::Forwarded(_) | Told::Tick(_) | Told::Drain => {}
             }
             let is_drain = what == Told::Drain;
@@ -852,3 +856,5 @@ fn without_descriptors_a_server_serves_whom_it_has() {
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
 }
+
+mod tls;

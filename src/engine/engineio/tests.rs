@@ -181,9 +181,24 @@ fn values_are_taken_as_these_clients_send_them() {
         done(&mut world, client, &format!(r#"{{"r":{number},"a":"{action}","b":{body}}}"#));
         assert_eq!(value_at(&mut world, path), expected, "{action} {body}");
     };
-    check("m", r#"{"p":"/w","d":{"a":["x",null,"z"],"deep/er/key":1,"empty":{},"none":null}}"#, "/w", r#"{"a":{"0":"x","2":"z"},"deep":{"er":{"key":1}}}"#);
-    check("m", r#"{"p":"/w","d":{"deep/er/key":null,"deep/er/list":[true]}}"#, "/w/deep", r#"{"er":{"list":{"0":true}}}"#);
-    check("p", r#"{"p":"/w/.priority","d":7}"#, "/w", r#"{"a":{"0":"x","2":"z"},"deep":{"er":{"list":{"0":true}}},".priority":7}"#);
+    check(
+        "m",
+        r#"{"p":"/w","d":{"a":["x",null,"z"],"deep/er/key":1,"empty":{},"none":null}}"#,
+        "/w",
+        r#"{"a":{"0":"x","2":"z"},"deep":{"er":{"key":1}}}"#,
+    );
+    check(
+        "m",
+        r#"{"p":"/w","d":{"deep/er/key":null,"deep/er/list":[true]}}"#,
+        "/w/deep",
+        r#"{"er":{"list":{"0":true}}}"#,
+    );
+    check(
+        "p",
+        r#"{"p":"/w/.priority","d":7}"#,
+        "/w",
+        r#"{"a":{"0":"x","2":"z"},"deep":{"er":{"list":{"0":true}}},".priority":7}"#,
+    );
     check("p", r#"{"p":"/v","d":{".value":"x",".priority":2}}"#, "/v", r#"{".value":"x",".priority":2}"#);
     check("p", r#"{"p":"/w k/a b+c%é:;,?&=@!*","d":1}"#, "/w k", r#"{"a b+c%é:;,?&=@!*":1}"#);
 }
