@@ -43,7 +43,7 @@ impl Engine {
 
     /// Ends a session's listens and performs its last words, in order, each once.
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
-        let Over { session, namespace, identity, words, end, heard, is_yielding } = over;
+        let Over { session, namespace, identity, words, made, end, heard, is_yielding } = over;
         self.journal.write(|| {
             let (identity, words_count) = (identity.clone(), words.len());
             Record::Over { now, session, end, identity, words_count }
@@ -53,9 +53,13 @@ impl Engine {
         if let Some(shard) = self.shards.get_mut(&namespace) {
             shard.leave(session);
             let heard = is_yielding.then_some(heard);
-            for word in &words {
-                let fate = shard.fire(now, session, &identity, word, heard, &mut told);
+            let mut made = made.into_iter().peekable();
+            for (index, word) in words.iter().enumerate() {
+                // What is waited for is released where it was held.
                 shard.release(&word.places());
+                let here = made.next_if(|(at, _)| *at == index).map(|(_, path)| word.at(path));
+                let word = here.as_ref().unwrap_or(word);
+                let fate = shard.fire(now, session, &identity, word, heard, &mut told);
                 match fate {
                     Fate::Spoken => spoken += 1,
                     Fate::Yielded => yielded += 1,

@@ -15,6 +15,7 @@
 
 pub mod clock;
 mod core;
+mod datagrams;
 mod mesh;
 mod net;
 mod ring;
@@ -67,6 +68,8 @@ pub struct Plan {
     pub shards: u8,
     /// Where to listen. Port 0 lets the kernel choose.
     pub listen: SocketAddr,
+    /// Where to listen for datagrams.
+    pub datagrams: Option<SocketAddr>,
     /// How long a drain may take before what is left is dropped.
     pub drain_max: Millis,
     /// How many connections all shards together accept; fewer if the process may not open as many files.
@@ -81,7 +84,14 @@ impl Plan {
     #[must_use]
     pub fn new(shards: u8, listen: SocketAddr) -> Self {
         let notify = |shard: ShardId, notice: &Notice| tracing::info!(shard = shard.0, ?notice, "notice");
-        Self { shards, listen, drain_max: Millis::from_secs(10), connections_max: usize::MAX, notify: Arc::new(notify) }
+        Self {
+            shards,
+            listen,
+            datagrams: None,
+            drain_max: Millis::from_secs(10),
+            connections_max: usize::MAX,
+            notify: Arc::new(notify),
+        }
     }
 }
 
@@ -89,6 +99,7 @@ impl Plan {
 #[derive(Debug)]
 pub struct Running {
     local_addr: SocketAddr,
+    datagrams_addr: Option<SocketAddr>,
     remote: Remote,
     threads: Vec<JoinHandle<()>>,
 }
@@ -98,6 +109,12 @@ impl Running {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where it listens for datagrams, with the port that was chosen.
+    #[must_use]
+    pub fn datagrams_addr(&self) -> Option<SocketAddr> {
+        self.datagrams_addr
     }
 
     /// A handle for other threads.
@@ -181,6 +198,16 @@ where
     let (listeners, local_addr) = socket::listeners(plan.listen, count)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", plan.listen)))?;
 
+    let (datagrams, datagrams_addr) = match plan.datagrams {
+        None => ((0..count).map(|_| None).collect::<Vec<_>>(), None),
+        Some(address) => {
+            let (sockets, address) = socket::datagram_sockets(address, count).map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot listen for datagrams at {address}: {error}"))
+            })?;
+            (sockets.into_iter().map(Some).collect(), Some(address))
+        }
+    };
+
     let plan = Arc::new(plan);
     let seats: io::Result<Vec<Seat>> = (0..count).map(|_| Bell::new().map(Seat::new)).collect();
     let seats: Arc<[Seat]> = seats?.into();
@@ -190,13 +217,14 @@ where
     let (report, reports) = channel();
     let mut gates = Vec::new();
     let mut threads = Vec::new();
-    let parts = listeners.into_iter().zip(receivers).zip(ports).zip(placements(count));
-    for (shard, (((listener, commands), port), placement)) in (0..plan.shards).zip(parts) {
+    let parts = listeners.into_iter().zip(datagrams).zip(receivers).zip(ports).zip(placements(count));
+    for (shard, ((((listener, datagrams), commands), port), placement)) in (0..plan.shards).zip(parts) {
         let (gate, go) = channel();
         gates.push(gate);
         let shard_plan = ShardPlan {
             shard: ShardId(shard),
             listener,
+            datagrams,
             commands,
             port,
             placement,
@@ -222,13 +250,14 @@ where
     for gate in gates {
         gate.send(()).expect("a thread that is ready waits at its gate");
     }
-    Ok(Running { local_addr, remote: Remote { seats, commands: senders }, threads })
+    Ok(Running { local_addr, datagrams_addr, remote: Remote { seats, commands: senders }, threads })
 }
 
 /// One shard's thread, before it runs.
 struct ShardPlan {
     shard: ShardId,
     listener: OwnedFd,
+    datagrams: Option<OwnedFd>,
     commands: Receiver<Input<'static>>,
     port: Port<Message>,
     placement: Placement,
@@ -263,7 +292,7 @@ impl ShardPlan {
         };
         executor.run(async {
             let bell = &self.seats[self.shard.index()].bell;
-            let net = RingNet::new(self.listener, bell, Arc::clone(&self.room));
+            let net = RingNet::new(self.listener, self.datagrams, bell, Arc::clone(&self.room));
             let (net, sleep) = match net.and_then(|net| Ok((net, Sleep::new(bell)?))) {
                 Ok(both) => both,
                 Err(error) => {

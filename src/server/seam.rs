@@ -107,6 +107,7 @@ pub fn engine_config(
         Arc::new(engine::Settings {
             heartbeat: namespace.heartbeat,
             session_timeout: namespace.session_timeout,
+            coap_session_timeout: namespace.coap_session_timeout,
             late_last_words: match namespace.late_last_words {
                 LateLastWords::Yield => engine::LateLastWords::Yield,
                 LateLastWords::Always => engine::LateLastWords::Always,
@@ -139,6 +140,8 @@ pub fn engine_config(
 pub struct Plan {
     /// Where TCP clients come in; port 0 means any free one.
     pub listen: SocketAddr,
+    /// Where CoAP clients come in, if they do.
+    pub coap: Option<SocketAddr>,
     /// One for each shard, in their order.
     pub engines: Vec<engine::Config>,
     /// One for each shard, in their order.
@@ -173,9 +176,10 @@ pub struct Running {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let Plan { listen, engines, notices, rules: _, health: _ } = plan;
+    let Plan { listen, coap, engines, notices, rules: _, health: _ } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
+    kernel_plan.datagrams = coap;
     // Each shard's notices come from its own thread; the lock is there for the types and never waits.
     let notices: Vec<Mutex<NoticeLog>> = notices.into_iter().map(Mutex::new).collect();
     kernel_plan.notify = Arc::new(move |shard, notice| {
@@ -189,7 +193,7 @@ pub fn start(plan: Plan) -> io::Result<Running> {
     let (draining, reloading, believing) = (running.remote(), running.remote(), running.remote());
     Ok(Running {
         tcp: running.local_addr(),
-        coap: None,
+        coap: running.datagrams_addr(),
         coaps: None,
         request_drain: Box::new(move || draining.request_drain()),
         set_rules: Box::new(move |rules| {
