@@ -279,7 +279,7 @@ impl Engine {
             (Kind::NonConfirmable, Code::EMPTY) => {}
             (_, code) if code.class() == 0 => self.device_called(now, &arrival, output),
             (Kind::Confirmable, _) => {
-                self.post_datagram(peer, output, |out| Writer::empty(out, Kind::Reset, message.id))
+                self.post_datagram(peer, output, |out| Writer::empty(out, Kind::Reset, message.id));
             }
             (Kind::NonConfirmable, _) => {}
         }

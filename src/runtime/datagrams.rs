@@ -285,6 +285,7 @@ fn control_length(data_bytes: u32) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "the other side")]
 mod tests {
     use std::net::UdpSocket;
     use std::time::Duration;

@@ -45,6 +45,7 @@ struct Reader<'b> {
 }
 
 /// The argument of an item's head.
+#[derive(Clone, Copy)]
 enum Argument {
     Number(u64),
     Indefinite,

@@ -45,8 +45,7 @@ impl Name {
             b'_' => Some(63),
             _ => None,
         };
-        let digits = text.iter().map(digit);
-        digits.fold(Some(0), |sum: Option<u64>, digit| Some(sum? << 6 | u64::from(digit?))).map(Self)
+        text.iter().try_fold(0, |sum, byte| Some(sum << 6 | u64::from(digit(byte)?))).map(Self)
     }
 
     /// The text.
