@@ -54,7 +54,7 @@ const DEPARTED_SPAN: Millis = Millis(60 * 60_000);
 const DEPARTED_MAX: usize = 1 << 18;
 /// "Burst 10, then 2/s": what no living client reaches, and every loop of the SDK does at once.
 const PEER_PACE: Pace = Pace { burst: 10, pause: Millis(500) };
-/// New sessions and unknown names of one host, behind which there may be a whole house of devices.
+/// New sessions of one host, behind which there may be a whole house of devices.
 const SOURCE_PACE: Pace = Pace { burst: 1_000, pause: Millis(10) };
 /// Names that nobody has: guessing must not pay, and a house of devices must get through after a
 /// restart.
@@ -79,7 +79,7 @@ pub(super) struct Devices {
     guests: Lately<SocketAddr, ShardId>,
     answers: Lately<u64, Kept>,
     departed: Lately<(SocketAddr, Namespace), (MessageId, Token)>,
-    peer_brakes: Lately<SocketAddr, Brake>,
+    peer_brakes: Lately<(SocketAddr, Urge), Brake>,
     source_brakes: Lately<IpAddr, Brake>,
     stranger_brakes: Lately<IpAddr, Brake>,
 }
@@ -140,6 +140,14 @@ struct Arrival<'m> {
     is_forwarded: bool,
 }
 
+/// What a peer may do only so often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Urge {
+    Begin,
+    Return,
+    Guess,
+}
+
 enum Found {
     Here(SessionRef),
     Elsewhere(ShardId),
@@ -159,6 +167,20 @@ impl Devices {
             source_brakes: Lately::new(hashing, BRAKE_SPAN, BRAKES_MAX),
             stranger_brakes: Lately::new(hashing, BRAKE_SPAN, BRAKES_MAX),
         }
+    }
+
+    fn lets_peer(&mut self, now: Instant, remote: SocketAddr, urge: Urge) -> bool {
+        lets(&mut self.peer_brakes, now, (remote, urge), PEER_PACE)
+    }
+
+    /// Whether a host may have one more session. This machine may have as many as it likes.
+    fn lets_in(&mut self, now: Instant, remote: SocketAddr) -> bool {
+        remote.ip().is_loopback() || lets(&mut self.source_brakes, now, remote.ip(), SOURCE_PACE)
+    }
+
+    /// Whether a host may use one more name that nobody has.
+    fn lets_guess(&mut self, now: Instant, remote: SocketAddr) -> bool {
+        remote.ip().is_loopback() || lets(&mut self.stranger_brakes, now, remote.ip(), STRANGER_PACE)
     }
 }
 
@@ -288,12 +310,12 @@ impl Engine {
     fn device_called(&mut self, now: Now, arrival: &Arrival<'_>, output: &mut Output) {
         let call = match Call::read(&arrival.message) {
             Ok(call) => call,
-            Err(code) => return self.answer_stranger(now, arrival, code, output),
+            Err(code) => return self.answer_stranger(arrival, code, output),
         };
         match call.what {
             What::Begin { credential } => {
                 let Some(namespace) = call.namespace else {
-                    return self.answer_stranger(now, arrival, Code::BAD_REQUEST, output);
+                    return self.answer_stranger(arrival, Code::BAD_REQUEST, output);
                 };
                 self.device_begins(now, arrival, &namespace, credential, output);
             }
@@ -467,18 +489,18 @@ impl Engine {
             return self.send_home(now, home, arrival, output);
         }
         // Silence is the one thing that slows a client down.
-        if !lets(&mut self.devices.peer_brakes, now.instant, remote, PEER_PACE) {
+        if !self.devices.lets_peer(now.instant, remote, Urge::Begin) {
             return;
         }
         if self.drain.is_on {
-            return self.answer_stranger(now, arrival, Code::INTERNAL_ERROR, output);
+            return self.answer_stranger(arrival, Code::INTERNAL_ERROR, output);
         }
         if self.config.is_restricted && !self.config.namespaces.contains_key(namespace) {
-            return self.answer_stranger(now, arrival, Code::BAD_REQUEST, output);
+            return self.answer_stranger(arrival, Code::BAD_REQUEST, output);
         }
         let identity = match self.device_identity(now, credential) {
             Ok(identity) => identity,
-            Err(code) => return self.answer_stranger(now, arrival, code, output),
+            Err(code) => return self.answer_stranger(arrival, code, output),
         };
         let name = self.fresh_name();
         let id = match live {
@@ -486,7 +508,7 @@ impl Engine {
             None => self.open_device(now, arrival, namespace, name, identity, output),
         };
         let Some(id) = id else {
-            return self.answer_stranger(now, arrival, Code::INTERNAL_ERROR, output);
+            return self.answer_stranger(arrival, Code::INTERNAL_ERROR, output);
         };
         let mut payload = b"\xa2\x61s\x68".to_vec();
         payload.extend_from_slice(&name.text());
@@ -561,7 +583,7 @@ impl Engine {
         name: Option<Name>,
     ) -> Option<(SessionRef, SessionId)> {
         let remote = arrival.peer.remote;
-        if !lets(&mut self.devices.source_brakes, now.instant, remote.ip(), SOURCE_PACE) {
+        if !self.devices.lets_in(now.instant, remote) {
             return None;
         }
         let namespace: Namespace = namespace.into();
@@ -587,7 +609,7 @@ impl Engine {
         output: &mut Output,
     ) -> Option<SessionRef> {
         let Some(namespace) = namespace else {
-            self.answer_stranger(now, arrival, Code::BAD_REQUEST, output);
+            self.answer_stranger(arrival, Code::BAD_REQUEST, output);
             return None;
         };
         let remote = arrival.peer.remote;
@@ -600,7 +622,7 @@ impl Engine {
         let is_unknown = self.config.is_restricted && !self.config.namespaces.contains_key(namespace);
         if is_unknown || self.drain.is_on {
             let code = if is_unknown { Code::NOT_FOUND } else { Code::UNAVAILABLE };
-            self.answer_stranger(now, arrival, code, output);
+            self.answer_stranger(arrival, code, output);
             return None;
         }
         self.open_peer(now, arrival, namespace, None).map(|(session, _)| session)
@@ -608,12 +630,12 @@ impl Engine {
 
     /// `POST /.rst`: the client has its pass.
     fn device_returns(&mut self, now: Now, arrival: &Arrival<'_>, pass: &[u8], output: &mut Output) {
-        if !lets(&mut self.devices.peer_brakes, now.instant, arrival.peer.remote, PEER_PACE) {
+        if !self.devices.lets_peer(now.instant, arrival.peer.remote, Urge::Return) {
             return;
         }
         // "Unknown L MUST be 4.00": with 4.01 it would repeat itself for ever.
         let Some(Pass(id)) = Pass::parse(pass).filter(|pass| pass.0.home.0 < self.config.shards) else {
-            return self.answer_stranger(now, arrival, Code::BAD_REQUEST, output);
+            return self.answer_stranger(arrival, Code::BAD_REQUEST, output);
         };
         if id.home != self.config.shard {
             return self.send_home(now, id.home, arrival, output);
@@ -629,7 +651,7 @@ impl Engine {
         let known = known.or_else(|| by_candidate().map(|(session, name)| (session, Some(name))));
         let known = known.filter(|(session, _)| self.is_of(*session, None, true));
         let Some((session, name)) = known else {
-            return self.answer_stranger(now, arrival, Code::BAD_REQUEST, output);
+            return self.answer_stranger(arrival, Code::BAD_REQUEST, output);
         };
         self.recognise(now, arrival, session, name, output);
         let back = Back::of(arrival.peer, &arrival.message, arrival.bytes.len());
@@ -638,7 +660,7 @@ impl Engine {
 
     /// `GET /.ping?seq=NN` of the oldest versions, which name no session.
     fn device_counts(&mut self, now: Now, arrival: &Arrival<'_>, count: u32, output: &mut Output) {
-        if !lets(&mut self.devices.peer_brakes, now.instant, arrival.peer.remote, PEER_PACE) {
+        if !self.devices.lets_peer(now.instant, arrival.peer.remote, Urge::Return) {
             return;
         }
         self.legacy_sign_of_life(now, arrival.peer);
@@ -1061,10 +1083,9 @@ impl Engine {
     /// "4.01 means exactly one thing: I do not know this short token."
     fn unknown_name(&mut self, now: Now, arrival: &Arrival<'_>, output: &mut Output) {
         let (instant, remote) = (now.instant, arrival.peer.remote);
-        let is_let = lets(&mut self.devices.peer_brakes, instant, remote, PEER_PACE)
-            && lets(&mut self.devices.stranger_brakes, instant, remote.ip(), STRANGER_PACE);
+        let is_let = self.devices.lets_peer(instant, remote, Urge::Guess) && self.devices.lets_guess(instant, remote);
         if is_let {
-            self.answer_stranger(now, arrival, Code::UNAUTHORIZED, output);
+            self.answer_stranger(arrival, Code::UNAUTHORIZED, output);
         }
     }
 
@@ -1096,7 +1117,7 @@ impl Engine {
     }
 
     /// Answers somebody who has no session with a code.
-    fn answer_stranger(&mut self, _now: Now, arrival: &Arrival<'_>, code: Code, output: &mut Output) {
+    fn answer_stranger(&mut self, arrival: &Arrival<'_>, code: Code, output: &mut Output) {
         let back = Back::of(arrival.peer, &arrival.message, arrival.bytes.len());
         let fresh = self.fresh_id();
         self.post_datagram(arrival.peer, output, |out| back.write(out, code, fresh).done());

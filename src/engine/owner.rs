@@ -55,11 +55,10 @@ impl Engine {
             let heard = is_yielding.then_some(heard);
             let mut made = made.into_iter().peekable();
             for (index, word) in words.iter().enumerate() {
-                // What is waited for is released where it was held.
-                shard.release(&word.places());
                 let here = made.next_if(|(at, _)| *at == index).map(|(_, path)| word.at(path));
-                let word = here.as_ref().unwrap_or(word);
-                let fate = shard.fire(now, session, &identity, word, heard, &mut told);
+                let fate = shard.fire(now, session, &identity, here.as_ref().unwrap_or(word), heard, &mut told);
+                // What was waited for is released where it was held.
+                shard.release(&word.places());
                 match fate {
                     Fate::Spoken => spoken += 1,
                     Fate::Yielded => yielded += 1,

@@ -127,10 +127,11 @@ impl Engine {
         let Exchange { what, form, back, .. } = exchange;
         let out = &mut output.bytes;
         if let Outcome::Refused(refusal) = outcome {
-            if let Asked::Observe(tag) = what {
-                self.drop_watch(session, *tag);
-            }
             back.write(out, refused(refusal), fresh).done();
+            if let Asked::Observe(tag) = what {
+                // It may be there from before, when it was allowed.
+                self.unlisten(session, *tag, output);
+            }
             return true;
         }
         let success = |code| if *form == Form::Device { Code::CONTENT } else { code };
