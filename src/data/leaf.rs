@@ -2,11 +2,71 @@
 //! (Firebase wire specification, section 7.3).
 
 use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::sync::Arc;
 
 use compact_str::CompactString;
 
-/// A string: 24 bytes, of which up to 24 hold the text in place.
-pub type Text = CompactString;
+/// From this length on a text is shared by its clones: an answer that waits for a slow reader must not
+/// cost a copy of what it tells.
+const SHARED_BYTES_MIN: usize = 256;
+
+/// A string: 24 bytes, of which up to 24 hold the text in place. Clones of long ones share their bytes.
+#[derive(Clone)]
+pub struct Text(Kept);
+
+#[derive(Clone)]
+enum Kept {
+    Own(CompactString),
+    Shared(Arc<str>),
+}
+
+const _: () = assert!(size_of::<Text>() == 24, "a text is three words: it is what every leaf costs");
+
+impl Text {
+    /// The string.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Kept::Own(text) => text,
+            Kept::Shared(text) => text,
+        }
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(if text.len() < SHARED_BYTES_MIN { Kept::Own(text.into()) } else { Kept::Shared(text.into()) })
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Text {}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
 
 /// A finite number. Kept as an integer where it is one, so that 64-bit counters stay exact.
 ///
@@ -66,8 +126,8 @@ impl PartialEq for Number {
 
 impl Eq for Number {}
 
-impl std::hash::Hash for Number {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+impl Hash for Number {
+    fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_double().to_bits().hash(state);
     }
 }

@@ -4,22 +4,27 @@ use std::sync::Arc;
 
 use super::{Ask, Effect, Engine, Message, Notice, Output, Over, Record};
 use crate::base::{Now, SessionRef, ShardId};
+use crate::data::Fallen;
 use crate::op::{Identity, Outcome, Refusal, Request};
 use crate::rules::Ruleset;
 use crate::shard::{Asker, Fate, Told};
 
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
-        let Ask { session, number, namespace, identity, heard, request } = ask;
+        let Ask { session, number, namespace, identity, heard, is_plain, request } = ask;
         self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone() });
         let mut told = Vec::new();
+        let mut fallen = Fallen::default();
         let outcome = match self.shard(&namespace) {
             None => Outcome::Refused(Refusal::Limit("too many databases")),
             Some(shard) => {
-                let asker = Asker { session: Some(session), identity, heard };
-                shard.ask(now, &asker, request, &mut told)
+                let asker = Asker { session: Some(session), identity, heard, is_plain };
+                let outcome = shard.ask(now, &asker, request, &mut told);
+                fallen.append(shard.fallen());
+                outcome
             }
         };
+        self.fallen.append(&mut fallen);
         // What the request caused is heard before its answer.
         self.tell_homes(told, output);
         self.send(session.home, Message::Answer { session, number, outcome }, output);
@@ -51,7 +56,7 @@ impl Engine {
         let mut told = Vec::new();
         let (mut spoken, mut yielded, mut denied) = (0, 0, 0);
         if let Some(shard) = self.shards.get_mut(&namespace) {
-            shard.leave(session);
+            shard.leave(now, session, &mut told);
             let heard = is_yielding.then_some(heard);
             let mut made = made.into_iter().peekable();
             for (index, word) in words.iter().enumerate() {
@@ -59,6 +64,7 @@ impl Engine {
                 let fate = shard.fire(now, session, &identity, here.as_ref().unwrap_or(word), heard, &mut told);
                 // What was waited for is released where it was held.
                 shard.release(&word.places());
+                self.fallen.append(shard.fallen());
                 match fate {
                     Fate::Spoken => spoken += 1,
                     Fate::Yielded => yielded += 1,
@@ -114,7 +120,7 @@ impl Engine {
         state.asked();
         let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
         let owner = self.owner(&namespace);
-        let ask = Ask { session, number, namespace, identity, heard, request };
+        let ask = Ask { session, number, namespace, identity, heard, is_plain: false, request };
         self.send(owner, Message::Ask(Box::new(ask)), output);
     }
 }

@@ -7,13 +7,14 @@
 
 use std::cell::Cell;
 
+use compact_str::CompactString;
 use serde_json::Value as Json;
 
 use super::code::{Asked, Find, OrderedBy, Place, Steps, Term, Test};
 use super::limits::{BUILT_BYTES_MAX, STEP_BYTES};
 use super::parse::Operator;
 use super::view::Cursor;
-use crate::data::{KeyStr, Leaf, Node, Priority, Text, compare_text};
+use crate::data::{KeyStr, Leaf, Node, Priority, compare_text};
 use crate::op::{BoundKey, Direction, Index, Query};
 
 /// Why a rule could not be evaluated. It counts as false.
@@ -115,7 +116,7 @@ pub(super) enum Value<'v> {
     Bool(bool),
     Number(f64),
     Text(&'v str),
-    Built(Text),
+    Built(CompactString),
     /// An object or a list of the identity.
     Claims(&'v Json),
     /// `val()` of a node with children: not null, equal to no primitive.
@@ -507,7 +508,7 @@ impl<'v> Scene<'_, 'v> {
         };
         let length = left.len() + right.len();
         self.charge_built(length)?;
-        let mut text = Text::with_capacity(length);
+        let mut text = CompactString::with_capacity(length);
         text.push_str(left);
         text.push_str(right);
         Ok(Value::Built(text))

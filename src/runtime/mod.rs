@@ -70,6 +70,8 @@ pub struct Plan {
     pub listen: SocketAddr,
     /// Where to listen for datagrams.
     pub datagrams: Option<SocketAddr>,
+    /// How long what was sent to a peer may stay unacknowledged before its connection is broken.
+    pub unanswered_max: Millis,
     /// How long a drain may take before what is left is dropped.
     pub drain_max: Millis,
     /// How many connections all shards together accept; fewer if the process may not open as many files.
@@ -79,8 +81,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan with `shards` shards at `listen`, ten seconds for a drain, connections up to what the
-    /// process may open, and notices to the log.
+    /// A plan with `shards` shards at `listen`, 45 seconds for an acknowledgement, ten for a drain,
+    /// connections up to what the process may open, and notices to the log.
     #[must_use]
     pub fn new(shards: u8, listen: SocketAddr) -> Self {
         let notify = |shard: ShardId, notice: &Notice| tracing::info!(shard = shard.0, ?notice, "notice");
@@ -88,6 +90,7 @@ impl Plan {
             shards,
             listen,
             datagrams: None,
+            unanswered_max: Millis::from_secs(45),
             drain_max: Millis::from_secs(10),
             connections_max: usize::MAX,
             notify: Arc::new(notify),
@@ -195,7 +198,7 @@ where
     let files = socket::raise_open_files()?;
     let for_clients = usize::try_from(files - FILES_RESERVED.min(files / 4)).unwrap_or(usize::MAX);
     let room = Arc::new(Room::new(plan.connections_max.min(for_clients)));
-    let (listeners, local_addr) = socket::listeners(plan.listen, count)
+    let (listeners, local_addr) = socket::listeners(plan.listen, count, plan.unanswered_max)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", plan.listen)))?;
 
     let (datagrams, datagrams_addr) = match plan.datagrams {

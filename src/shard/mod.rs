@@ -7,6 +7,7 @@
 
 mod apply;
 mod listens;
+mod profile;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 pub use listens::{Listener, Told};
 
 use crate::base::{Hashing, Instant, Now, SessionRef};
-use crate::data::{Location, Node, Path};
+use crate::data::{Fallen, Location, Node, Path};
 use crate::op::{Event, Identity, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
 use crate::presence::Stamps;
 use crate::rules::{Ask, Denial, Ruleset};
@@ -30,6 +31,8 @@ pub struct Asker {
     pub identity: Arc<Identity>,
     /// When it asked: its writes count as spoken then.
     pub heard: Instant,
+    /// Whether it asks without a socket.
+    pub is_plain: bool,
 }
 
 /// What came of one last word.
@@ -69,6 +72,10 @@ pub struct Shard {
     rules: Arc<Ruleset>,
     listens: Listens,
     stamps: Stamps,
+    /// What was removed.
+    fallen: Fallen,
+    /// Those who are told of every operation.
+    profilers: Vec<Listener>,
 }
 
 impl Shard {
@@ -81,7 +88,14 @@ impl Shard {
             rules,
             listens: Listens::new(hashing),
             stamps: Stamps::new(hashing.clone()),
+            fallen: Fallen::default(),
+            profilers: Vec::new(),
         }
+    }
+
+    /// What was removed since it was asked last, for whoever has time to drop it.
+    pub const fn fallen(&mut self) -> &mut Fallen {
+        &mut self.fallen
     }
 
     /// The data, as it stands.
@@ -93,6 +107,16 @@ impl Shard {
     /// Does what `asker` asks for and says what came of it. What listeners must hear *before* the
     /// answer is appended to `told`.
     pub fn ask(&mut self, now: Now, asker: &Asker, request: Request, told: &mut Vec<Told>) -> Outcome {
+        let profiled = self.before_profiled(asker, &request);
+        let from = told.len();
+        let outcome = self.perform(now, asker, request, told);
+        if let Some(asked) = profiled {
+            self.after_profiled(now, asker, asked, &outcome, from, told);
+        }
+        outcome
+    }
+
+    fn perform(&mut self, now: Now, asker: &Asker, request: Request, told: &mut Vec<Told>) -> Outcome {
         let done = match request {
             Request::Write { write, if_hash } => self
                 .write(now, asker, &write, if_hash.as_deref(), told)
@@ -114,6 +138,7 @@ impl Shard {
                 Outcome::Allowed { namespace: self.namespace.clone(), write, bytes }
             }),
             Request::Cancel { path } => Ok(Outcome::Cancel { path }),
+            Request::Profile => self.profile(asker),
         };
         done.unwrap_or_else(Outcome::Refused)
     }
@@ -160,16 +185,21 @@ impl Shard {
         };
         let Some(word) = kept else { return Fate::Yielded };
         let heard = heard.unwrap_or(now.instant);
-        let asker = Asker { session: Some(session), identity: Arc::clone(identity), heard };
-        match self.write(now, &asker, &word, None, told) {
+        let asker = Asker { session: Some(session), identity: Arc::clone(identity), heard, is_plain: false };
+        let from = told.len();
+        let done = self.write(now, &asker, &word, None, told);
+        self.profile_last_word(now, &word, done.is_ok(), from, told);
+        match done {
             Ok(()) => Fate::Spoken,
             Err(refused) => Fate::Denied(refused.denial),
         }
     }
 
     /// The session is over: it hears no more.
-    pub fn leave(&mut self, session: SessionRef) {
+    pub fn leave(&mut self, now: Now, session: SessionRef, told: &mut Vec<Told>) {
         self.listens.remove_all(session);
+        self.stop_profiling(session);
+        self.profile_disconnect(now, told);
     }
 
     /// Last words for these places are no longer left by somebody.
@@ -179,6 +209,11 @@ impl Shard {
 
     /// The session's identity, or the rules, have changed: ends the listens that it no longer may have.
     pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Arc<Identity>, told: &mut Vec<Told>) {
+        if !identity.is_admin && self.stop_profiling(session) {
+            let listener = Listener { session, tag: None, is_conditional: false };
+            let event = Event::Revoked { path: Path::ROOT, query: Query::ALL };
+            told.push(Told { event, listeners: vec![listener] });
+        }
         self.listens.set_identity(session, identity);
         for (path, query, tag) in self.listens.of(session) {
             if self.may_read(now, identity, &path, &query) {

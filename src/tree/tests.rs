@@ -290,7 +290,7 @@ fn random_bound(dice: &mut Dice, world: World, is_key: bool) -> Option<Bound> {
     let key = match dice.below(4) {
         0 => BoundKey::Min,
         1 => BoundKey::Max,
-        _ => BoundKey::Key(BoundText(random_key(dice, world).into())),
+        _ => BoundKey::Key(BoundText(random_key(dice, world).as_str().into())),
     };
     let value = if is_key { None } else { node(random_value(dice)).as_leaf().cloned() };
     Some(Bound { value, key, is_inclusive: dice.below(2) == 0 })

@@ -333,13 +333,14 @@ describe("floods", () => {
   test("a client that asks and never reads is sent away, and costs bounded memory", async (t) => {
     const rss = () => Number(readFileSync(`/proc/${server.pid}/status`, "utf8").match(/VmRSS:\s+(\d+)/)[1]) / 1024;
     const writer = await Raw.open(t, server, "slow");
-    const big = Object.fromEntries(Array.from({ length: 5_000 }, (_, n) => [`k${n}`, "b".repeat(1_000)]));
-    await writer.ask("p", { p: "/big", d: big });
+    await writer.ask("p", { p: "/big", d: "b".repeat(5 * 2 ** 20) });
+    const tree = Object.fromEntries(Array.from({ length: 5_000 }, (_, n) => [`k${n}`, "b".repeat(1_000)]));
+    await writer.ask("p", { p: "/tree", d: tree });
     const before = rss();
     const deaf = await Raw.open(t, server, "slow");
     await deaf.ask("o", { p: "/deaf", d: "gone" });
     deaf.socket._socket.pause();
-    for (let n = 0; n < 400; n++) deaf.begin("g", { p: "/big", q: {} });
+    for (let n = 0; n < 400; n++) deaf.begin("g", { p: n % 2 ? "/big" : "/tree", q: {} });
     const words = new Promise((resolve) => {
       const look = async () => ((await writer.ask("g", { p: "/deaf", q: {} })).d === "gone" ? resolve() : setImmediate(look));
       look();

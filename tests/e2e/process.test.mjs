@@ -8,7 +8,7 @@ import { describe, test } from "node:test";
 
 import { Raw } from "./lib/raw.mjs";
 import { BIN, Program, ROOT, Server } from "./lib/server.mjs";
-import { soon } from "./lib/until.mjs";
+import { PATIENCE_MS, soon } from "./lib/until.mjs";
 import { client, watch } from "./lib/watch.mjs";
 
 /** Runs the command to its end. */
@@ -154,7 +154,7 @@ describe("the README", () => {
     const server = new Server();
     server.folder = path;
     server.program = program;
-    await server.becomeReady();
+    await server.becomeReady(10 * PATIENCE_MS);
 
     const { text } = blocks[1];
     assert.ok(text.split("\n").length <= 12, "about ten lines");

@@ -133,6 +133,8 @@ impl Watch {
                 }
             }
             Event::Revoked { .. } => self.over = Some(Code::FORBIDDEN),
+            // Administrators' streams hear those.
+            Event::Operation(_) => return,
         }
         self.is_dirty = true;
     }

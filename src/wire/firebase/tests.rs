@@ -67,7 +67,7 @@ fn query_words(query: &Query) -> Value {
         let key = match &bound.key {
             BoundKey::Min => "min".to_owned(),
             BoundKey::Max => "max".to_owned(),
-            BoundKey::Key(text) => format!("={}", text.0),
+            BoundKey::Key(text) => format!("={}", text.0.as_str()),
         };
         if is_by_key {
             return json!({"key": key, "inclusive": bound.is_inclusive});
@@ -98,7 +98,7 @@ fn request_words(request: &Request) -> Value {
             json!(["listen", path.to_string(), query_words(query), tag, hash])
         }
         Request::Unlisten { path, tag } => json!(["unlisten", path.to_string(), tag]),
-        Request::Exchange { .. } | Request::MayWrite { .. } | Request::Cancel { .. } => {
+        Request::Exchange { .. } | Request::MayWrite { .. } | Request::Cancel { .. } | Request::Profile => {
             unreachable!("no message asks for this")
         }
     }

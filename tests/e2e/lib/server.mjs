@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-import { Record, soon } from "./until.mjs";
+import { PATIENCE_MS, Record, soon } from "./until.mjs";
 
 export const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 export const BIN = process.env.STILLHERE_BIN ?? join(ROOT, "target/release/stillhere");
@@ -63,9 +63,10 @@ export class Server {
     return server;
   }
 
-  async becomeReady() {
+  /** Waits for the line that says so. Longer than usual where the server must first be compiled. */
+  async becomeReady(patienceMs = PATIENCE_MS) {
     const lines = await this.program.lines
-      .until((seen) => seen.some((line) => /^(ready|exit) /.test(line)), "the server is ready")
+      .until((seen) => seen.some((line) => /^(ready|exit) /.test(line)), "the server is ready", patienceMs)
       .catch((error) => {
         throw new Error(`${error.message}\n${this.program.logs}`);
       });
