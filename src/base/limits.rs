@@ -98,6 +98,17 @@ pub const INTERNAL_REQUESTS_MAX: usize = 16;
 pub const INTERNAL_HEAD_BYTES_MAX: usize = 4 * 1024;
 /// Time from accept to the end of an answer at the internal address.
 pub const INTERNAL_REQUEST_MAX: Millis = Millis(2_000);
+/// Requests of one device that may wait for answers; further ones are left to be repeated.
+pub const DEVICE_REQUESTS_MAX: usize = 64;
+/// Registrations of one device.
+pub const DEVICE_WATCHES_MAX: usize = 256;
+/// How long the session of a device lasts that has not shown that it receives.
+pub const DEVICE_UNPROVEN_TIMEOUT: Millis = Millis(60_000);
+/// How long a plain CoAP client is known that neither listens nor leaves last words: requests are repeated for
+/// less than that.
+pub const DEVICE_PLAIN_TIMEOUT: Millis = Millis(20_000);
+/// The oldest versions of Wilddog's C SDK say nothing for ten minutes.
+pub const DEVICE_LEGACY_TIMEOUT_MIN: Millis = Millis(11 * 60_000);
 /// Shards of one server.
 pub const SHARDS_MAX: usize = 64;
 

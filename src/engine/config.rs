@@ -39,6 +39,8 @@ pub struct Settings {
     pub heartbeat: Millis,
     /// After this much silence a session is over.
     pub session_timeout: Millis,
+    /// After this much silence a device's session is over: no longer when it was asked, since it cannot be.
+    pub coap_session_timeout: Millis,
     /// What becomes of the last words of a session that ended in silence.
     pub late_last_words: LateLastWords,
 }
@@ -57,6 +59,7 @@ impl Default for Settings {
         Self {
             heartbeat: Millis::from_secs(20),
             session_timeout: Millis::from_secs(45),
+            coap_session_timeout: Millis::from_secs(180),
             late_last_words: LateLastWords::Yield,
         }
     }

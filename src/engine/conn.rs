@@ -443,7 +443,9 @@ impl Engine {
                 self.end(now, session, End::Killed, output);
             }
             Channel::Gone => {}
-            Channel::Rest(_) | Channel::Stream(_) => unreachable!("their clients send no messages"),
+            Channel::Rest(_) | Channel::Stream(_) | Channel::Device(_) => {
+                unreachable!("their clients send no messages")
+            }
         }
     }
 

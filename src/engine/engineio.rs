@@ -341,7 +341,7 @@ impl Engine {
     fn engineio(&mut self, session: SessionRef) -> Option<&mut EngineIo> {
         match &mut self.sessions.get_mut(session)?.channel {
             Channel::EngineIo(channel) => Some(channel),
-            Channel::Socket(_) | Channel::Poll(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone => None,
+            _ => None,
         }
     }
 

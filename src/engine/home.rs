@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use rand_core::RngCore as _;
 
+use super::device::Device;
 use super::engineio::EngineIo;
 use super::poll::Polled;
 use super::rest::Stream;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
-use crate::data::{Location, Path};
+use crate::data::{Key, KeyStr, Location, Path};
 use crate::op::{BadCredential, End, Identity, Namespace, Outcome, Refusal, Request, Word, Write};
 use crate::presence::{Full, Ledger};
 use crate::session;
@@ -79,13 +80,15 @@ pub(super) enum Channel {
     Stream(Box<Stream>),
     /// Engine.IO's requests, or its WebSocket.
     EngineIo(Box<EngineIo>),
+    /// Datagrams.
+    Device(Box<Device>),
 }
 
 impl Channel {
     /// The connection over which something came last: for logs.
     pub(super) fn last_conn(&self) -> Option<ConnId> {
         match self {
-            Self::Gone => None,
+            Self::Gone | Self::Device(_) => None,
             Self::Socket(conn) | Self::Rest(conn) => Some(*conn),
             Self::Poll(polled) => Some(polled.last),
             Self::EngineIo(channel) => Some(channel.last()),
@@ -144,17 +147,27 @@ impl Session {
     }
 
     fn deadline(&self) -> Instant {
-        self.heard + self.settings.session_timeout
+        let timeout = match &self.channel {
+            Channel::Device(device) => device.patience(self.settings.coap_session_timeout, self.ledger.is_empty()),
+            _ => self.settings.session_timeout,
+        };
+        self.heard + timeout
     }
 
     /// When it has to be looked at next: to ask for a sign of life, or to end it.
     fn next_duty(&self) -> Instant {
         let ping = self.heard.max(self.pinged) + self.settings.heartbeat;
-        let duty = ping.min(self.deadline());
+        let duty = match &self.channel {
+            Channel::Device(device) => {
+                let due = device.next_due(self.heard, self.settings.coap_session_timeout);
+                due.map_or(self.deadline(), |due| due.min(self.deadline()))
+            }
+            _ => ping.min(self.deadline()),
+        };
         let expires = self.expires.map_or(duty, |expires| duty.min(expires));
         match &self.channel {
             Channel::EngineIo(packets) => packets.mute_until().map_or(expires, |until| expires.min(until)),
-            Channel::Socket(_) | Channel::Poll(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone => expires,
+            _ => expires,
         }
     }
 }
@@ -277,7 +290,9 @@ impl Engine {
         let (socket, is_stream) = match state.channel {
             Channel::Socket(conn) => (Some(conn), false),
             Channel::Stream(_) => (None, true),
-            Channel::Poll(_) | Channel::EngineIo(_) | Channel::Rest(_) | Channel::Gone => (None, false),
+            Channel::Poll(_) | Channel::EngineIo(_) | Channel::Rest(_) | Channel::Device(_) | Channel::Gone => {
+                (None, false)
+            }
         };
         self.unpause_if_calm(session, output);
         if is_stream {
@@ -521,7 +536,7 @@ impl Engine {
             Some(Channel::Socket(conn)) => output.effects.push(Effect::Read { conn: *conn, is_wanted }),
             Some(Channel::Poll(_)) => self.stir(session),
             Some(Channel::EngineIo(_)) => self.set_reading_packets(session, is_wanted, output),
-            Some(Channel::Rest(_) | Channel::Stream(_) | Channel::Gone) | None => {}
+            Some(Channel::Rest(_) | Channel::Stream(_) | Channel::Device(_) | Channel::Gone) | None => {}
         }
     }
 
@@ -550,6 +565,7 @@ impl Engine {
                 match self.sessions.get(session).map(|state| &state.channel) {
                     Some(Channel::Poll(_)) => self.answer_polls(now, session, output),
                     Some(Channel::EngineIo(_)) => self.deliver_packets(now, session, output),
+                    Some(Channel::Device(_)) => self.notify_device(now, session, output),
                     Some(Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone) | None => {}
                 }
             }
@@ -584,8 +600,10 @@ impl Engine {
         if state.is_expired(now) {
             self.expire(now, session, output);
         }
+        self.device_due(now, session, output);
         let Some(state) = self.sessions.get_mut(session) else { return };
-        let is_ping_due = now.instant >= state.heard.max(state.pinged) + state.settings.heartbeat;
+        let is_pinged = !matches!(state.channel, Channel::Device(_));
+        let is_ping_due = is_pinged && now.instant >= state.heard.max(state.pinged) + state.settings.heartbeat;
         if is_ping_due {
             state.pinged = now.instant;
         }
@@ -598,7 +616,7 @@ impl Engine {
                 Channel::Poll(_) => self.let_a_poll_go(now, session, output),
                 Channel::EngineIo(_) => self.ask_for_packets(now, session, output),
                 Channel::Stream(_) => self.keep_stream_alive(now, session, output),
-                Channel::Rest(_) | Channel::Gone => {}
+                Channel::Rest(_) | Channel::Device(_) | Channel::Gone => {}
             }
         }
     }
@@ -611,7 +629,7 @@ impl Engine {
         }
         let Some(state) = self.sessions.close(session) else { return };
         let is_expired = state.is_expired(now);
-        let Session { channel, namespace, identity, settings, mut ledger, heard, .. } = state;
+        let Session { mut channel, namespace, identity, settings, mut ledger, heard, .. } = state;
         if let Channel::Rest(conn) = channel {
             // It has said nothing that would outlive it.
             return self.close(conn, output);
@@ -623,12 +641,53 @@ impl Engine {
             silent: now.instant.since(heard),
             last_words: ledger.len(),
         }));
+        let words = ledger.take();
+        let made = self.made_paths(now, &mut channel, &words);
         self.let_go(now, channel, end, output);
         let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
         let owner = self.owner(&namespace);
-        let words = ledger.take();
-        let over = Over { session, namespace, identity, words, end, heard, is_yielding };
+        let over = Over { session, namespace, identity, words, made, end, heard, is_yielding };
         self.send(owner, Message::Over(Box::new(over)), output);
+    }
+
+    /// The client has begun anew in the same session: what it listened to is over, its last words are
+    /// spoken.
+    pub(super) fn begin_anew(&mut self, now: Now, session: SessionRef, output: &mut Output) {
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        let end = End::Superseded;
+        let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
+        let words = state.ledger.take();
+        let mut channel = std::mem::replace(&mut state.channel, Channel::Gone);
+        let made = self.made_paths(now, &mut channel, &words);
+        if let Some(state) = self.sessions.get_mut(session) {
+            state.channel = channel;
+        }
+        let owner = self.owner(&namespace);
+        let over = Over { session, namespace, identity, words, made, end, heard, is_yielding: false };
+        self.send(owner, Message::Over(Box::new(over)), output);
+    }
+
+    /// Makes the keys of those last words that add a child.
+    fn made_paths(&mut self, now: Now, channel: &mut Channel, words: &[Write]) -> Vec<(usize, Path)> {
+        let Channel::Device(device) = channel else { return Vec::new() };
+        let pushes = device.take_pushes();
+        let is_push = |word: &&Write| matches!(word, Write::Set { path, .. } if pushes.contains(path));
+        let places = words.iter().enumerate().filter(|(_, word)| is_push(word));
+        places
+            .filter_map(|(index, word)| {
+                let key = Key::parse(&self.push_id(now)).ok()?;
+                Some((index, word.path().parent().child(KeyStr::new(key.as_str()))))
+            })
+            .collect()
+    }
+
+    /// Has the wheel look at a session earlier, if it has something to do earlier than it had.
+    pub(super) fn look_again(&mut self, session: SessionRef) {
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        let duty = state.next_duty();
+        if duty < state.next_look {
+            state.next_look = self.session_wheel.arm(session.slot, duty);
+        }
     }
 
     /// Ends a session that is waiting: its client is sent away, the rest has to wait.
@@ -648,6 +707,7 @@ impl Engine {
             Channel::EngineIo(packets) => self.dismiss_packets(now, *packets, end, output),
             Channel::Stream(stream) => self.stream_over(*stream, output),
             Channel::Rest(conn) => self.close(conn, output),
+            Channel::Device(device) => self.device_gone(&device),
             Channel::Gone => {}
         }
     }

@@ -1,6 +1,6 @@
 //! The contract with the driver: one list of what can happen, one list of what may be done.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -51,6 +51,13 @@ pub enum Input<'a> {
         /// How much.
         bytes: usize,
     },
+    /// A datagram arrived.
+    Datagram {
+        /// From whom.
+        peer: Peer,
+        /// What.
+        bytes: &'a [u8],
+    },
     /// A message from another shard. From one shard they come in the order in which they were sent.
     Forwarded {
         /// From which.
@@ -67,6 +74,15 @@ pub enum Input<'a> {
     Tick,
     /// The server is about to stop: end every session, let what they leave be written, close.
     Drain,
+}
+
+/// The two ends of datagrams: answers must come from the very address that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The client's end.
+    pub remote: SocketAddr,
+    /// Ours, where it is not clear from the socket: unspecified otherwise.
+    pub local: Ipv4Addr,
 }
 
 /// How a connection went.
@@ -90,6 +106,13 @@ pub enum Effect {
     Send {
         /// To whom.
         conn: ConnId,
+        /// Which.
+        bytes: Range<usize>,
+    },
+    /// Send these bytes of [`Output::bytes`] as one datagram. It may get lost.
+    Datagram {
+        /// To whom.
+        peer: Peer,
         /// Which.
         bytes: Range<usize>,
     },

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::engineio::Order;
+use super::io::Peer;
 use super::visit::{Caller, Response, Visit};
 use crate::base::{Instant, SessionId, SessionRef, ShardId};
 use crate::data::{Location, Path};
@@ -133,6 +134,13 @@ pub enum Message {
         /// What that makes of the session.
         end: End,
     },
+    /// To the home of a device's session: a datagram of it has arrived elsewhere.
+    Datagram {
+        /// From whom.
+        peer: Peer,
+        /// What.
+        bytes: Box<[u8]>,
+    },
     /// While draining: the sender will send nothing more.
     Silence,
 }
@@ -241,6 +249,8 @@ pub struct Over {
     pub identity: Arc<Identity>,
     /// Its last words, in order.
     pub words: Vec<Write>,
+    /// Paths of some of them, by their places in `words`, that are made only now.
+    pub made: Vec<(usize, Path)>,
     /// Why it is over.
     pub end: End,
     /// When it was last heard.

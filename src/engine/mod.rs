@@ -11,6 +11,7 @@
 mod account;
 mod config;
 mod conn;
+mod device;
 mod engineio;
 mod gather;
 mod home;
@@ -30,7 +31,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 
 pub use config::{Config, LateLastWords, Settings};
 pub use engineio::Order;
-pub use io::{Effect, Hangup, Input, Notice, Output};
+pub use io::{Effect, Hangup, Input, Notice, Output, Peer};
 pub use journal::{Record, Stats};
 pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
 pub use visit::{Caller, Errand, Response, Visit};
@@ -83,6 +84,8 @@ pub struct Engine {
     drain: Drain,
     /// Requests without a socket.
     desk: rest::Desk,
+    /// Peers without a connection.
+    devices: device::Devices,
     /// Data that was removed and is yet to be dropped.
     fallen: Fallen,
     journal: Journal,
@@ -125,6 +128,7 @@ impl Engine {
             stirred: Vec::new(),
             drain: Drain::default(),
             desk: rest::Desk::default(),
+            devices: device::Devices::new(&hashing),
             fallen: Fallen::default(),
             journal: Journal::default(),
             reader: json::Reader::default(),
@@ -140,12 +144,14 @@ impl Engine {
     ///
     /// Runs to completion and cannot fail. `now` never goes back.
     pub fn handle(&mut self, now: Now, input: Input<'_>, output: &mut Output) {
+        self.devices.now = now.instant;
         match input {
             Input::Opened { conn, peer: _ } => self.opened(now, conn),
             Input::Encrypted { conn } => self.encrypted(conn),
             Input::Bytes { conn, bytes } => self.received(now, conn, bytes, output),
             Input::Closed { conn, how } => self.hung_up(now, conn, how, output),
             Input::Backlog { conn, bytes } => self.backlog(now, conn, bytes, output),
+            Input::Datagram { peer, bytes } => self.datagram_came(now, peer, bytes, false, output),
             Input::Forwarded { from: _, message } => self.inner.push_back(message),
             Input::Tick => self.tick(now, output),
             Input::Rules(rules) => self.set_rules(rules, output),
@@ -291,6 +297,7 @@ impl Engine {
             Message::SocketGone { session, from, end } => self.packet_socket_gone(now, session, from, end, output),
             Message::Order { to, order } => self.perform_order(to, order, output),
             Message::Gone { caller, session, end } => self.caller_gone(now, caller, &session, end, output),
+            Message::Datagram { peer, bytes } => self.datagram_came(now, peer, &bytes, true, output),
             Message::Silence => {
                 self.drain.silent_peers += 1;
                 self.drain(now, output);

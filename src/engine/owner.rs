@@ -48,7 +48,7 @@ impl Engine {
 
     /// Ends a session's listens and performs its last words, in order, each once.
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
-        let Over { session, namespace, identity, words, end, heard, is_yielding } = over;
+        let Over { session, namespace, identity, words, made, end, heard, is_yielding } = over;
         self.journal.write(|| {
             let (identity, words_count) = (identity.clone(), words.len());
             Record::Over { now, session, end, identity, words_count }
@@ -58,8 +58,11 @@ impl Engine {
         if let Some(shard) = self.shards.get_mut(&namespace) {
             shard.leave(now, session, &mut told);
             let heard = is_yielding.then_some(heard);
-            for word in &words {
-                let fate = shard.fire(now, session, &identity, word, heard, &mut told);
+            let mut made = made.into_iter().peekable();
+            for (index, word) in words.iter().enumerate() {
+                let here = made.next_if(|(at, _)| *at == index).map(|(_, path)| word.at(path));
+                let fate = shard.fire(now, session, &identity, here.as_ref().unwrap_or(word), heard, &mut told);
+                // What was waited for is released where it was held.
                 shard.release(&word.places());
                 self.fallen.append(shard.fallen());
                 match fate {

@@ -214,7 +214,7 @@ impl Engine {
     fn polled(&mut self, session: SessionRef) -> Option<&mut Polled> {
         match &mut self.sessions.get_mut(session)?.channel {
             Channel::Poll(polled) => Some(polled),
-            Channel::Socket(_) | Channel::EngineIo(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone => None,
+            _ => None,
         }
     }
 

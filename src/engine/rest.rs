@@ -377,7 +377,7 @@ impl Engine {
         }
     }
 
-    fn push_id(&mut self, now: Now) -> String {
+    pub(super) fn push_id(&mut self, now: Now) -> String {
         let random = [self.rng.next_u64(), self.rng.next_u64()];
         self.desk.push_ids.next(now.wall, random)
     }

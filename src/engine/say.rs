@@ -26,6 +26,7 @@ impl Engine {
             Channel::Stream(_) => self.stream_word(session, word, output),
             Channel::Poll(_) => self.post_word(session, word),
             Channel::EngineIo(_) => self.say_packet(session, word, output),
+            Channel::Device(_) => self.device_word(session, word, output),
             Channel::Gone => {}
         }
     }
@@ -60,6 +61,10 @@ impl Engine {
                 }
                 Channel::Stream(_) => {
                     self.tell_stream(session, told, &mut streamed, output);
+                    continue;
+                }
+                Channel::Device(_) => {
+                    self.tell_device(session, tag, event);
                     continue;
                 }
                 Channel::Rest(_) | Channel::Gone => continue,

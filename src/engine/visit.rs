@@ -258,9 +258,9 @@ impl Engine {
         let Some(session) = self.sessions.find(session) else { return };
         let Some(state) = self.sessions.get(session) else { return };
         let is_needed = match &state.channel {
-            Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone => false,
             Channel::Poll(polled) => polled.holds(caller),
             Channel::EngineIo(packets) => packets.holds(caller),
+            _ => false,
         };
         if is_needed {
             self.end(now, session, end, output);

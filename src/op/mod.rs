@@ -55,6 +55,16 @@ impl Write {
         }
     }
 
+    /// The same at another path.
+    #[must_use]
+    pub fn at(&self, path: Path) -> Self {
+        match self.clone() {
+            Self::Set { value, .. } => Self::Set { path, value },
+            Self::SetPriority { priority, .. } => Self::SetPriority { path, priority },
+            Self::Merge { changes, .. } => Self::Merge { path, changes },
+        }
+    }
+
     /// Every place that the write replaces, absolute.
     #[must_use]
     pub fn places(&self) -> Vec<Location> {

@@ -196,6 +196,7 @@ impl<C: Core, N: Net> Loop<C, N> {
             for effect in self.output.effects.drain(..) {
                 match effect {
                     Effect::Send { conn, bytes } => self.net.send(conn, bytes),
+                    Effect::Datagram { peer, bytes } => self.net.post(peer, bytes),
                     Effect::Close { conn } => self.net.close(conn),
                     Effect::Read { conn, is_wanted } => self.net.read(conn, is_wanted),
                     Effect::Forward { to, message } => self.port.send(to, message),

@@ -17,6 +17,7 @@
 
 pub mod clock;
 mod core;
+mod datagrams;
 mod mesh;
 mod net;
 mod ring;
@@ -72,6 +73,8 @@ pub struct Plan {
     pub shards: u8,
     /// Where to listen. Port 0 lets the kernel choose.
     pub listen: SocketAddr,
+    /// Where to listen for datagrams.
+    pub datagrams: Option<SocketAddr>,
     /// How long what was sent to a peer may stay unacknowledged before its connection is broken.
     pub unanswered_max: Millis,
     /// How long a drain may take before what is left is dropped.
@@ -93,6 +96,7 @@ impl Plan {
         Self {
             shards,
             listen,
+            datagrams: None,
             unanswered_max: Millis::from_secs(45),
             drain_max: Millis::from_secs(10),
             connections_max: usize::MAX,
@@ -106,6 +110,7 @@ impl Plan {
 #[derive(Debug)]
 pub struct Running {
     local_addr: SocketAddr,
+    datagrams_addr: Option<SocketAddr>,
     remote: Remote,
     threads: Vec<JoinHandle<()>>,
 }
@@ -115,6 +120,12 @@ impl Running {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where it listens for datagrams, with the port that was chosen.
+    #[must_use]
+    pub fn datagrams_addr(&self) -> Option<SocketAddr> {
+        self.datagrams_addr
     }
 
     /// A handle for other threads.
@@ -208,6 +219,16 @@ where
     let (listeners, local_addr) = socket::listeners(plan.listen, count, plan.unanswered_max)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", plan.listen)))?;
 
+    let (datagrams, datagrams_addr) = match plan.datagrams {
+        None => ((0..count).map(|_| None).collect::<Vec<_>>(), None),
+        Some(address) => {
+            let (sockets, address) = socket::datagram_sockets(address, count).map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot listen for datagrams at {address}: {error}"))
+            })?;
+            (sockets.into_iter().map(Some).collect(), Some(address))
+        }
+    };
+
     let plan = Arc::new(plan);
     let seats: io::Result<Vec<Seat>> = (0..count).map(|_| Bell::new().map(Seat::new)).collect();
     let seats: Arc<[Seat]> = seats?.into();
@@ -217,13 +238,14 @@ where
     let (report, reports) = channel();
     let mut gates = Vec::new();
     let mut threads = Vec::new();
-    let parts = listeners.into_iter().zip(receivers).zip(ports).zip(placements(count));
-    for (shard, (((listener, commands), port), placement)) in (0..plan.shards).zip(parts) {
+    let parts = listeners.into_iter().zip(datagrams).zip(receivers).zip(ports).zip(placements(count));
+    for (shard, ((((listener, datagrams), commands), port), placement)) in (0..plan.shards).zip(parts) {
         let (gate, go) = channel();
         gates.push(gate);
         let shard_plan = ShardPlan {
             shard: ShardId(shard),
             listener,
+            datagrams,
             commands,
             port,
             placement,
@@ -249,13 +271,14 @@ where
     for gate in gates {
         gate.send(()).expect("a thread that is ready waits at its gate");
     }
-    Ok(Running { local_addr, remote: Remote { seats, commands: senders }, threads })
+    Ok(Running { local_addr, datagrams_addr, remote: Remote { seats, commands: senders }, threads })
 }
 
 /// One shard's thread, before it runs.
 struct ShardPlan {
     shard: ShardId,
     listener: OwnedFd,
+    datagrams: Option<OwnedFd>,
     commands: Receiver<Command>,
     port: Port<Message>,
     placement: Placement,
@@ -290,7 +313,7 @@ impl ShardPlan {
         };
         executor.run(async {
             let bell = &self.seats[self.shard.index()].bell;
-            let net = RingNet::new(self.listener, bell, Arc::clone(&self.room));
+            let net = RingNet::new(self.listener, self.datagrams, bell, Arc::clone(&self.room));
             let (net, sleep) = match net.and_then(|net| Ok((net, Sleep::new(bell)?))) {
                 Ok(both) => both,
                 Err(error) => {

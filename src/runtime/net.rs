@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 
 use crate::base::{ConnId, Instant};
-use crate::engine::Input;
+use crate::engine::{Input, Peer};
 
 /// One core's connections.
 pub(super) trait Net {
@@ -27,6 +27,10 @@ pub(super) trait Net {
 
     /// Notes that a range of the turn's bytes is for `conn`. It leaves with [`flush`](Self::flush).
     fn send(&mut self, conn: ConnId, bytes: Range<usize>);
+
+    /// Notes that a range of the turn's bytes is a datagram for `peer`. It leaves with [`flush`](Self::flush), or
+    /// is lost.
+    fn post(&mut self, peer: Peer, bytes: Range<usize>);
 
     /// Closes `conn` once everything for it is sent, or cannot be. `Closed` follows.
     fn close(&mut self, conn: ConnId);

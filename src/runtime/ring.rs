@@ -25,12 +25,13 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 use smallvec::SmallVec;
 
+use super::datagrams::Datagrams;
 use super::net::Net;
 use super::socket;
 use super::wake::Bell;
 use crate::base::limits::CONNECTIONS_MAX;
 use crate::base::{ConnId, Instant, Millis};
-use crate::engine::{Hangup, Input};
+use crate::engine::{Hangup, Input, Peer};
 
 /// Submissions that fit in the ring; more are submitted in between.
 const SUBMISSIONS: u32 = 1_024;
@@ -94,6 +95,7 @@ enum Kind {
     Readable = 2,
     Writable = 3,
     Timer = 4,
+    Datagrams = 6,
     /// Nobody waits for it.
     Farewell = 5,
 }
@@ -124,6 +126,7 @@ impl Token {
             2 => Kind::Readable,
             3 => Kind::Writable,
             4 => Kind::Timer,
+            6 => Kind::Datagrams,
             _ => Kind::Farewell,
         };
         Self { kind, generation: (name >> 32) as u32 & Self::GENERATION_MASK, index: name as u32 }
@@ -247,6 +250,8 @@ pub(super) struct RingNet {
     ring: IoUring,
     completions: Vec<(u64, i32, u32)>,
     listener: Option<OwnedFd>,
+    /// Peers without a connection.
+    datagrams: Option<Datagrams>,
     accept_again: Option<Instant>,
     /// Until when a shortage of connections is not worth another line in the log.
     shortage_told_until: Instant,
@@ -281,13 +286,14 @@ impl RingNet {
     ///
     /// # Errors
     /// The kernel's, in particular `ENOSYS` and `EPERM` where io_uring is not available.
-    pub(super) fn new(listener: OwnedFd, bell: &Bell, room: Arc<Room>) -> io::Result<Self> {
+    pub(super) fn new(listener: OwnedFd, datagrams: Option<OwnedFd>, bell: &Bell, room: Arc<Room>) -> io::Result<Self> {
         let ring = build_ring(SUBMISSIONS, COMPLETIONS)?;
         ring.submitter().register_eventfd(bell.as_raw_fd())?;
         let mut net = Self {
             ring,
             completions: Vec::new(),
             listener: Some(listener),
+            datagrams: datagrams.map(Datagrams::new),
             accept_again: None,
             shortage_told_until: Instant(0),
             room,
@@ -309,6 +315,7 @@ impl RingNet {
         };
         net.ring.completion().disable_eventfd();
         net.arm_accept();
+        net.arm_datagrams();
         Ok(net)
     }
 }
@@ -355,6 +362,9 @@ impl Net for RingNet {
         completions.append(&mut self.completions);
         self.completions = completions;
         self.expire(now);
+        if let Some(datagrams) = &mut self.datagrams {
+            datagrams.begin();
+        }
         self.share =
             Share { connections: self.ready.len().min(READS_PER_TURN), bytes: READ_BYTES_PER_TURN, current: None };
     }
@@ -363,6 +373,7 @@ impl Net for RingNet {
         Some(match self.take()? {
             Taken::News(news) => news,
             Taken::Bytes { conn, count } => Input::Bytes { conn, bytes: &mut self.scratch[..count] },
+            Taken::Datagram => self.datagram(),
         })
     }
 
@@ -393,6 +404,12 @@ impl Net for RingNet {
         self.parts.push(Part { bytes, next: CLEAN });
     }
 
+    fn post(&mut self, peer: Peer, bytes: Range<usize>) {
+        if let Some(datagrams) = &mut self.datagrams {
+            datagrams.note(peer, bytes);
+        }
+    }
+
     fn close(&mut self, conn: ConnId) {
         let Some(slot) = self.slots.get_mut(conn.0 as usize) else { return };
         if slot.phase == Phase::Open {
@@ -418,6 +435,7 @@ impl Net for RingNet {
     }
 
     fn flush(&mut self, bytes: &[u8], now: Instant, is_allowed: bool) {
+        self.flush_datagrams(bytes, is_allowed);
         self.flush_noted(bytes, now, is_allowed);
         self.flush_leaving(now);
     }
@@ -435,7 +453,8 @@ impl Net for RingNet {
     }
 
     fn has_work(&self) -> bool {
-        !self.news.is_empty() || !self.completions.is_empty() || (!self.ready.is_empty() && !self.is_held)
+        let is_posted = self.datagrams.as_ref().is_some_and(|datagrams| datagrams.has_work(self.is_held));
+        is_posted || !self.news.is_empty() || !self.completions.is_empty() || (!self.ready.is_empty() && !self.is_held)
     }
 
     fn next_wake(&self) -> Option<Instant> {
@@ -475,6 +494,8 @@ pub(super) enum Taken {
         /// How many, at least one.
         count: usize,
     },
+    /// A [datagram](RingNet::datagram).
+    Datagram,
 }
 
 /// The two halves of [`Net::next`] and of [`Net::flush`], for who has something to do between them.
@@ -485,6 +506,9 @@ impl RingNet {
             if let Some(news) = self.next_news() {
                 return Some(Taken::News(news));
             }
+            if self.datagrams.as_mut().is_some_and(|datagrams| datagrams.advance(self.is_held)) {
+                return Some(Taken::Datagram);
+            }
             let index = self.pick()?;
             let conn = ConnId(index);
             match self.receive(index) {
@@ -492,6 +516,19 @@ impl RingNet {
                 Received::Closed(how) => return Some(Taken::News(Input::Closed { conn, how })),
                 Received::Nothing => {}
             }
+        }
+    }
+
+    /// The datagram that was taken last.
+    pub(super) fn datagram(&self) -> Input<'_> {
+        let (peer, bytes) = self.datagrams.as_ref().expect("one was taken").current();
+        Input::Datagram { peer, bytes }
+    }
+
+    /// Sends the datagrams that were noted until now.
+    pub(super) fn flush_datagrams(&mut self, bytes: &[u8], is_allowed: bool) {
+        if let Some(datagrams) = &mut self.datagrams {
+            datagrams.flush(bytes, is_allowed);
         }
     }
 
@@ -553,6 +590,14 @@ impl RingNet {
             Kind::Writable => self.writable(token, result, is_armed),
             // A timer that was moved answers once, when it fires; the answer to the move is a farewell.
             Kind::Timer => self.timer = None,
+            Kind::Datagrams => {
+                if let Some(datagrams) = &mut self.datagrams {
+                    datagrams.is_readable = true;
+                }
+                if !is_armed {
+                    self.arm_datagrams();
+                }
+            }
             Kind::Farewell => {}
         }
     }
@@ -979,6 +1024,13 @@ impl RingNet {
         self.push(&accept.user_data(Token::alone(Kind::Accept).pack()));
     }
 
+    fn arm_datagrams(&mut self) {
+        let Some(datagrams) = &self.datagrams else { return };
+        let events = u32::from(libc::POLLIN.unsigned_abs());
+        let poll = opcode::PollAdd::new(types::Fd(datagrams.raw_fd()), events).multi(true).build();
+        self.push(&poll.user_data(Token::alone(Kind::Datagrams).pack()));
+    }
+
     fn arm_readable(&mut self, index: u32) {
         self.arm(index, Kind::Readable, libc::POLLIN | libc::POLLRDHUP);
     }
@@ -1108,7 +1160,7 @@ mod tests {
         let (mut listeners, address) =
             socket::listeners("127.0.0.1:0".parse().unwrap(), 1, Millis::from_secs(45)).unwrap();
         let bell = Bell::new().unwrap();
-        let net = RingNet::new(listeners.pop().unwrap(), &bell, Arc::new(Room::new(100))).unwrap();
+        let net = RingNet::new(listeners.pop().unwrap(), None, &bell, Arc::new(Room::new(100))).unwrap();
         (net, address)
     }
 

@@ -12,6 +12,9 @@ use crate::base::Millis;
 
 /// Connections that may wait to be accepted, per core. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
+/// What the kernel may keep of datagrams that have come or are to go, per core: a device that has been waiting
+/// for its session sends some thirty at once.
+const DATAGRAM_ROOM_BYTES: i32 = 8 * 1024 * 1024;
 
 /// Sockets that listen at one address, one for each core, and the address with its port. Connections are
 /// broken when what was sent stays unacknowledged for `unanswered_max`.
@@ -41,6 +44,42 @@ pub(super) fn listeners(
     Ok((sockets?, address))
 }
 
+/// Sockets for datagrams at one address, one for each core, and the address with its port.
+///
+/// # Errors
+/// The kernel's, for instance when the address is in use or not ours.
+pub(super) fn datagram_sockets(address: SocketAddr, count: usize) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
+    // As above; but of datagram sockets the kernel lets none in beside one that does not share, so this one
+    // has to go before ours come.
+    let claim = datagram_socket(address, Sharing::No)?;
+    let address = own_address(&claim)?;
+    drop(claim);
+    let sockets: io::Result<Vec<OwnedFd>> =
+        (0..count).map(|_| datagram_socket(address, Sharing::BetweenCores)).collect();
+    Ok((sockets?, address))
+}
+
+fn datagram_socket(address: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
+    let socket = new_socket(address, libc::SOCK_DGRAM)?;
+    if sharing == Sharing::BetweenCores {
+        set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        // The kernel gives less where it allows less; then a burst may lose more.
+        for option in [libc::SO_RCVBUF, libc::SO_SNDBUF] {
+            set(&socket, libc::SOL_SOCKET, option, DATAGRAM_ROOM_BYTES)?;
+        }
+    }
+    if address.is_ipv4() && address.ip().is_unspecified() {
+        set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+    }
+    bind(&socket, address)?;
+    Ok(socket)
+}
+
+/// Whether a socket is one for IPv6, which names peers of IPv4 in its own way.
+pub(super) fn is_ipv6(socket: &OwnedFd) -> bool {
+    own_address(socket).is_ok_and(|address| address.is_ipv6())
+}
+
 /// Who may bind the same address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sharing {
@@ -50,20 +89,29 @@ enum Sharing {
 
 /// A TCP socket at `address`, not listening yet. Connections inherit its options.
 fn bound(address: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: takes no pointers.
-    let fd = checked(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: the descriptor was just made and belongs to nobody else.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let socket = new_socket(address, libc::SOCK_STREAM)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if sharing == Sharing::BetweenCores {
         set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         set(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     }
+    bind(&socket, address)?;
+    Ok(socket)
+}
+
+fn new_socket(address: SocketAddr, kind: i32) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: takes no pointers.
+    let fd = checked(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     let (raw, raw_bytes) = encode(address);
     // SAFETY: `raw` holds an address of `raw_bytes` bytes.
     checked(unsafe { libc::bind(socket.as_raw_fd(), (&raw const raw).cast(), raw_bytes) })?;
-    Ok(socket)
+    Ok(())
 }
 
 fn set(socket: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
@@ -136,7 +184,7 @@ fn address_by(ask: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> i32
     decode(&raw).ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
 }
 
-fn encode(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
+pub(super) fn encode(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
     // SAFETY: all-zero is a valid sockaddr_storage: of no family.
     let mut raw: libc::sockaddr_storage = unsafe { MaybeUninit::zeroed().assume_init() };
     let bytes = match address {
@@ -167,7 +215,7 @@ fn encode(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
     (raw, libc::socklen_t::try_from(bytes).expect("at most 128"))
 }
 
-fn decode(raw: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(super) fn decode(raw: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match i32::from(raw.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says which kind of address it holds.

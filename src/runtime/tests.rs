@@ -545,6 +545,7 @@ impl Net for Outrun {
         None
     }
     fn send(&mut self, _: ConnId, _: Range<usize>) {}
+    fn post(&mut self, _: crate::engine::Peer, _: Range<usize>) {}
     fn close(&mut self, _: ConnId) {}
     fn read(&mut self, _: ConnId, _: bool) {}
     fn flush(&mut self, _: &[u8], _: Instant, is_allowed: bool) {

@@ -23,7 +23,7 @@ use smallvec::SmallVec;
 use super::net::Net;
 use super::ring::{RingNet, Taken};
 use crate::base::{ConnId, Instant, Millis};
-use crate::engine::{Hangup, Input};
+use crate::engine::{Hangup, Input, Peer};
 
 /// The content type of a handshake record (RFC 8446 section 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
@@ -364,6 +364,7 @@ impl Net for TlsNet {
                     self.note_news(&news);
                     return Some(news);
                 }
+                Taken::Datagram => return Some(self.ring.datagram()),
                 Taken::Bytes { conn, count } => match self.look(conn.0, count) {
                     Found::Plain => return Some(Input::Bytes { conn, bytes: &mut self.ring.buffer()[..count] }),
                     Found::Opened => return Some(Input::Bytes { conn, bytes: &mut self.plain }),
@@ -392,6 +393,10 @@ impl Net for TlsNet {
         }
     }
 
+    fn post(&mut self, peer: Peer, bytes: Range<usize>) {
+        self.ring.post(peer, bytes);
+    }
+
     fn close(&mut self, conn: ConnId) {
         match self.session(conn.0) {
             None => self.ring.close(conn),
@@ -414,6 +419,7 @@ impl Net for TlsNet {
     }
 
     fn flush(&mut self, bytes: &[u8], now: Instant, is_allowed: bool) {
+        self.ring.flush_datagrams(bytes, is_allowed);
         self.ring.flush_noted(bytes, now, is_allowed);
         if !self.dirty.is_empty() {
             self.flush_sealed(bytes, now, is_allowed);

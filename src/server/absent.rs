@@ -19,9 +19,6 @@ pub fn problems(low: &Low) -> Vec<Problem> {
     let mut refuse = |origin: &Origin, what: &str| {
         problems.push(Problem::new(origin, format!("{what} is not part of this version yet")));
     };
-    if let Some(coap) = &low.coap {
-        refuse(&coap.origin, "CoAP");
-    }
     if let Some(coaps) = &low.coaps {
         refuse(&coaps.origin, "CoAP over DTLS");
     }

@@ -109,6 +109,7 @@ pub fn engine_config(
         Arc::new(engine::Settings {
             heartbeat: namespace.heartbeat,
             session_timeout: namespace.session_timeout,
+            coap_session_timeout: namespace.coap_session_timeout,
             late_last_words: match namespace.late_last_words {
                 LateLastWords::Yield => engine::LateLastWords::Yield,
                 LateLastWords::Always => engine::LateLastWords::Always,
@@ -141,6 +142,8 @@ pub fn engine_config(
 pub struct Plan {
     /// Where TCP clients come in; port 0 means any free one.
     pub listen: SocketAddr,
+    /// Where CoAP clients come in, if they do.
+    pub coap: Option<SocketAddr>,
     /// One for each shard, in their order.
     pub engines: Vec<engine::Config>,
     /// One for each shard, in their order.
@@ -179,10 +182,11 @@ pub struct Running {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let Plan { listen, engines, notices, rules: _, tls, health: _ } = plan;
+    let Plan { listen, coap, engines, notices, rules: _, tls, health: _ } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
     kernel_plan.tls = tls;
+    kernel_plan.datagrams = coap;
     let timeouts = engines.iter().flat_map(|engine| engine.namespaces.values().chain([&engine.settings]));
     let timeouts = timeouts.map(|settings| settings.session_timeout);
     kernel_plan.unanswered_max = timeouts.max().expect("an engine for each shard");
@@ -200,7 +204,7 @@ pub fn start(plan: Plan) -> io::Result<Running> {
     let certifying = running.remote();
     Ok(Running {
         tcp: running.local_addr(),
-        coap: None,
+        coap: running.datagrams_addr(),
         coaps: None,
         request_drain: Box::new(move || draining.request_drain()),
         set_rules: Box::new(move |rules| {

@@ -65,6 +65,7 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
     let internal = start_internal(config, health)?;
     let plan = Plan {
         listen: config.listen,
+        coap: config.coap,
         engines: engines(config, &rules, &keeper.verifier())?,
         notices: (0..config.shards).map(|shard| NoticeLog::new(ShardId(shard), Arc::clone(health))).collect(),
         rules,

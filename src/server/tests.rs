@@ -287,9 +287,7 @@ fn what_contradicts_itself_is_refused() {
 
 #[test]
 fn what_this_version_lacks_is_refused_and_not_ignored() {
-    check_refused(&["--coap", "127.0.0.1:0"], "", &["--coap: CoAP is not part of this version yet"]);
     check_refused(&["--coaps", "127.0.0.1:0"], "", &["--coaps: CoAP over DTLS is not part"]);
-    check_refused(&[], "[coap]\nlisten = \"127.0.0.1:1\"", &["2:10: CoAP is not part"]);
     check_refused(&[], "[tls]\ncert = \"c\"", &["2:8: tls.cert says nothing without tls.key"]);
     check_refused(&[], "[tls]\nkey = \"k\"", &["2:7: tls.key says nothing without tls.cert"]);
     check_refused(&[], "durability = \"fsync\"", &["1:14: durability \"fsync\" is not part"]);

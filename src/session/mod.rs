@@ -168,6 +168,16 @@ impl<S> Table<S> {
         })
     }
 
+    /// Gives the session another secret: its client speaks of it by another name from now on.
+    pub fn renew(&mut self, session: SessionRef, new: u128) {
+        if self.get(session).is_none() {
+            return;
+        }
+        if let Some(Slot { tenant: Tenant::Session { secret, .. }, .. }) = self.slot_mut(session.slot) {
+            *secret = new.to_le_bytes();
+        }
+    }
+
     /// Removes the session and returns its state. `None` if it is gone already.
     pub fn close(&mut self, session: SessionRef) -> Option<S> {
         self.get(session)?;

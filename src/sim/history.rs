@@ -113,6 +113,7 @@ impl Plan {
                 heartbeat: Millis(heartbeat),
                 session_timeout: Millis(heartbeat + 1_000 + dice.below(30_000)),
                 late_last_words: if dice.percent(75) { LateLastWords::Yield } else { LateLastWords::Always },
+                ..Settings::default()
             }
         });
         let settings = settings.collect();

@@ -8,7 +8,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 
 use crate::auth::{AuthConfig, Verifier};
 use crate::base::{ConnId, Instant, Millis, Now, ShardId, WallMillis};
-use crate::engine::{Config, Effect, Engine, Hangup, Input, Message, Notice, Output, Record, Settings, Stats};
+use crate::engine::{self, Config, Effect, Engine, Hangup, Input, Message, Notice, Output, Record, Settings, Stats};
 use crate::rules::{Dialect, Ruleset};
 use crate::wire::{Input as Bytes, ws};
 
@@ -38,6 +38,8 @@ pub struct World {
     /// What came back while effects were performed, to be done after them.
     reactions: VecDeque<Reaction>,
     journal: Vec<Record>,
+    /// Datagrams that engines have sent and nobody has taken.
+    datagrams: Vec<(engine::Peer, Vec<u8>)>,
     /// How often an engine has stopped reading from a client.
     pub pauses: usize,
     /// Everything that operators were told.
@@ -157,6 +159,7 @@ impl World {
             is_slow: false,
             reactions: VecDeque::new(),
             journal: Vec::new(),
+            datagrams: Vec::new(),
             pauses: 0,
             notices: Vec::new(),
             drained: vec![false; count],
@@ -518,6 +521,16 @@ impl World {
         self.now = self.now + span;
     }
 
+    /// Gives a datagram to the engine of a core (modulo how many there are).
+    pub fn datagram(&mut self, shard: usize, peer: engine::Peer, bytes: &[u8]) {
+        self.input(shard % self.engines.len(), Input::Datagram { peer, bytes });
+    }
+
+    /// The datagrams that engines have sent since the last call.
+    pub fn take_datagrams(&mut self) -> Vec<(engine::Peer, Vec<u8>)> {
+        std::mem::take(&mut self.datagrams)
+    }
+
     /// How many sessions live.
     #[must_use]
     pub fn session_count(&self) -> usize {
@@ -531,6 +544,7 @@ impl World {
         for effect in output.effects {
             match effect {
                 Effect::Send { conn, bytes } => self.arrive(shard, conn, &output.bytes[bytes]),
+                Effect::Datagram { peer, bytes } => self.datagrams.push((peer, output.bytes[bytes].to_vec())),
                 Effect::Close { conn } => {
                     if let Some(client) = self.find(shard, conn) {
                         self.clients[client.0].is_closing = true;

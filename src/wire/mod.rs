@@ -5,6 +5,7 @@
 //! between two whole frames costs a few bytes here and no buffer. Both sides of each protocol are
 //! here: the server is one, the load generator and the simulator are the other.
 
+pub mod coap;
 pub mod engineio;
 pub mod firebase;
 pub mod http;

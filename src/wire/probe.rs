@@ -1,6 +1,7 @@
 //! What fuzzers feed: each takes any bytes, hands them to one decoder, and asserts what must hold
 //! whatever the bytes are. `fuzz/` has a target for each, and the tests replay its corpus.
 
+use super::coap::{self, cbor};
 use super::firebase::{self, Assembler, Incoming, client, frames, longpoll};
 use super::http::{self, Query};
 use super::{Input, ws};
@@ -11,13 +12,15 @@ use crate::json;
 pub type Probe = fn(&[u8]);
 
 /// All of them, by the names of their targets and corpora.
-pub const ALL: [(&str, Probe); 6] = [
+pub const ALL: [(&str, Probe); 8] = [
     ("ws_frame", ws_frame),
     ("http_head", http_head),
     ("firebase_message", firebase_message),
     ("longpoll_segment", longpoll_segment),
     ("path", path),
     ("query_string", query_string),
+    ("coap_message", coap_message),
+    ("coap_value", coap_value),
 ];
 
 /// WebSocket frames: the first byte says for which side, the second where the rest is cut in two.
@@ -160,4 +163,37 @@ pub fn query_string(bytes: &[u8]) {
             assert_eq!(reader.read(&mut again, firebase::read_query), Ok(Ok(object)), "a query reads back as itself");
         }
     }
+}
+
+/// Datagrams. What is a message is written back as itself but for padding of numbers; what it asks for is
+/// understood or has a code.
+pub fn coap_message(bytes: &[u8]) {
+    let Ok(message) = coap::Message::read(bytes) else { return };
+    let write = |message: &coap::Message<'_>| {
+        let mut out = Vec::new();
+        let writer = coap::Writer::new(&mut out, message.kind, message.code, message.id, message.token);
+        message.options().fold(writer, |writer, (number, value)| writer.option(number, value)).payload(message.payload);
+        out
+    };
+    let again = write(&message);
+    assert!(again.len() <= bytes.len(), "there is no shorter form");
+    let read = coap::Message::read(&again).expect("what was written is a message");
+    assert_eq!(write(&read), again, "a message reads back as itself");
+    assert!(message.options().eq(read.options()), "with all its options");
+    assert_eq!(message.payload, read.payload, "and its payload");
+    match coap::Call::read(&message) {
+        Ok(call) => assert!(call.namespace.is_none_or(|name| !name.is_empty()), "a namespace has a name"),
+        Err(code) => assert_eq!(code.class(), 4, "it is the client's mistake"),
+    }
+    let _ = cbor::read(message.payload, 0);
+}
+
+/// Values in CBOR. What is one is written and reads back as the same value.
+pub fn coap_value(bytes: &[u8]) {
+    let Ok(node) = cbor::read(bytes, 0) else { return };
+    let mut out = Vec::new();
+    // What is a number of arrays' elements before becomes their keys.
+    let bytes_max = 64 * (bytes.len() + 1);
+    assert_eq!(cbor::write(&mut out, &node, bytes_max), Ok(()), "it is not much longer");
+    assert_eq!(cbor::read(&out, 0), Ok(node), "a value reads back as itself");
 }

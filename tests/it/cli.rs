@@ -74,7 +74,6 @@ fn exit_codes_tell_usage_from_configuration() {
     check(&[], &["serve", "--listen", "nowhere"], 2, "`nowhere` is no address");
     check(&[], &["rules", "test"], 2, "FILE");
     check(&[], &["serve", "--dev", "--listen", "0.0.0.0:0"], 78, "--dev: dev lets everybody in");
-    check(&[], &["serve", "--coap", "127.0.0.1:0"], 78, "--coap: CoAP is not part of this version yet");
     check(&[], &["serve", "--config", "none.toml"], 78, "none.toml: cannot be read");
     check(&[], &["serve", "--rules", "none.json", "--listen", "127.0.0.1:0"], 78, "none.json: cannot be read");
 }
