@@ -18,6 +18,7 @@ mod io;
 mod journal;
 mod message;
 mod owner;
+mod owed;
 mod poll;
 mod rest;
 mod say;
@@ -28,7 +29,7 @@ use std::collections::VecDeque;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
-pub use config::{Config, LateLastWords, Settings};
+pub use config::{Config, Durability, LateLastWords, Settings};
 pub use engineio::Order;
 pub use io::{Effect, Hangup, Input, Notice, Output};
 pub use journal::{Record, Stats};
@@ -78,6 +79,10 @@ pub struct Engine {
     /// Sessions without a connection of their own that may have something to say or to hear.
     stirred: Vec<SessionRef>,
     drain: Drain,
+    /// What sessions of before the start have left here.
+    owed: owed::Owed,
+    /// Whether nothing new can be written down.
+    is_full: bool,
     /// Requests without a socket.
     desk: rest::Desk,
     journal: Journal,
@@ -119,6 +124,8 @@ impl Engine {
             tickets: 0,
             stirred: Vec::new(),
             drain: Drain::default(),
+            owed: owed::Owed::default(),
+            is_full: false,
             desk: rest::Desk::default(),
             journal: Journal::default(),
             reader: json::Reader::default(),
@@ -140,6 +147,7 @@ impl Engine {
             Input::Closed { conn, how } => self.hung_up(now, conn, how, output),
             Input::Backlog { conn, bytes } => self.backlog(now, conn, bytes, output),
             Input::Forwarded { from: _, message } => self.inner.push_back(message),
+            Input::Full(is_full) => self.is_full = is_full,
             Input::Tick => self.tick(now, output),
             Input::Rules(rules) => self.set_rules(rules, output),
             Input::Verifier(verifier) => self.config.verifier = verifier,
@@ -158,10 +166,8 @@ impl Engine {
     /// When [`Input::Tick`] is due, if nothing else happens before.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
-        match (self.session_wheel.next_wake(), self.conn_wheel.next_wake()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (one, other) => one.or(other),
-        }
+        let wakes = [self.session_wheel.next_wake(), self.conn_wheel.next_wake(), self.owed.next_wake()];
+        wakes.into_iter().flatten().min()
     }
 
     /// Whether there is work left that was put off to keep turns short: the driver comes back with
@@ -170,7 +176,7 @@ impl Engine {
     pub fn is_busy(&self) -> bool {
         let is_draining = self.drain.is_on && !self.drain.is_silent;
         let is_behind = self.session_wheel.is_behind() || self.conn_wheel.is_behind();
-        is_draining || is_behind || !self.inner.is_empty() || self.has_pieces()
+        is_draining || is_behind || self.owed.is_due() || !self.inner.is_empty() || self.has_pieces()
     }
 
     /// How many sessions live here.
@@ -227,17 +233,15 @@ impl Engine {
             self.look_at_session(now, slot, output);
         }
         self.send_pieces(now, output);
+        self.speak_some_owed(now, output);
         if self.drain.is_on {
             self.drain(now, output);
         }
     }
 
-    /// The engine that owns a namespace. (The tree of one namespace stands on one engine; which part
-    /// of it stands where is this function's secret.)
+    /// The engine that owns a namespace: see [`Config::owner`].
     fn owner(&self, namespace: &str) -> ShardId {
-        let hash = self.common.hash_one(namespace);
-        #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the count of shards, a byte")]
-        ShardId((hash % u64::from(self.config.shards)) as u8)
+        config::owner(&self.common, self.config.shards, namespace)
     }
 
     /// Sends a message, perhaps to this engine itself.
@@ -252,17 +256,13 @@ impl Engine {
     fn deliver(&mut self, now: Now, message: Message, output: &mut Output) {
         match message {
             Message::Ask(ask) => self.asked(now, *ask, output),
-            Message::Answer { session, number, outcome } => self.answered(session, number, outcome, output),
+            Message::Answer { session, number, outcome } => self.answered(session, number, &outcome, output),
             Message::Tell(told) => self.tell(&told, output),
             Message::Identify { session, namespace, identity } => {
                 self.identified(now, session, &namespace, &identity, output);
             }
             Message::Over(over) => self.speak_last_words(now, *over, output),
-            Message::Release { namespace, places } => {
-                if let Some(shard) = self.shards.get_mut(&namespace) {
-                    shard.release(&places);
-                }
-            }
+            Message::Claim { old, namespace } => self.claimed(now, &old, &namespace, output),
             Message::Supersede { old, new, namespace } => self.supersede(now, old, new, &namespace, output),
             Message::Settle { session } => self.send(session.home, Message::Settled { session }, output),
             Message::Settled { session } => self.go_on(now, session, output),
@@ -311,10 +311,16 @@ impl Engine {
             if self.shards.len() >= NAMESPACES_MAX {
                 return None;
             }
-            let shard = Shard::new(namespace.clone(), self.config.rules.clone(), &self.hashing);
-            self.shards.insert(namespace.clone(), shard);
+            self.open_shard(namespace);
         }
         self.shards.get_mut(namespace)
+    }
+
+    fn open_shard(&mut self, namespace: &Namespace) -> &mut Shard {
+        let shard = Shard::new(namespace.clone(), self.config.rules.clone(), &self.hashing);
+        let is_recorded = self.config.settings_of(namespace).durability != Durability::None;
+        let shard = if is_recorded { shard.recorded() } else { shard };
+        self.shards.entry(namespace.clone()).or_insert(shard)
     }
 }
 

@@ -2,26 +2,32 @@
 
 use std::sync::Arc;
 
-use super::{Ask, Effect, Engine, Message, Notice, Output, Over, Record};
+use super::{Ask, Engine, Message, Output, Over, Record};
 use crate::base::{Now, SessionRef, ShardId};
 use crate::op::{Identity, Outcome, Refusal, Request};
 use crate::rules::Ruleset;
-use crate::shard::{Asker, Fate, Told};
+use crate::shard::{Asker, Told};
+
+const DISK_FULL: Refusal = Refusal::Limit("the disk is full, so the database is read-only");
 
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
-        let Ask { session, number, namespace, identity, heard, request } = ask;
+        let Ask { session, id, number, namespace, identity, heard, request } = ask;
+        self.speak_owed_before(now, &namespace, &request, output);
         self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone() });
         let mut told = Vec::new();
+        let is_new = matches!(request, Request::Write { .. } | Request::Exchange { .. } | Request::MayWrite { .. });
+        let is_read_only = is_new && self.is_read_only(&namespace);
         let outcome = match self.shard(&namespace) {
+            _ if is_read_only => Outcome::Refused(DISK_FULL),
             None => Outcome::Refused(Refusal::Limit("too many databases")),
             Some(shard) => {
-                let asker = Asker { session: Some(session), identity, heard };
+                let asker = Asker { session: Some(session), id, identity, heard };
                 shard.ask(now, &asker, request, &mut told)
             }
         };
         // What the request caused is heard before its answer.
-        self.tell_homes(told, output);
+        self.finish_owning(&namespace, told, output);
         self.send(session.home, Message::Answer { session, number, outcome }, output);
     }
 
@@ -38,37 +44,27 @@ impl Engine {
         if let Some(shard) = self.shards.get_mut(namespace) {
             shard.recheck(now, session, identity, &mut told);
         }
-        self.tell_homes(told, output);
+        self.finish_owning(namespace, told, output);
     }
 
     /// Ends a session's listens and performs its last words, in order, each once.
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
-        let Over { session, namespace, identity, words, end, heard, is_yielding } = over;
+        let Over { session, namespace, identity, end, heard, is_yielding } = over;
+        let words = self.shards.get_mut(&namespace).map(|shard| shard.leave(session)).unwrap_or_default();
         self.journal.write(|| {
             let (identity, words_count) = (identity.clone(), words.len());
             Record::Over { now, session, end, identity, words_count }
         });
-        let mut told = Vec::new();
-        let (mut spoken, mut yielded, mut denied) = (0, 0, 0);
+        let (mut told, mut fates) = (Vec::new(), Vec::new());
         if let Some(shard) = self.shards.get_mut(&namespace) {
-            shard.leave(session);
             let heard = is_yielding.then_some(heard);
             for word in &words {
                 let fate = shard.fire(now, session, &identity, word, heard, &mut told);
-                shard.release(&word.places());
-                match fate {
-                    Fate::Spoken => spoken += 1,
-                    Fate::Yielded => yielded += 1,
-                    Fate::Denied(_) => denied += 1,
-                }
-                if fate != Fate::Spoken {
-                    let (namespace, path) = (namespace.clone(), word.path().clone());
-                    output.effects.push(Effect::Notice(Notice::Unspoken { namespace, path, fate, end }));
-                }
+                fates.push((word.path().clone(), fate));
             }
         }
-        output.effects.push(Effect::Notice(Notice::LastWords { end, spoken, yielded, denied }));
-        self.tell_homes(told, output);
+        self.last_words_spoken(&namespace, fates, end, output);
+        self.finish_owning(&namespace, told, output);
     }
 
     /// Puts other rules in place. The listens that they no longer allow end when their homes have said
@@ -85,7 +81,7 @@ impl Engine {
     }
 
     /// Carries what listeners must hear to their homes: one message for each home.
-    fn tell_homes(&mut self, told: Vec<Told>, output: &mut Output) {
+    pub(super) fn tell_homes(&mut self, told: Vec<Told>, output: &mut Output) {
         for Told { event, listeners } in told {
             if listeners.is_empty() {
                 continue;
@@ -107,11 +103,12 @@ impl Engine {
 
     /// Sends a request to the owner of the session's namespace.
     pub(super) fn forward(&mut self, session: SessionRef, number: i64, request: Request, output: &mut Output) {
+        let id = self.id_for(session, &request);
         let Some(state) = self.sessions.get_mut(session) else { return };
         state.asked();
         let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
         let owner = self.owner(&namespace);
-        let ask = Ask { session, number, namespace, identity, heard, request };
+        let ask = Ask { session, id, number, namespace, identity, heard, request };
         self.send(owner, Message::Ask(Box::new(ask)), output);
     }
 }

@@ -456,7 +456,7 @@ impl Engine {
         }
         let owner = self.owner(&namespace);
         let heard = now.instant;
-        let ask = Ask { session, number, namespace, identity, heard, request };
+        let ask = Ask { session, id: None, number, namespace, identity, heard, request };
         self.send(owner, Message::Ask(Box::new(ask)), output);
     }
 

@@ -116,6 +116,11 @@ impl Ledger {
         self.0.iter().flat_map(|words| &words.entries).map(|entry| &entry.write)
     }
 
+    /// What would be written, in order, each with its share of what came over the wire, in bytes.
+    pub fn entries(&self) -> impl Iterator<Item = (&Write, u32)> {
+        self.0.iter().flat_map(|words| &words.entries).map(|entry| (&entry.write, entry.bytes))
+    }
+
     /// Every place that would be written, absolute, in order.
     pub fn places(&self) -> impl Iterator<Item = Location> {
         self.writes().flat_map(places)

@@ -15,10 +15,12 @@
 
 pub mod clock;
 mod core;
+mod files;
 mod mesh;
 mod net;
 mod ring;
 mod socket;
+mod store;
 mod wake;
 
 use std::io;
@@ -33,9 +35,12 @@ use std::time::Duration;
 use glommio::{LocalExecutorBuilder, Placement};
 
 pub use self::core::Core;
+pub use self::store::Disk;
 use self::core::{Loop, Stage};
 use self::mesh::{Port, Seat};
+use self::files::DirectFiles;
 use self::ring::{RingNet, Room};
+use self::store::{Store, Writer};
 use self::wake::{Bell, Sleep};
 use crate::base::limits::SHARDS_MAX;
 use crate::base::{Millis, ShardId};
@@ -73,6 +78,8 @@ pub struct Plan {
     pub connections_max: usize,
     /// Who is told the engines' notices.
     pub notify: Notify,
+    /// Where records are written down; `None`: nowhere, and the engines make none.
+    pub disk: Option<Disk>,
 }
 
 impl Plan {
@@ -81,7 +88,7 @@ impl Plan {
     #[must_use]
     pub fn new(shards: u8, listen: SocketAddr) -> Self {
         let notify = |shard: ShardId, notice: &Notice| tracing::info!(shard = shard.0, ?notice, "notice");
-        Self { shards, listen, drain_max: Millis::from_secs(10), connections_max: usize::MAX, notify: Arc::new(notify) }
+        Self { shards, listen, drain_max: Millis::from_secs(10), connections_max: usize::MAX, notify: Arc::new(notify), disk: None }
     }
 }
 
@@ -271,6 +278,13 @@ impl ShardPlan {
                     return;
                 }
             };
+            let store = match open_store(self.plan.disk.as_ref(), self.shard, &self.seats).await {
+                Ok(store) => store,
+                Err(error) => {
+                    let _told_or_given_up = report.send(Err(error));
+                    return;
+                }
+            };
             let _told_or_given_up = report.send(Ok(()));
             if go.recv().is_err() {
                 return;
@@ -288,6 +302,7 @@ impl ShardPlan {
                 stage: Stage::Serving,
                 waiting_command: None,
                 output: Output::default(),
+                store,
             };
             glommio::spawn_local(async {
                 loop {
@@ -300,6 +315,25 @@ impl ShardPlan {
             }
         });
     }
+}
+
+/// The log of a shard, with a task that writes it.
+async fn open_store(disk: Option<&Disk>, shard: ShardId, seats: &Arc<[Seat]>) -> io::Result<Option<Store>> {
+    let Some(Disk { directory, epoch }) = disk else { return Ok(None) };
+    let files = DirectFiles { directory: directory.clone() };
+    let writer = Writer::open(files, *epoch, shard.0).await.map_err(|error| {
+        io::Error::new(error.kind(), format!("the log in {} cannot be begun: {error}", directory.display()))
+    })?;
+    let (store, batches, progress) = Store::new();
+    let seats = Arc::clone(seats);
+    let bell = move || seats[shard.index()].bell.ring();
+    glommio::spawn_local(async move {
+        if let Err(error) = writer.run(batches, progress, bell).await {
+            panic!("the log of shard {} cannot be written: {error}", shard.0);
+        }
+    })
+    .detach();
+    Ok(Some(store))
 }
 
 /// Ends the process when the thread that holds it panics.

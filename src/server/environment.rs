@@ -72,6 +72,7 @@ pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Enviro
             coap_session_timeout: ours.take("STILLHERE_COAP_SESSION_TIMEOUT"),
             late_last_words: ours.take("STILLHERE_LATE_LAST_WORDS"),
             durability: ours.take("STILLHERE_DURABILITY"),
+            restart_grace: ours.take("STILLHERE_RESTART_GRACE"),
         },
         namespace: BTreeMap::new(),
     };

@@ -34,6 +34,7 @@ struct Document {
     session_timeout: Option<Spanned<Duration>>,
     late_last_words: Option<Spanned<LateLastWords>>,
     durability: Option<Spanned<Durability>>,
+    restart_grace: Option<Spanned<Duration>>,
     #[serde(default)]
     coap: Coap,
     #[serde(default)]
@@ -106,6 +107,7 @@ struct Namespace {
     session_timeout: Option<Spanned<Duration>>,
     late_last_words: Option<Spanned<LateLastWords>>,
     durability: Option<Spanned<Durability>>,
+    restart_grace: Option<Spanned<Duration>>,
     #[serde(default)]
     coap: NamespaceCoap,
 }
@@ -148,6 +150,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Low, Problem> {
             coap_session_timeout: source.typed(low.coap.session_timeout),
             late_last_words: source.typed(low.late_last_words),
             durability: source.typed(low.durability),
+            restart_grace: source.typed(low.restart_grace),
         };
         namespace.insert(name.value, (name.origin, low));
     }
@@ -173,6 +176,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Low, Problem> {
             coap_session_timeout: source.typed(document.coap.session_timeout),
             late_last_words: source.typed(document.late_last_words),
             durability: source.typed(document.durability),
+            restart_grace: source.typed(document.restart_grace),
         },
         namespace,
     })

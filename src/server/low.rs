@@ -33,7 +33,7 @@ const fn namespace_key(name: &'static str, variable: &'static str) -> Key {
 }
 
 /// Every setting, in the order in which they are shown.
-pub const KEYS: [Key; 26] = [
+pub const KEYS: [Key; 27] = [
     key("listen", "STILLHERE_LISTEN", Some("--listen")),
     key("coap.listen", "STILLHERE_COAP", Some("--coap")),
     key("coaps.listen", "STILLHERE_COAPS", Some("--coaps")),
@@ -60,6 +60,7 @@ pub const KEYS: [Key; 26] = [
     namespace_key("coap.session_timeout", "STILLHERE_COAP_SESSION_TIMEOUT"),
     namespace_key("late_last_words", "STILLHERE_LATE_LAST_WORDS"),
     namespace_key("durability", "STILLHERE_DURABILITY"),
+    namespace_key("restart_grace", "STILLHERE_RESTART_GRACE"),
 ];
 
 /// The variable that names the configuration file; it has no key, for the file cannot name itself.
@@ -167,6 +168,8 @@ pub struct NamespaceLow {
     pub late_last_words: Option<Typed<LateLastWords>>,
     /// What an acknowledged write survives.
     pub durability: Option<Typed<Durability>>,
+    /// `restart_grace`
+    pub restart_grace: Option<Typed<Duration>>,
 }
 
 impl Low {
@@ -223,6 +226,7 @@ impl NamespaceLow {
             coap_session_timeout: self.coap_session_timeout.or(below.coap_session_timeout),
             late_last_words: self.late_last_words.or(below.late_last_words),
             durability: self.durability.or(below.durability),
+            restart_grace: self.restart_grace.or(below.restart_grace),
         }
     }
 }

@@ -7,13 +7,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::archive::Recovered;
 use super::config::{Config, Namespace, Namespaces};
 use super::health::Health;
 use super::logs::NoticeLog;
-use super::value::{LateLastWords, RulesDialect};
+use super::value::{Durability, LateLastWords, RulesDialect};
 use crate::auth::Verifier;
 use crate::base::ShardId;
 use crate::engine;
+use crate::log::Database;
 use crate::rules::{Dialect, Ruleset, casefile};
 use crate::runtime;
 
@@ -111,6 +113,12 @@ pub fn engine_config(
                 LateLastWords::Yield => engine::LateLastWords::Yield,
                 LateLastWords::Always => engine::LateLastWords::Always,
             },
+            durability: match namespace.durability {
+                Durability::None => engine::Durability::None,
+                Durability::Os => engine::Durability::Os,
+                Durability::Fsync => engine::Durability::Fsync,
+            },
+            restart_grace: namespace.restart_grace,
         })
     };
     let Namespaces { allowed, everywhere, named } = &config.namespaces;
@@ -143,6 +151,8 @@ pub struct Plan {
     pub engines: Vec<engine::Config>,
     /// One for each shard, in their order.
     pub notices: Vec<NoticeLog>,
+    /// What the last server left, and where this one writes; `None`: nothing is kept.
+    pub archive: Option<Recovered>,
     /// What is allowed.
     pub rules: Rules,
     /// Where the shards may count.
@@ -173,7 +183,7 @@ pub struct Running {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let Plan { listen, engines, notices, rules: _, health: _ } = plan;
+    let Plan { listen, engines, notices, archive, rules: _, health: _ } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
     // Each shard's notices come from its own thread; the lock is there for the types and never waits.
@@ -182,9 +192,23 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         let mut log = notices[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
         log.note(runtime::clock::read().instant, notice);
     });
+    let mut inherited: Vec<Vec<(String, Database)>> = engines.iter().map(|_| Vec::new()).collect();
+    if let Some(Recovered { directory, epoch, state }) = archive {
+        kernel_plan.disk = Some(runtime::Disk { directory, epoch });
+        for (name, database) in state.databases {
+            inherited[engines[0].owner(&name).index()].push((name, database));
+        }
+    }
     let engines: Arc<[engine::Config]> = engines.into();
+    let inherited: Arc<[Mutex<_>]> = inherited.into_iter().map(Mutex::new).collect();
     let running = runtime::start(kernel_plan, move |shard| {
-        engine::Engine::new(engines[shard.index()].clone(), runtime::clock::read())
+        let now = runtime::clock::read();
+        let mut engine = engine::Engine::new(engines[shard.index()].clone(), now);
+        let mut own = inherited[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, database) in own.drain(..) {
+            engine.restore(now, &name, database);
+        }
+        engine
     })?;
     let (draining, reloading, believing) = (running.remote(), running.remote(), running.remote());
     Ok(Running {

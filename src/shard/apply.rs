@@ -6,6 +6,7 @@ use super::listens::Doubt;
 use super::{Asker, Shard, Told};
 use crate::base::Now;
 use crate::data::{Draft, Location, Node, Path, Priority};
+use crate::log::encode_written;
 use crate::op::{Query, Refusal, Write};
 use crate::rules::{Ask, Change, Denial, Verdict, What};
 
@@ -130,6 +131,10 @@ impl Shard {
                 ResolvedWhat::Priority(priority) => self.root.set_priority(path.as_str(), priority.clone()),
             }
         }
+        if !changes.is_empty() {
+            let namespace = &self.namespace;
+            self.recording.note(|records| encode_written(records, namespace, changes.iter().map(Resolved::as_saved)));
+        }
         self.listens.after(noticing, base, changes, &self.root, told)
     }
 }
@@ -141,6 +146,15 @@ fn resolve<'n>(draft: &Draft, standing: impl FnOnce() -> &'n Node, now: Now) -> 
 }
 
 impl Resolved {
+    /// As records hold it.
+    fn as_saved(&self) -> (&Path, Result<&Node, Option<&Priority>>) {
+        let saved = match &self.what {
+            ResolvedWhat::Value(node) => Ok(node),
+            ResolvedWhat::Priority(priority) => Err(priority.as_ref()),
+        };
+        (&self.path, saved)
+    }
+
     fn as_change(&self) -> Change<'_> {
         let what = match &self.what {
             ResolvedWhat::Value(node) => What::Value(node),

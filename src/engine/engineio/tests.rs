@@ -373,6 +373,7 @@ fn a_silent_poller_is_asked_for_a_sign_of_life() {
             heartbeat: Millis::from_secs(1),
             session_timeout: Millis::from_secs(3),
             late_last_words: LateLastWords::Yield,
+            ..Settings::default()
         };
         let mut world = World::with(shards, 10, &Arc::new(settings), &Arc::new(Ruleset::open()));
         let line = world.dial(1);

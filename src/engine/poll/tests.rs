@@ -278,6 +278,7 @@ fn a_held_request_is_let_go_in_time_and_its_successor_keeps_the_session() {
             heartbeat: Millis::from_secs(1),
             session_timeout: Millis::from_secs(3),
             late_last_words: LateLastWords::Yield,
+            ..Settings::default()
         };
         let mut world = World::with(shards, 6, &Arc::new(settings), &Arc::new(Ruleset::open()));
         let mut page = Page::open(&mut world, 2, "");
