@@ -458,7 +458,14 @@ impl Engine {
         let end = match how {
             Hangup::Finished | Hangup::Ours => End::Closed,
             Hangup::Broken => End::Dropped,
+            Hangup::Unanswered => End::TimedOut,
         };
+        if let Link::Stream(session) = *self.link(conn)
+            && how == Hangup::Unanswered
+            && let Some(state) = self.sessions.get_mut(session)
+        {
+            state.was_silent(now.instant);
+        }
         match std::mem::take(self.link(conn)) {
             Link::Socket(socket) => self.end(now, socket.session, end, output),
             Link::Stream(session) => self.end(now, session, end, output),

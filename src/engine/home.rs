@@ -132,6 +132,12 @@ impl Session {
         self.is_waiting || self.is_paused
     }
 
+    /// Takes back signs of life of a stream: that the kernel took what it was told is none if nobody
+    /// acknowledged it.
+    pub(super) fn was_silent(&mut self, now: Instant) {
+        self.heard = self.heard.min(now - self.settings.session_timeout);
+    }
+
     fn deadline(&self) -> Instant {
         self.heard + self.settings.session_timeout
     }

@@ -74,6 +74,8 @@ pub enum Hangup {
     Finished,
     /// The peer, or the network, broke it.
     Broken,
+    /// What was sent has not been acknowledged for as long as a session may be silent.
+    Unanswered,
     /// We closed it.
     Ours,
 }

@@ -226,6 +226,8 @@ pub struct Ask {
     pub identity: Arc<Identity>,
     /// When it asked.
     pub heard: Instant,
+    /// Whether it asks without a socket.
+    pub is_plain: bool,
     /// For what.
     pub request: Request,
 }

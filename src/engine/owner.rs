@@ -12,7 +12,7 @@ const DISK_FULL: Refusal = Refusal::Limit("the disk is full, so the database is 
 
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
-        let Ask { session, id, number, namespace, identity, heard, request } = ask;
+        let Ask { session, id, number, namespace, identity, heard, is_plain, request } = ask;
         self.speak_owed_before(now, &namespace, &request, output);
         self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone() });
         let mut told = Vec::new();
@@ -22,7 +22,7 @@ impl Engine {
             _ if is_read_only => Outcome::Refused(DISK_FULL),
             None => Outcome::Refused(Refusal::Limit("too many databases")),
             Some(shard) => {
-                let asker = Asker { session: Some(session), id, identity, heard };
+                let asker = Asker { session: Some(session), id, identity, heard, is_plain };
                 shard.ask(now, &asker, request, &mut told)
             }
         };
@@ -50,12 +50,13 @@ impl Engine {
     /// Ends a session's listens and performs its last words, in order, each once.
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
         let Over { session, namespace, identity, end, heard, is_yielding } = over;
-        let words = self.shards.get_mut(&namespace).map(|shard| shard.leave(session)).unwrap_or_default();
+        let mut told = Vec::new();
+        let words = self.shards.get_mut(&namespace).map(|shard| shard.leave(now, session, &mut told)).unwrap_or_default();
         self.journal.write(|| {
             let (identity, words_count) = (identity.clone(), words.len());
             Record::Over { now, session, end, identity, words_count }
         });
-        let (mut told, mut fates) = (Vec::new(), Vec::new());
+        let mut fates = Vec::new();
         if let Some(shard) = self.shards.get_mut(&namespace) {
             let heard = is_yielding.then_some(heard);
             for word in &words {
@@ -108,7 +109,7 @@ impl Engine {
         state.asked();
         let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
         let owner = self.owner(&namespace);
-        let ask = Ask { session, id, number, namespace, identity, heard, request };
+        let ask = Ask { session, id, number, namespace, identity, heard, is_plain: false, request };
         self.send(owner, Message::Ask(Box::new(ask)), output);
     }
 }

@@ -306,7 +306,7 @@ impl Engine {
 
     fn rest_do(&mut self, now: Now, asking: Asking, what: What, mut body: Vec<u8>, output: &mut Output) {
         let Asking { conn, namespace, identity, style } = &asking;
-        let is_managing = matches!(what, What::GetRules | What::PutRules { .. } | What::Databases);
+        let is_managing = matches!(what, What::GetRules | What::PutRules { .. } | What::Profile | What::Databases);
         if is_managing && !identity.is_admin {
             let reply = Reply::refused(&Refusal::Credential(BadCredential::Forbidden));
             return self.rest_reply(now, *conn, reply, style, output);
@@ -344,8 +344,10 @@ impl Engine {
                 self.rest_leave(now, asking, stream, Leaving::Cancel { path }, Answering::Done, output);
             }
             What::Stream { path, query, last_stream } => {
-                self.rest_stream(now, asking, path, query, last_stream, output);
+                let request = Request::Listen { path: path.clone(), query, tag: None, hash: None };
+                self.rest_stream(now, asking, path, request, last_stream, output);
             }
+            What::Profile => self.rest_stream(now, asking, Path::ROOT, Request::Profile, None, output),
             What::GetRules => {
                 let task = Task::GetRules(namespace.clone());
                 self.rest_manage(now, asking, task, output);
@@ -456,7 +458,7 @@ impl Engine {
         }
         let owner = self.owner(&namespace);
         let heard = now.instant;
-        let ask = Ask { session, id: None, number, namespace, identity, heard, request };
+        let ask = Ask { session, id: None, number, namespace, identity, heard, is_plain: true, request };
         self.send(owner, Message::Ask(Box::new(ask)), output);
     }
 
@@ -710,15 +712,15 @@ impl Engine {
         now: Now,
         asking: Asking,
         path: Path,
-        query: Query,
+        request: Request,
         last_stream: Option<SessionId>,
         output: &mut Output,
     ) {
         let Asking { conn, namespace, identity, .. } = asking;
         let stream = Stream {
             conn,
-            path: path.clone(),
-            waiting: Some(Request::Listen { path, query, tag: None, hash: None }),
+            path,
+            waiting: Some(request),
             is_started: false,
             backlog_bytes: 0,
             number: LISTEN,
@@ -763,6 +765,11 @@ impl Engine {
                     assert!(rest.is_none(), "an error is short");
                 });
                 self.desk.over.push_back(session);
+            }
+            Word::Outcome { number: LISTEN, outcome: Outcome::Done } => {
+                stream.is_started = true;
+                let id = self.sessions.id(session).expect("the session is there").to_string();
+                self.send_bytes(conn, output, |out| rest::write_stream_head(out, &id));
             }
             Word::Outcome { number, outcome } => {
                 if stream.promised.front().is_some_and(|promise| promise.number == *number)

@@ -471,6 +471,19 @@ fn what_stands_there_decides_where_it_must() {
 }
 
 #[test]
+fn what_a_merge_empties_and_fills_keeps_its_priority() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 12);
+        let client = world.join(0, "&ns=a");
+        done(&mut world, client, r#"{"r":1,"a":"p","b":{"p":"room/a","d":{"x":1,".priority":5}}}"#);
+        done(&mut world, client, r#"{"r":2,"a":"m","b":{"p":"room","d":{"a/x":null,"a/y":2}}}"#);
+        last_messages(&mut world, client);
+        done(&mut world, client, r#"{"r":3,"a":"q","b":{"p":"room/a","h":""}}"#);
+        assert_eq!(value_at(&mut world, client, "room/a"), r#"{"y":2,".priority":5}"#);
+    });
+}
+
+#[test]
 fn deadlines_beyond_the_reach_of_the_wheel_are_kept() {
     let settings = Arc::new(Settings {
         heartbeat: Millis::from_secs(600),

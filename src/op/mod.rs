@@ -3,9 +3,11 @@
 //! Protocols translate into these words and out of them; the engine knows no others.
 
 mod identity;
+mod operation;
 mod query;
 
 pub use identity::Identity;
+pub use operation::{Operation, OperationKind};
 pub use query::{Bound, BoundKey, BoundText, Direction, Index, Limit, Query};
 
 use std::sync::Arc;
@@ -123,6 +125,8 @@ pub enum Request {
         /// Where.
         path: Path,
     },
+    /// Tell of every operation from here on. For administrators.
+    Profile,
 }
 
 /// What came of a request.
@@ -205,6 +209,8 @@ pub enum Event {
         /// To what of it.
         query: Query,
     },
+    /// Something was done to the database. Told to streams alone.
+    Operation(Box<Operation>),
 }
 
 /// Something that a session's client is told in answer, or about itself. (What happens to data is an

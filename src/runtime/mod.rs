@@ -72,6 +72,8 @@ pub struct Plan {
     pub shards: u8,
     /// Where to listen. Port 0 lets the kernel choose.
     pub listen: SocketAddr,
+    /// How long what was sent to a peer may stay unacknowledged before its connection is broken.
+    pub unanswered_max: Millis,
     /// How long a drain may take before what is left is dropped.
     pub drain_max: Millis,
     /// How many connections all shards together accept; fewer if the process may not open as many files.
@@ -83,12 +85,20 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan with `shards` shards at `listen`, ten seconds for a drain, connections up to what the
-    /// process may open, and notices to the log.
+    /// A plan with `shards` shards at `listen`, 45 seconds for an acknowledgement, ten for a drain,
+    /// connections up to what the process may open, and notices to the log.
     #[must_use]
     pub fn new(shards: u8, listen: SocketAddr) -> Self {
         let notify = |shard: ShardId, notice: &Notice| tracing::info!(shard = shard.0, ?notice, "notice");
-        Self { shards, listen, drain_max: Millis::from_secs(10), connections_max: usize::MAX, notify: Arc::new(notify), disk: None }
+        Self {
+            shards,
+            listen,
+            unanswered_max: Millis::from_secs(45),
+            drain_max: Millis::from_secs(10),
+            connections_max: usize::MAX,
+            notify: Arc::new(notify),
+            disk: None,
+        }
     }
 }
 
@@ -185,7 +195,7 @@ where
     let files = socket::raise_open_files()?;
     let for_clients = usize::try_from(files - FILES_RESERVED.min(files / 4)).unwrap_or(usize::MAX);
     let room = Arc::new(Room::new(plan.connections_max.min(for_clients)));
-    let (listeners, local_addr) = socket::listeners(plan.listen, count)
+    let (listeners, local_addr) = socket::listeners(plan.listen, count, plan.unanswered_max)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", plan.listen)))?;
 
     let plan = Arc::new(plan);

@@ -166,6 +166,8 @@ struct Slot {
     is_hung_up: bool,
     /// Whether sending has failed: what had arrived is still read, nothing more is sent.
     is_broken: bool,
+    /// Whether that was because nothing was acknowledged for too long.
+    is_unanswered: bool,
     /// Whether the engine wants to be spared its bytes.
     is_unwanted: bool,
     /// Whether the kernel tells us whenever it takes bytes again.
@@ -582,6 +584,7 @@ impl RingNet {
                 is_readable: false,
                 is_hung_up: false,
                 is_broken: false,
+                is_unanswered: false,
                 is_unwanted: false,
                 is_write_armed: false,
                 unsent: None,
@@ -726,8 +729,9 @@ impl RingNet {
                 self.share.current = None;
                 Received::Nothing
             }
-            Err(_) => {
+            Err(error) => {
                 self.share.current = None;
+                self.slots[index as usize].is_unanswered |= error.kind() == io::ErrorKind::TimedOut;
                 self.break_off(index);
                 Received::Nothing
             }
@@ -785,7 +789,7 @@ impl RingNet {
                 let socket = slot.socket.as_ref().expect("a tenant has a socket").as_fd();
                 match send_all(socket, &parts) {
                     Ok(count) => sent = count,
-                    Err(_) => return self.fail_sending(dirty.index),
+                    Err(error) => return self.fail_sending(dirty.index, &error),
                 }
             }
             for part in parts {
@@ -817,7 +821,10 @@ impl RingNet {
         let slot = &mut self.slots[index as usize];
         let Some(unsent) = &mut slot.unsent else { return };
         let socket = slot.socket.as_ref().expect("a tenant has a socket").as_fd();
-        let Ok(sent) = send_all(socket, &[unsent.rest()]) else { return self.fail_sending(index) };
+        let sent = match send_all(socket, &[unsent.rest()]) {
+            Ok(sent) => sent,
+            Err(error) => return self.fail_sending(index, &error),
+        };
         unsent.advance(sent);
         let left = slot.unsent_bytes();
         let phase = slot.phase;
@@ -839,8 +846,9 @@ impl RingNet {
     }
 
     /// The peer takes nothing any more. What it had sent before is still read.
-    fn fail_sending(&mut self, index: u32) {
+    fn fail_sending(&mut self, index: u32, error: &io::Error) {
         let slot = &mut self.slots[index as usize];
+        slot.is_unanswered |= error.kind() == io::ErrorKind::TimedOut;
         if slot.phase != Phase::Open || slot.is_unwanted {
             return self.break_off(index);
         }
@@ -874,9 +882,13 @@ impl RingNet {
     /// Gives up a connection, whatever its phase, and tells the engine unless it knows.
     fn break_off(&mut self, index: u32) {
         let conn = ConnId(index);
-        match self.slots[index as usize].phase {
+        let slot = &self.slots[index as usize];
+        match slot.phase {
             Phase::Free | Phase::Parting => {}
-            Phase::Open => self.news.push_back(News::Closed { conn, how: Hangup::Broken }),
+            Phase::Open => {
+                let how = if slot.is_unanswered { Hangup::Unanswered } else { Hangup::Broken };
+                self.news.push_back(News::Closed { conn, how });
+            }
             Phase::Closing | Phase::Lingering => self.news.push_back(News::Closed { conn, how: Hangup::Ours }),
         }
         self.retire(index);
@@ -899,6 +911,7 @@ impl RingNet {
         slot.is_readable = false;
         slot.is_hung_up = false;
         slot.is_broken = false;
+        slot.is_unanswered = false;
         slot.is_unwanted = false;
         // A poll keeps the connection alive in the kernel, even without its descriptor.
         self.disarm(readable);
@@ -1059,7 +1072,8 @@ mod tests {
 
     /// A net, turned by hand.
     fn net() -> (RingNet, SocketAddr) {
-        let (mut listeners, address) = socket::listeners("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let (mut listeners, address) =
+            socket::listeners("127.0.0.1:0".parse().unwrap(), 1, Millis::from_secs(45)).unwrap();
         let bell = Bell::new().unwrap();
         let net = RingNet::new(listeners.pop().unwrap(), &bell, Arc::new(Room::new(100))).unwrap();
         (net, address)

@@ -8,14 +8,21 @@ use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
+use crate::base::Millis;
+
 /// Connections that may wait to be accepted, per core. The kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
 
-/// Sockets that listen at one address, one for each core, and the address with its port.
+/// Sockets that listen at one address, one for each core, and the address with its port. Connections are
+/// broken when what was sent stays unacknowledged for `unanswered_max`.
 ///
 /// # Errors
 /// The kernel's, for instance when the address is in use or not ours.
-pub(super) fn listeners(address: SocketAddr, count: usize) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
+pub(super) fn listeners(
+    address: SocketAddr,
+    count: usize,
+    unanswered_max: Millis,
+) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
     // The kernel lets a second server of the same user share the port without a word. A socket that does
     // not share finds out whether somebody listens already, picks the port if we may choose, and holds
     // it until ours are bound.
@@ -24,6 +31,8 @@ pub(super) fn listeners(address: SocketAddr, count: usize) -> io::Result<(Vec<Ow
     let sockets: io::Result<Vec<OwnedFd>> = (0..count)
         .map(|_| {
             let socket = bound(address, Sharing::BetweenCores)?;
+            let unanswered_ms = i32::try_from(unanswered_max.0).unwrap_or(i32::MAX);
+            set(&socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, unanswered_ms)?;
             // SAFETY: takes no pointers.
             checked(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
             Ok(socket)
@@ -46,10 +55,10 @@ fn bound(address: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
     let fd = checked(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: the descriptor was just made and belongs to nobody else.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    switch_on(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if sharing == Sharing::BetweenCores {
-        switch_on(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
-        switch_on(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
+        set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        set(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     }
     let (raw, raw_bytes) = encode(address);
     // SAFETY: `raw` holds an address of `raw_bytes` bytes.
@@ -57,11 +66,10 @@ fn bound(address: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn switch_on(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
-    let on: i32 = 1;
+fn set(socket: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     let bytes = libc::socklen_t::try_from(size_of::<i32>()).expect("four");
-    // SAFETY: the option takes an i32, and `on` is one.
-    checked(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), bytes) })?;
+    // SAFETY: the option takes an i32, and `value` is one.
+    checked(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), bytes) })?;
     Ok(())
 }
 
@@ -216,6 +224,8 @@ fn checked(code: i32) -> io::Result<i32> {
 mod tests {
     use super::*;
 
+    const PATIENCE: Millis = Millis::from_secs(45);
+
     #[test]
     fn addresses_survive_the_kernel_s_form() {
         for text in ["127.0.0.1:80", "0.0.0.0:0", "255.1.2.3:65535", "[::1]:9000", "[fe80::1%7]:443"] {
@@ -226,18 +236,18 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_refused_and_one_of_ours_is_shared() {
-        let (mine, address) = listeners("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let (mine, address) = listeners("127.0.0.1:0".parse().unwrap(), 3, PATIENCE).unwrap();
         assert_eq!(mine.len(), 3);
         assert_ne!(address.port(), 0);
-        let error = listeners(address, 1).unwrap_err();
+        let error = listeners(address, 1, PATIENCE).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(mine);
-        assert_eq!(listeners(address, 1).unwrap().1, address);
+        assert_eq!(listeners(address, 1, PATIENCE).unwrap().1, address);
     }
 
     #[test]
     fn foreign_addresses_are_refused() {
         // TEST-NET-1 of RFC 5737.
-        assert!(listeners("192.0.2.1:0".parse().unwrap(), 1).is_err());
+        assert!(listeners("192.0.2.1:0".parse().unwrap(), 1, PATIENCE).is_err());
     }
 }

@@ -387,6 +387,21 @@ fn a_reset_is_broken_even_while_paused() {
 }
 
 #[test]
+fn a_peer_that_acknowledges_nothing_is_unanswered() {
+    let patience = Plan { unanswered_max: Millis(300), ..plan(1) };
+    let (server, told) = serve(patience, |_, _, input, output| {
+        if let Input::Bytes { conn, .. } = input {
+            reply(output, *conn, &pattern(16 << 20));
+        }
+    });
+    let mut stream = server.client();
+    stream.write_all(b"x").unwrap();
+    // It reads nothing, so soon nothing more is taken from the server.
+    let how = await_told(&told, |what| if let Told::Closed(_, how) = what { Some(*how) } else { None });
+    assert_eq!(how, Hangup::Unanswered);
+}
+
+#[test]
 fn names_are_used_again_and_tenants_are_not_mixed_up() {
     let (server, told) = serve(plan(1), echo);
     for i in 0..300 {

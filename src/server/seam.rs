@@ -186,6 +186,9 @@ pub fn start(plan: Plan) -> io::Result<Running> {
     let Plan { listen, engines, notices, archive, rules: _, health: _ } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
+    let timeouts = engines.iter().flat_map(|engine| engine.namespaces.values().chain([&engine.settings]));
+    let timeouts = timeouts.map(|settings| settings.session_timeout);
+    kernel_plan.unanswered_max = timeouts.max().expect("an engine for each shard");
     // Each shard's notices come from its own thread; the lock is there for the types and never waits.
     let notices: Vec<Mutex<NoticeLog>> = notices.into_iter().map(Mutex::new).collect();
     kernel_plan.notify = Arc::new(move |shard, notice| {

@@ -112,11 +112,6 @@ impl Shard {
                     };
                     changes.push(Resolved { path, what });
                 }
-                // As rules judge them: a parent that is emptied on the way would lose its priority.
-                changes.sort_by_key(|change| match &change.what {
-                    ResolvedWhat::Value(node) => usize::from(node.is_empty()),
-                    ResolvedWhat::Priority(_) => 2,
-                });
             }
         }
         changes
@@ -125,15 +120,21 @@ impl Shard {
     /// Nothing in here can fail.
     fn commit(&mut self, base: &Path, changes: &Changes, told: &mut Vec<Told>) -> Vec<Doubt> {
         let noticing = self.listens.before(base, changes, &self.root);
-        for Resolved { path, what } in changes {
-            match what {
-                ResolvedWhat::Value(node) => drop(self.root.set(path.as_str(), node.clone())),
-                ResolvedWhat::Priority(priority) => self.root.set_priority(path.as_str(), priority.clone()),
+        // In the order that rules judge: a parent that is emptied on the way would lose its priority.
+        for stage in 0..=2 {
+            for Resolved { path, what } in changes.iter().filter(|change| change.stage() == stage) {
+                match what {
+                    ResolvedWhat::Value(node) => drop(self.root.set(path.as_str(), node.clone())),
+                    ResolvedWhat::Priority(priority) => self.root.set_priority(path.as_str(), priority.clone()),
+                }
             }
         }
-        if !changes.is_empty() {
+        if self.recording.is_on() && !changes.is_empty() {
+            let mut ordered: SmallVec<[&Resolved; 1]> = changes.iter().collect();
+            ordered.sort_by_key(|change| change.stage());
+            let places = ordered.into_iter().map(Resolved::as_saved);
             let namespace = &self.namespace;
-            self.recording.note(|records| encode_written(records, namespace, changes.iter().map(Resolved::as_saved)));
+            self.recording.note(|records| encode_written(records, namespace, places));
         }
         self.listens.after(noticing, base, changes, &self.root, told)
     }
@@ -153,6 +154,14 @@ impl Resolved {
             ResolvedWhat::Priority(priority) => Err(priority.as_ref()),
         };
         (&self.path, saved)
+    }
+
+    /// When it is committed: values, then removals, then priorities.
+    fn stage(&self) -> u8 {
+        match &self.what {
+            ResolvedWhat::Value(node) => u8::from(node.is_empty()),
+            ResolvedWhat::Priority(_) => 2,
+        }
     }
 
     fn as_change(&self) -> Change<'_> {

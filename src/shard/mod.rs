@@ -7,6 +7,7 @@
 
 mod apply;
 mod listens;
+mod profile;
 mod wills;
 
 use std::borrow::Cow;
@@ -34,6 +35,8 @@ pub struct Asker {
     pub identity: Arc<Identity>,
     /// When it asked: its writes count as spoken then.
     pub heard: Instant,
+    /// Whether it asks without a socket.
+    pub is_plain: bool,
 }
 
 /// What came of one last word.
@@ -75,6 +78,8 @@ pub struct Shard {
     stamps: Stamps,
     wills: Wills,
     recording: Recording,
+    /// Those who are told of every operation.
+    profilers: Vec<Listener>,
 }
 
 impl Shard {
@@ -89,6 +94,7 @@ impl Shard {
             stamps: Stamps::new(hashing.clone()),
             wills: Wills::default(),
             recording: Recording::default(),
+            profilers: Vec::new(),
         }
     }
 
@@ -114,6 +120,16 @@ impl Shard {
     /// Does what `asker` asks for and says what came of it. What listeners must hear *before* the
     /// answer is appended to `told`.
     pub fn ask(&mut self, now: Now, asker: &Asker, request: Request, told: &mut Vec<Told>) -> Outcome {
+        let profiled = self.before_profiled(asker, &request);
+        let from = told.len();
+        let outcome = self.perform(now, asker, request, told);
+        if let Some(asked) = profiled {
+            self.after_profiled(now, asker, asked, &outcome, from, told);
+        }
+        outcome
+    }
+
+    fn perform(&mut self, now: Now, asker: &Asker, request: Request, told: &mut Vec<Told>) -> Outcome {
         let done = match request {
             Request::Write { write, if_hash } => self
                 .write(now, asker, &write, if_hash.as_deref(), told)
@@ -139,6 +155,7 @@ impl Shard {
                 }
                 Ok(Outcome::Done)
             }
+            Request::Profile => self.profile(asker),
         };
         done.unwrap_or_else(Outcome::Refused)
     }
@@ -199,8 +216,11 @@ impl Shard {
         };
         let Some(word) = kept else { return Fate::Yielded };
         let heard = heard.unwrap_or(now.instant);
-        let asker = Asker { session: Some(session), id: None, identity: Arc::clone(identity), heard };
-        match self.write(now, &asker, &word, None, told) {
+        let asker = Asker { session: Some(session), id: None, identity: Arc::clone(identity), heard, is_plain: false };
+        let from = told.len();
+        let done = self.write(now, &asker, &word, None, told);
+        self.profile_last_word(now, &word, done.is_ok(), from, told);
+        match done {
             Ok(()) => Fate::Spoken,
             Err(refused) => Fate::Denied(refused.denial),
         }
@@ -208,6 +228,11 @@ impl Shard {
 
     /// The session's identity, or the rules, have changed: ends the listens that it no longer may have.
     pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Arc<Identity>, told: &mut Vec<Told>) {
+        if !identity.is_admin && self.stop_profiling(session) {
+            let listener = Listener { session, tag: None, is_conditional: false };
+            let event = Event::Revoked { path: Path::ROOT, query: Query::ALL };
+            told.push(Told { event, listeners: vec![listener] });
+        }
         self.listens.set_identity(session, identity);
         self.identify_will(session, identity);
         for (path, query, tag) in self.listens.of(session) {

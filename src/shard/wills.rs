@@ -136,8 +136,10 @@ impl Shard {
 
     /// The session is over: it hears no more, and what it leaves is to be [spoken](Self::fire) at once.
     #[must_use = "last words that are taken and not written are lost"]
-    pub fn leave(&mut self, session: SessionRef) -> Vec<Write> {
+    pub fn leave(&mut self, now: Now, session: SessionRef, told: &mut Vec<Told>) -> Vec<Write> {
         self.listens.remove_all(session);
+        self.stop_profiling(session);
+        self.profile_disconnect(now, told);
         let Some(mut will) = self.wills.living.remove(&session) else { return Vec::new() };
         self.note_over(will.id.secret);
         will.ledger.take()
@@ -219,10 +221,13 @@ impl Shard {
         }
         let is_expired = estate.identity.expires_s.is_some_and(|expires_s| expires_s <= now.wall.0 / 1_000);
         let identity = if is_expired { Arc::new(Identity::NOBODY) } else { estate.identity };
-        let asker = Asker { session: None, id: None, identity, heard: now.instant };
+        let asker = Asker { session: None, id: None, identity, heard: now.instant, is_plain: false };
         self.note_over(estate.id.secret);
         let speak = |word: Write| {
-            let fate = match self.write(now, &asker, &word, None, told) {
+            let from = told.len();
+            let done = self.write(now, &asker, &word, None, told);
+            self.profile_last_word(now, &word, done.is_ok(), from, told);
+            let fate = match done {
                 Ok(()) => Fate::Spoken,
                 Err(refused) => Fate::Denied(refused.denial),
             };

@@ -175,6 +175,9 @@ impl Actor {
     /// Several places below `path` are now these.
     pub(super) fn show_places(&mut self, path: &str, places: &serde_json::Map<String, Json>, tag: Option<u64>) -> bool {
         let mut is_wanted = places.is_empty();
+        // A parent that is emptied on the way would lose its priority.
+        let mut places: Vec<_> = places.iter().collect();
+        places.sort_by_key(|(_, json)| json.is_null());
         for (place, json) in places {
             is_wanted |= self.show(&join(path, place), &Tree::read(json), tag);
         }

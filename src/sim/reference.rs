@@ -234,7 +234,9 @@ impl Database {
 
     fn commit(&mut self, asking: Asking, write: &Write) {
         let before = self.tree.clone();
-        for Place { path, is_priority, draft } in &write.places {
+        let mut places: Vec<_> = write.places.iter().collect();
+        places.sort_by_key(|place| (place.is_priority, place.draft.is_null()));
+        for Place { path, is_priority, draft } in places {
             let standing = before.at(path);
             if *is_priority {
                 self.tree.set_priority(path, priority(draft, standing.priority.as_ref(), asking.now.wall));

@@ -97,6 +97,23 @@ describe("firebase-tools", () => {
     assert.equal(await valueAt(NS, "/a"), null);
   });
 
+  test("profile", { timeout: 240_000 }, async () => {
+    const output = join(folder, "profile.txt");
+    let isRecording = true;
+    const recording = database("profile", "--duration", "3", "--output", output).finally(() => (isRecording = false));
+    const headers = { authorization: "Bearer owner" };
+    // Nothing tells from outside when the recording begins: so there is always something to record.
+    while (isRecording) {
+      const url = `${origin()}/profiled/joe.json?ns=${NS}`;
+      await fetch(url, { method: "PUT", headers, body: '"here"' });
+      await (await fetch(url, { headers })).text();
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    await recording;
+    const report = readFileSync(output, "utf8");
+    assert.match(report, /Download[^]*\/profiled\/joe[^]*Upload[^]*\/profiled\/joe/, report);
+  });
+
   test("settings and rules", { timeout: 240_000 }, async () => {
     assert.match(await database("settings:get", "defaultWriteSizeLimit"), /unlimited/);
     writeFileSync(join(folder, "firebase.json"), JSON.stringify({ database: { rules: "rules.json" } }));

@@ -626,3 +626,66 @@ fn draining_answers_and_closes() {
         assert_eq!(world.notices.iter().filter(|n| spoken(n)).count(), 1);
     });
 }
+
+#[test]
+fn late_last_words_of_a_stream_yield() {
+    for_shards(|shards| {
+        let mut world = world(shards, OPEN);
+        let asker = world.dial(0);
+        let (client, id, _) = stream(&mut world, 0, "/s.json", "");
+        for name in ["old", "new"] {
+            let ok = r#"{"status":"ok"}"#;
+            check(&mut world, asker, &format!("PUT /s/{name}.json?onDisconnect={id}"), r#""off""#, 200, ok);
+        }
+        check(&mut world, asker, "PUT /s/old.json", r#""on""#, 200, r#""on""#);
+        // Keep-alives that the kernel takes are no sign of life once they turn out to be unacknowledged.
+        world.pass(Millis::from_secs(60));
+        let asker = world.dial(0);
+        check(&mut world, asker, "PUT /s/new.json", r#""on""#, 200, r#""on""#);
+        world.pass(Millis::from_secs(30));
+        let asker = world.dial(0);
+        world.hang_up(client, Hangup::Unanswered);
+        world.settle();
+        check(&mut world, asker, "GET /s.json", "", 200, r#"{"new":"on","old":"off"}"#);
+    });
+}
+
+#[test]
+fn a_profile_tells_of_every_operation() {
+    for_shards(|shards| {
+        let mut world = world(shards, r#"{"rules":{".read":true,"s":{".write":true}}}"#);
+        let refused = world.dial(0);
+        let wish = "Accept: text/event-stream\r\n";
+        assert_eq!(ask(&mut world, refused, "GET", "/.settings/profile.json", wish, "").status, 401);
+        let owner = "Authorization: Bearer owner\r\n";
+        let (client, _, first) = stream(&mut world, 1, "/.settings/profile.json", owner);
+        assert_eq!(first, "");
+        let other = world.dial(0);
+        check(&mut world, other, "PUT /s/a.json?print=silent", r#"{"x":1}"#, 204, "");
+        check(&mut world, other, "PUT /t.json", "1", 401, r#"{"error":"Permission denied"}"#);
+        check(&mut world, other, "GET /s.json", "", 200, r#"{"a":{"x":1}}"#);
+        let (listener, ..) = stream(&mut world, 0, "/s.json?orderBy=%22x%22&limitToFirst=5", owner);
+        check(&mut world, other, "PATCH /s.json?print=silent", r#"{"b":22}"#, 204, "");
+        world.hang_up(listener, Hangup::Finished);
+        world.settle();
+        let at = WALL_START_MS;
+        let line = |name: &str, path: &str, bytes: u32, is_allowed: bool, more: &str| {
+            format!(
+                r#"{{"name":"{name}","path":[{path}],"timestamp":{at},"millis":0,"pendingTime":0,"bytes":{bytes},"allowed":{is_allowed}{more}}}"#
+            )
+        };
+        let expected = [
+            line("rest-write", r#""s","a""#, 7, true, ""),
+            line("rest-write", r#""t""#, 1, false, ""),
+            line("rest-read", r#""s""#, 13, true, ""),
+            line("listener-listen", r#""s""#, 13, true, r#","unIndexed":true,"querySet":[{"index":{"path":["x"]}}]"#),
+            line("rest-update", r#""s""#, 2, true, ""),
+            line("listener-broadcast", r#""s","b""#, 2, true, ""),
+            line("concurrent-disconnect", "", 0, true, ""),
+        ];
+        let heard = events(&mut world, client);
+        let lines: Vec<&str> = heard.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+        assert_eq!(lines, expected);
+        assert_eq!(heard.matches("event: log\n").count(), 7);
+    });
+}

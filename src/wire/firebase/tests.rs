@@ -98,7 +98,7 @@ fn request_words(request: &Request) -> Value {
             json!(["listen", path.to_string(), query_words(query), tag, hash])
         }
         Request::Unlisten { path, tag } => json!(["unlisten", path.to_string(), tag]),
-        Request::Exchange { .. } | Request::MayWrite { .. } | Request::Cancel { .. } => {
+        Request::Exchange { .. } | Request::MayWrite { .. } | Request::Cancel { .. } | Request::Profile => {
             unreachable!("no message asks for this")
         }
     }

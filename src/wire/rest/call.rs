@@ -74,6 +74,8 @@ pub enum What {
         /// The stream that this one takes the place of: it is to be over first.
         last_stream: Option<SessionId>,
     },
+    /// Go on telling of every operation.
+    Profile,
     /// Write; the body says what.
     Write(WriteCall),
     /// Leave a last word with a stream; the body says what.
@@ -304,7 +306,11 @@ fn what(head: &http::Head<'_>, target: &Target<'_>) -> Result<What, Reply> {
             return Ok(What::PutRules { is_dry_run: is_true(params, "dryRun") });
         }
         ("/.inspect/databases", None) => return Ok(What::Databases),
-        ("/.settings/rules" | "/.inspect/databases", Some(_)) => return Err(Reply::method_not_allowed()),
+        ("/.settings/profile", None) if head.headers.lists("accept", "text/event-stream") => return Ok(What::Profile),
+        ("/.settings/profile", None) => return Err(Reply::bad("the profile is a stream: ask for text/event-stream")),
+        ("/.settings/rules" | "/.settings/profile" | "/.inspect/databases", Some(_)) => {
+            return Err(Reply::method_not_allowed());
+        }
         (_, None) if params.get("sv").as_deref() == Some("timestamp") => return Ok(What::Time),
         _ => {}
     }

@@ -3,7 +3,7 @@
 
 use crate::data::{Path, plain};
 use crate::json;
-use crate::op::Event;
+use crate::op::{Event, Index, Operation};
 use crate::wire::http;
 
 /// Appends the head of a response that is a stream.
@@ -39,6 +39,7 @@ impl StreamText<'_> {
             Event::Set { path, .. } => ("put", path),
             Event::Merge { path, .. } => ("patch", path),
             Event::Revoked { .. } => return out.extend_from_slice(b"event: cancel\ndata: null\n\n"),
+            Event::Operation(operation) => return write_operation(out, operation),
         };
         let below = self.base.relative(path).expect("who listens hears of what is there or below");
         out.extend_from_slice(b"event: ");
@@ -60,7 +61,7 @@ impl StreamText<'_> {
                 }
                 out.push(b'}');
             }
-            Event::Revoked { .. } => unreachable!("it has returned"),
+            Event::Revoked { .. } | Event::Operation(_) => unreachable!("it has returned"),
         }
         out.extend_from_slice(b"}\n");
         if let Some(stream) = stream {
@@ -81,4 +82,38 @@ pub fn write_keep_alive(out: &mut Vec<u8>) {
 /// text.
 pub fn write_revoked_credential(out: &mut Vec<u8>) {
     out.extend_from_slice(b"event: auth_revoked\ndata: credential is no longer valid\n\n");
+}
+
+/// Appends an operation as the original service's profiler reads it.
+fn write_operation(out: &mut Vec<u8>, operation: &Operation) {
+    let Operation { kind, path, at, bytes, pending, is_allowed, unindexed } = operation;
+    out.extend_from_slice(b"event: log\ndata: {\"name\":");
+    json::text(out, kind.as_str());
+    out.extend_from_slice(b",\"path\":[");
+    for (index, key) in path.as_str().split('/').filter(|key| !key.is_empty()).enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        json::text(out, key);
+    }
+    let (at, pending) = (at.0, pending.0);
+    // Times are whole milliseconds, and no operation is as long.
+    let numbers = format!(
+        "],\"timestamp\":{at},\"millis\":0,\"pendingTime\":{pending},\"bytes\":{bytes},\"allowed\":{is_allowed}"
+    );
+    out.extend_from_slice(numbers.as_bytes());
+    if let Some(index) = unindexed {
+        out.extend_from_slice(b",\"unIndexed\":true,\"querySet\":[{\"index\":{\"path\":[");
+        json::text(
+            out,
+            match index {
+                Index::Priority => ".priority",
+                Index::Key => ".key",
+                Index::Value => ".value",
+                Index::Child(path) => path.as_str(),
+            },
+        );
+        out.extend_from_slice(b"]}}]");
+    }
+    out.extend_from_slice(b"}\n\n");
 }

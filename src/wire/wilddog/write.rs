@@ -148,6 +148,7 @@ fn event_head(out: &mut Vec<u8>, event: &Event) {
         Event::Set { path, .. } => (b'd', path),
         Event::Merge { path, .. } => (b'm', path),
         Event::Revoked { path, .. } => (b'c', path),
+        Event::Operation(_) => unreachable!("only streams are told of operations"),
     };
     out.extend_from_slice(br#"{"t":"d","d":{"a":""#);
     out.push(action);
@@ -170,7 +171,7 @@ fn event_head(out: &mut Vec<u8>, event: &Event) {
             }
             out.push(b'}');
         }
-        Event::Revoked { .. } => {}
+        Event::Revoked { .. } | Event::Operation(_) => {}
     }
 }
 
