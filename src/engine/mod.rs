@@ -22,6 +22,7 @@ mod owed;
 mod poll;
 mod rest;
 mod say;
+mod slices;
 mod visit;
 
 use std::collections::VecDeque;
@@ -81,6 +82,8 @@ pub struct Engine {
     drain: Drain,
     /// What sessions of before the start have left here.
     owed: owed::Owed,
+    /// A snapshot that is being taken.
+    taking: Option<slices::Taking>,
     /// Whether nothing new can be written down.
     is_full: bool,
     /// Requests without a socket.
@@ -125,6 +128,7 @@ impl Engine {
             stirred: Vec::new(),
             drain: Drain::default(),
             owed: owed::Owed::default(),
+            taking: None,
             is_full: false,
             desk: rest::Desk::default(),
             journal: Journal::default(),

@@ -17,7 +17,7 @@ mod state;
 
 pub use frame::{ALL_SHARDS, BLOCK_BYTES, Damage, FileId, Kind, Scan, Source, Tail, VERSION, begin_frame, scan, seal_frame};
 pub use record::{Bad, Place, Record, Saved, encode_left, encode_written};
-pub use snapshot::snapshot;
+pub use snapshot::{TreeWalk, snapshot};
 pub use state::{Database, Estate, State};
 
 #[cfg(test)]

@@ -164,6 +164,16 @@ impl Record {
         if body.0.is_empty() { Ok(record) } else { Err(Bad::Long) }
     }
 
+    /// Passes over one record without reading it.
+    pub fn skip(bytes: &mut &[u8]) -> Result<(), Bad> {
+        let mut take = Take(bytes);
+        let length = take.u32()? as usize;
+        take.byte()?;
+        take.bytes(length)?;
+        *bytes = take.0;
+        Ok(())
+    }
+
     fn decode_body(kind: u8, body: &mut Take<'_>) -> Result<Self, Bad> {
         Ok(match kind {
             BEGIN => Self::Begin { previous_frames: body.u32()? },

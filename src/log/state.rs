@@ -64,8 +64,7 @@ impl State {
                     Estate { id, identity: Arc::new(Identity::NOBODY), ledger: Ledger::EMPTY, order: self.arrivals }
                 });
                 estate.identity = Arc::new(identity);
-                // What was within the limits when it was written down is within them again.
-                let _replaced_or_full = estate.ledger.register(write, bytes as usize);
+                estate.ledger.restore(write, bytes as usize);
             }
             Record::Cancelled { namespace, secret, path } => {
                 if let Some(estate) = self.estate(&namespace, secret) {

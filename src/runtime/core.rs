@@ -37,6 +37,12 @@ pub trait Core {
     fn next_wake(&self) -> Option<Instant>;
     /// Whether [`Input::Tick`] is wanted at once.
     fn is_busy(&self) -> bool;
+    /// Begins a snapshot of what is written down, as it is now.
+    fn begin_snapshot(&mut self) {}
+    /// Appends the next records of that snapshot; says whether there are more.
+    fn snapshot_slice(&mut self, _: &mut Vec<u8>) -> bool {
+        false
+    }
 }
 
 impl Core for Engine {
@@ -50,6 +56,14 @@ impl Core for Engine {
 
     fn is_busy(&self) -> bool {
         Self::is_busy(self)
+    }
+
+    fn begin_snapshot(&mut self) {
+        Self::begin_snapshot(self);
+    }
+
+    fn snapshot_slice(&mut self, records: &mut Vec<u8>) -> bool {
+        Self::snapshot_slice(self, records)
     }
 }
 
@@ -150,6 +164,7 @@ impl<C: Core, N: Net> Loop<C, N> {
             self.execute(now, &mut output);
             store.recycle(output);
         }
+        store.snapshot(&mut self.core);
         self.store = Some(store);
     }
 
@@ -240,7 +255,7 @@ impl<C: Core, N: Net> Loop<C, N> {
         self.waiting_command.is_some()
             || self.net.has_work()
             || self.port.has_news()
-            || self.store.as_ref().is_some_and(Store::has_news)
+            || self.store.as_ref().is_some_and(|store| store.has_news() || store.is_snapshot_due())
             || (self.core.is_busy() && !self.port.is_congested())
             || self.next_wake().is_some_and(|due| due <= now)
     }

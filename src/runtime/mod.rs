@@ -19,6 +19,7 @@ mod files;
 mod mesh;
 mod net;
 mod ring;
+mod snapshots;
 mod socket;
 mod store;
 mod wake;
@@ -26,6 +27,7 @@ mod wake;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -40,6 +42,7 @@ use self::core::{Loop, Stage};
 use self::mesh::{Port, Seat};
 use self::files::DirectFiles;
 use self::ring::{RingNet, Room};
+use self::snapshots::Snapshots;
 use self::store::{Store, Writer};
 use self::wake::{Bell, Sleep};
 use crate::base::limits::SHARDS_MAX;
@@ -329,14 +332,15 @@ impl ShardPlan {
 
 /// The log of a shard, with a task that writes it.
 async fn open_store(disk: Option<&Disk>, shard: ShardId, seats: &Arc<[Seat]>) -> io::Result<Option<Store>> {
-    let Some(Disk { directory, epoch }) = disk else { return Ok(None) };
+    let Some(Disk { directory, epoch, snapshot_bytes }) = disk else { return Ok(None) };
     let files = DirectFiles { directory: directory.clone() };
     let writer = Writer::open(files, *epoch, shard.0).await.map_err(|error| {
         io::Error::new(error.kind(), format!("the log in {} cannot be begun: {error}", directory.display()))
     })?;
-    let (store, batches, progress) = Store::new();
     let seats = Arc::clone(seats);
     let bell = move || seats[shard.index()].bell.ring();
+    let snapshots = Snapshots::new(directory.clone(), *epoch, shard.0, Rc::new(bell.clone()));
+    let (store, batches, progress) = Store::new(*snapshot_bytes, Some(snapshots));
     glommio::spawn_local(async move {
         if let Err(error) = writer.run(batches, progress, bell).await {
             panic!("the log of shard {} cannot be written: {error}", shard.0);

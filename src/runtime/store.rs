@@ -18,8 +18,10 @@ use std::time::Duration;
 
 use glommio::channels::local_channel::{self, LocalReceiver, LocalSender};
 
+use super::core::Core;
 use super::files::{Files, Segment};
 use super::net::Net;
+use super::snapshots::Snapshots;
 use crate::base::ConnId;
 use crate::engine::{Effect, Output};
 use crate::log::{BLOCK_BYTES, FileId, Kind, Record, begin_frame, seal_frame};
@@ -46,6 +48,8 @@ pub struct Disk {
     pub directory: PathBuf,
     /// Which start of the server this is: greater than that of every file there.
     pub epoch: u32,
+    /// From how many bytes of log on a core takes a snapshot, so that they need not be read again.
+    pub snapshot_bytes: u64,
 }
 
 /// What the writer tells the loop.
@@ -54,6 +58,10 @@ pub(super) struct Progress {
     /// The last batch that is safe.
     stored: Cell<u64>,
     is_full: Cell<bool>,
+    /// The number of the segment that is written.
+    segment: Cell<u32>,
+    /// Bytes of frames since the segment that a snapshot follows.
+    bytes: Cell<u64>,
     /// Whoever waits is told through this.
     has_news: Cell<bool>,
 }
@@ -63,6 +71,8 @@ pub(super) struct Batch {
     number: u64,
     frame: Vec<u8>,
     must_sync: bool,
+    /// It begins a new segment.
+    is_first: bool,
 }
 
 /// Something that waits until a batch is safe.
@@ -86,11 +96,19 @@ pub(super) struct Store {
     held_bytes: usize,
     pool: Vec<Output>,
     was_full: bool,
+    /// From how many bytes of log on a snapshot is taken.
+    snapshot_bytes: u64,
+    snapshots: Option<Snapshots>,
+    /// The batch whose segment the snapshot under way stands before.
+    snapshot_batch: Option<u64>,
+    slice: Vec<u8>,
+    /// Bytes of the last snapshot.
+    snapshot_size: u64,
 }
 
 impl Store {
     /// A store, and where its batches come out for a [`Writer`].
-    pub(super) fn new() -> (Self, LocalReceiver<Batch>, Rc<Progress>) {
+    pub(super) fn new(snapshot_bytes: u64, snapshots: Option<Snapshots>) -> (Self, LocalReceiver<Batch>, Rc<Progress>) {
         let (sender, receiver) = local_channel::new_unbounded();
         let progress = Rc::new(Progress::default());
         let store = Self {
@@ -103,6 +121,11 @@ impl Store {
             held_bytes: 0,
             pool: Vec::new(),
             was_full: false,
+            snapshot_bytes,
+            snapshots,
+            snapshot_batch: None,
+            slice: Vec::new(),
+            snapshot_size: 0,
         };
         (store, receiver, progress)
     }
@@ -134,7 +157,9 @@ impl Store {
         }
         self.sent += 1;
         let frame = std::mem::take(&mut self.frame);
-        let batch = Batch { number: self.sent, frame, must_sync: std::mem::take(&mut self.must_sync) };
+        let must_sync = std::mem::take(&mut self.must_sync);
+        let is_first = self.snapshot_batch == Some(self.sent);
+        let batch = Batch { number: self.sent, frame, must_sync, is_first };
         assert!(self.sender.try_send(batch).is_ok(), "the writer lives as long as the loop");
     }
 
@@ -151,6 +176,49 @@ impl Store {
             conn_of(effect).is_none_or(|conn| tenant.is_some() && net.tenant(conn) == tenant)
         });
         Some(output)
+    }
+
+    /// Takes a snapshot where one is due, a slice at a time. Called when everything that the core has decided
+    /// was given to be held.
+    pub(super) fn snapshot(&mut self, core: &mut impl Core) {
+        let Some(snapshots) = &self.snapshots else { return };
+        match self.snapshot_batch {
+            None if self.wants_snapshot() => {
+                core.begin_snapshot();
+                self.progress.bytes.set(0);
+                self.snapshot_size = 0;
+                // All that is decided from here on stands in a segment of its own.
+                self.snapshot_batch = Some(self.sent + 1);
+                begin_frame(&mut self.frame);
+                self.must_sync = true;
+                self.send();
+            }
+            Some(batch) if self.progress.stored.get() >= batch && snapshots.is_idle() => {
+                let is_more = core.snapshot_slice(&mut self.slice);
+                self.snapshot_size += self.slice.len() as u64;
+                snapshots.write(self.progress.segment.get(), std::mem::take(&mut self.slice), is_more);
+                if !is_more {
+                    self.snapshot_batch = None;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether so much was written that a snapshot is due, and this is a moment between two frames. A snapshot
+    /// costs what it holds, so the log between two is at least as long.
+    fn wants_snapshot(&self) -> bool {
+        let due = self.snapshot_bytes.max(self.snapshot_size);
+        self.frame.is_empty() && self.progress.bytes.get() >= due && !self.progress.is_full.get()
+    }
+
+    /// Whether a slice of a snapshot can be taken at once.
+    pub(super) fn is_snapshot_due(&self) -> bool {
+        let Some(snapshots) = &self.snapshots else { return false };
+        match self.snapshot_batch {
+            None => self.wants_snapshot(),
+            Some(batch) => self.progress.stored.get() >= batch && snapshots.is_idle(),
+        }
     }
 
     /// Takes back an output that was performed.
@@ -248,8 +316,10 @@ impl<F: Files> Writer<F> {
         progress: Rc<Progress>,
         bell: impl Fn() + Clone + 'static,
     ) -> io::Result<()> {
-        while let Some(Batch { number, mut frame, must_sync }) = batches.recv().await {
-            self.make_room(frame.len(), &progress, &bell).await?;
+        while let Some(Batch { number, mut frame, must_sync, is_first }) = batches.recv().await {
+            self.make_room(frame.len(), is_first, &progress, &bell).await?;
+            progress.segment.set(self.file.number);
+            progress.bytes.set(progress.bytes.get() + frame.len().next_multiple_of(BLOCK_BYTES) as u64);
             seal_frame(&mut frame, self.file, self.sequence);
             self.append(&frame, must_sync, &progress, &bell).await?;
             progress.stored.set(number);
@@ -285,15 +355,16 @@ impl<F: Files> Writer<F> {
         Ok(())
     }
 
-    /// Goes on to the next segment if a frame with so many bytes does not fit.
+    /// Goes on to the next segment if a frame with so many bytes does not fit, or must be the first.
     async fn make_room(
         &mut self,
         frame_bytes: usize,
+        is_first: bool,
         progress: &Rc<Progress>,
         bell: &(impl Fn() + Clone + 'static),
     ) -> io::Result<()> {
         let needed = frame_bytes.next_multiple_of(BLOCK_BYTES) as u64;
-        if self.offset + needed <= self.segment.bytes() {
+        if !is_first && self.offset + needed <= self.segment.bytes() {
             return Ok(());
         }
         // What is in this segment must be safe before anything in the next one is.

@@ -28,6 +28,8 @@ pub struct Config {
     pub is_internal_chosen: bool,
     /// The data directory.
     pub data: PathBuf,
+    /// From how many MiB of log on a shard takes a snapshot; at least 1.
+    pub snapshot_mib: u32,
     /// The rules file, if there is one.
     pub rules: Option<PathBuf>,
     /// Whose names the rules may use.
@@ -121,6 +123,11 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
     let is_internal_chosen = internal.origin.is_chosen();
     let internal = scribe.note("internal", internal).0;
     let data = scribe.note("data", or(&low.data, || FilePath("stillhere-data".into()))).0;
+    let snapshot_mib = or(&low.snapshot_mib, || 64);
+    if snapshot_mib.value == 0 {
+        scribe.problems.push(Problem::new(&snapshot_mib.origin, "snapshot_mib = 0: it must be 1 or more"));
+    }
+    let snapshot_mib = scribe.note("snapshot_mib", snapshot_mib);
     let rules = scribe.note_optional("rules", &low.rules).map(|path| path.0);
     let rules_dialect = scribe.note("rules_dialect", or(&low.rules_dialect, || RulesDialect::Both));
     let shards = scribe.shards(low, machine);
@@ -144,6 +151,7 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
         internal,
         is_internal_chosen,
         data,
+        snapshot_mib,
         rules,
         rules_dialect,
         auth,

@@ -153,6 +153,8 @@ pub struct Plan {
     pub notices: Vec<NoticeLog>,
     /// What the last server left, and where this one writes; `None`: nothing is kept.
     pub archive: Option<Recovered>,
+    /// From how many bytes of log on a shard takes a snapshot.
+    pub snapshot_bytes: u64,
     /// What is allowed.
     pub rules: Rules,
     /// Where the shards may count.
@@ -183,7 +185,7 @@ pub struct Running {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let Plan { listen, engines, notices, archive, rules: _, health: _ } = plan;
+    let Plan { listen, engines, notices, archive, snapshot_bytes, rules: _, health: _ } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
     let timeouts = engines.iter().flat_map(|engine| engine.namespaces.values().chain([&engine.settings]));
@@ -197,7 +199,7 @@ pub fn start(plan: Plan) -> io::Result<Running> {
     });
     let mut inherited: Vec<Vec<(String, Database)>> = engines.iter().map(|_| Vec::new()).collect();
     if let Some(Recovered { directory, epoch, state }) = archive {
-        kernel_plan.disk = Some(runtime::Disk { directory, epoch });
+        kernel_plan.disk = Some(runtime::Disk { directory, epoch, snapshot_bytes });
         for (name, database) in state.databases {
             inherited[engines[0].owner(&name).index()].push((name, database));
         }

@@ -66,6 +66,7 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
     let internal = start_internal(config, health)?;
     let plan = Plan {
         archive,
+        snapshot_bytes: u64::from(config.snapshot_mib) * 1024 * 1024,
         listen: config.listen,
         engines: engines(config, &rules, &keeper.verifier())?,
         notices: (0..config.shards).map(|shard| NoticeLog::new(ShardId(shard), Arc::clone(health))).collect(),

@@ -114,6 +114,7 @@ fn every_key_can_be_set_wherever_it_says() {
         ("auth.admin_tokens_file", "\"/t\"", "/t"),
         ("auth.leeway", "\"5s\"", "5s"),
         ("shards", "3", "3"),
+        ("snapshot_mib", "8", "8"),
         ("dev", "true", "true"),
         ("log_format", "\"human\"", "human"),
         ("log_level", "\"debug\"", "debug"),

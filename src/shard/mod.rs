@@ -22,6 +22,7 @@ use crate::presence::Stamps;
 use crate::rules::{Ask, Denial, Ruleset};
 use crate::tree;
 use listens::{Doubt, Listens, Wish};
+pub use wills::WillMark;
 use wills::{Recording, Wills};
 
 /// Who asks.

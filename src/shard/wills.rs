@@ -7,7 +7,7 @@
 //! Costs: some 80 bytes a session that leaves something, beside its words; nothing for the others.
 
 use std::collections::BTreeMap;
-use std::ops::Bound::{Included, Unbounded};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
 use super::{Asker, Fate, Shard, Told};
@@ -38,6 +38,17 @@ pub(super) struct Wills {
     by_secret: BTreeMap<u128, u64>,
     /// Every place that an estate would write.
     by_place: BTreeMap<Path, Vec<u64>>,
+}
+
+/// How far somebody is who goes through what all leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WillMark {
+    /// Not begun.
+    Begin,
+    /// After this one of before the start.
+    Owed(u64),
+    /// After this session.
+    Living(SessionRef),
 }
 
 /// What is written down of a shard.
@@ -166,6 +177,36 @@ impl Shard {
             }
             self.wills.estates.insert(order, estate);
         }
+    }
+
+    /// Appends records of what the next sessions after `after` leave, at most so many; says which was the
+    /// last, or nothing if there are no more. Those of before the start come first.
+    pub fn record_wills(&self, after: WillMark, count: usize, records: &mut Vec<u8>) -> Option<WillMark> {
+        let mut mark = None;
+        let mut put = |id: &SessionId, identity: &Identity, ledger: &Ledger| {
+            for (write, bytes) in ledger.entries() {
+                encode_left(records, &self.namespace, id, identity, bytes, write);
+            }
+        };
+        let owed = match after {
+            WillMark::Begin => Some(self.wills.estates.range(..)),
+            WillMark::Owed(order) => Some(self.wills.estates.range((Excluded(order), Unbounded))),
+            WillMark::Living(_) => None,
+        };
+        let mut left = count;
+        for (order, estate) in owed.into_iter().flatten().take(count) {
+            put(&estate.id, &estate.identity, &estate.ledger);
+            (mark, left) = (Some(WillMark::Owed(*order)), left - 1);
+        }
+        let living = match after {
+            WillMark::Living(session) => self.wills.living.range((Excluded(session), Unbounded)),
+            WillMark::Begin | WillMark::Owed(_) => self.wills.living.range(..),
+        };
+        for (session, will) in living.take(left) {
+            put(&will.id, &will.identity, &will.ledger);
+            mark = Some(WillMark::Living(*session));
+        }
+        mark
     }
 
     /// How many sessions of before the restart have not had their last words spoken.

@@ -137,7 +137,7 @@ describe("a server that is killed", { concurrency: 2 }, () => {
     const writers = Array.from({ length: CLIENTS }, () => ({ sent: 0, done: 0, sums: 0, sumsDone: 0 }));
     const wills = [];
     for (let round = 0; round < ROUNDS; round += 1) {
-      const server = await start(t, data, { shards: String(1 + (round % 2)) });
+      const server = await start(t, data, { shards: String(1 + (round % 2)), config: "snapshot_mib = 1\n" });
       const raws = await Promise.all(writers.map((_, n) => Raw.open(t, server, `load${n % 3}`)));
       for (const [n, writer] of writers.entries()) {
         const namespace = `load${n % 3}`;
@@ -177,6 +177,31 @@ describe("a server that is killed", { concurrency: 2 }, () => {
       goes = false;
       await Promise.all(work);
     }
+  });
+});
+
+describe("a server that serves for long", { concurrency: 2 }, () => {
+  test("takes snapshots meanwhile, and needs nothing from before", async (t) => {
+    const data = join(folder(t), "data");
+    let server = await start(t, data, { config: "snapshot_mib = 1\n", shards: "1" });
+    const [raw, leaver] = await Promise.all([Raw.open(t, server, "app"), Raw.open(t, server, "app")]);
+    const big = Object.fromEntries(Array.from({ length: 3000 }, (_, n) => [`k${n}`, { n, text: `text ${n}` }]));
+    await put(raw, "big", big);
+    await leave(leaver, "left", ADD_ONE);
+    const log = join(data, "log");
+    const segments = () => readdirSync(log).filter((name) => name.endsWith(".log"));
+    const [first] = segments();
+    let n = 0;
+    while (segments().includes(first)) await put(raw, "n", ++n);
+    const snapshots = readdirSync(log).filter((name) => name.endsWith(".snapshot"));
+    assert.equal(snapshots.length, 1, String(snapshots));
+    await put(raw, "big/k7", null);
+    await kill(server);
+    assert.equal((await run("verify", "--data", data)).code, 0);
+    server = await start(t, data);
+    delete big.k7;
+    await until(t, server, "app", "/", { big, left: 1, n });
+    await server.stop();
   });
 });
 

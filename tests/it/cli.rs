@@ -269,8 +269,9 @@ impl Drop for Server {
 #[test]
 fn a_server_tells_when_it_is_ready_and_drains_when_asked() {
     for signal in ["-TERM", "-INT"] {
-        let directory = directory(&[]);
-        let mut server = Server::start(directory.path(), &["--listen", "127.0.0.1:0", "--shards", "1"]);
+        let directory = directory(&[("s.toml", "durability = \"none\"")]);
+        let flags = ["--listen", "127.0.0.1:0", "--shards", "1", "--config", "s.toml"];
+        let mut server = Server::start(directory.path(), &flags);
         let names: Vec<&str> = server.ready.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["tcp", "coap", "coaps", "internal", "shards"]);
         assert_eq!([&server.ready[1].1, &server.ready[2].1, &server.ready[4].1], ["-", "-", "1"]);

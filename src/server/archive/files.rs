@@ -68,17 +68,27 @@ pub(super) fn read(directory: &Path) -> io::Result<Reading> {
     let mut reading = Reading { findings: Findings::default(), state: State::default() };
     let files = list(directory)?;
     reading.findings.epoch_last = files.iter().map(|file| file.epoch).max().unwrap_or(0);
-    let newest = files.iter().filter(|file| file.kind == Kind::Snapshot).max().copied();
+    let is_of_all = |file: &&FileId| file.kind == Kind::Snapshot && file.shard == ALL_SHARDS;
+    let newest = files.iter().filter(is_of_all).max().copied();
     if let Some(file) = newest {
         reading.snapshot(directory, file)?;
     }
     let epoch_first = newest.map_or(0, |file| file.epoch);
     let mut logs: BTreeMap<(u32, u8), Vec<FileId>> = BTreeMap::new();
-    for file in files.into_iter().filter(|file| file.kind == Kind::Log && file.epoch >= epoch_first) {
+    let is_later = |file: &FileId| file.shard != ALL_SHARDS && file.epoch >= epoch_first;
+    for file in files.into_iter().filter(is_later) {
         logs.entry((file.epoch, file.shard)).or_default().push(file);
     }
-    for segments in logs.into_values() {
-        reading.segments(directory, &segments)?;
+    for files in logs.into_values() {
+        // A shard's own snapshot stands before the segment of its number.
+        let snapshot = files.iter().rev().find(|file| file.kind == Kind::Snapshot);
+        let first = snapshot.map_or(0, |file| file.number);
+        if let Some(&file) = snapshot {
+            reading.snapshot(directory, file)?;
+        }
+        let segments: Vec<FileId> =
+            files.iter().filter(|file| file.kind == Kind::Log && file.number >= first).copied().collect();
+        reading.segments(directory, &segments, first)?;
     }
     Ok(reading)
 }
@@ -143,9 +153,9 @@ impl Reading {
     }
 
     /// The segments of one shard's log. Only the last of them may end in the middle of a frame.
-    fn segments(&mut self, directory: &Path, segments: &[FileId]) -> io::Result<()> {
+    fn segments(&mut self, directory: &Path, segments: &[FileId], first: u32) -> io::Result<()> {
         let mut previous: Option<(FileId, Scan)> = None;
-        for (number, &file) in (0_u32..).zip(segments) {
+        for (number, &file) in (first..).zip(segments) {
             let is_damaged = !self.findings.damaged.is_empty();
             let (found, previous_frames) = self.scan(directory, file)?;
             if file.number != number {
