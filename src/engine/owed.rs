@@ -59,7 +59,13 @@ impl Engine {
     }
 
     /// Before somebody changes data: speaks what would change the same.
-    pub(super) fn speak_owed_before(&mut self, now: Now, namespace: &Namespace, request: &Request, output: &mut Output) {
+    pub(super) fn speak_owed_before(
+        &mut self,
+        now: Now,
+        namespace: &Namespace,
+        request: &Request,
+        output: &mut Output,
+    ) {
         let (Request::Write { write, .. } | Request::Exchange { write, .. }) = request else { return };
         let Some(shard) = self.shards.get(namespace) else { return };
         for order in shard.owed_at(write) {

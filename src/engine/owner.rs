@@ -51,7 +51,8 @@ impl Engine {
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
         let Over { session, namespace, identity, end, heard, is_yielding } = over;
         let mut told = Vec::new();
-        let words = self.shards.get_mut(&namespace).map(|shard| shard.leave(now, session, &mut told)).unwrap_or_default();
+        let words =
+            self.shards.get_mut(&namespace).map(|shard| shard.leave(now, session, &mut told)).unwrap_or_default();
         self.journal.write(|| {
             let (identity, words_count) = (identity.clone(), words.len());
             Record::Over { now, session, end, identity, words_count }

@@ -267,9 +267,8 @@ fn seek<S: Source>(source: &mut S, file: FileId, offset: u64, sequence: u32) -> 
         if blocks.is_empty() {
             return Ok(false);
         }
-        let is_later = |block: &[u8]| {
-            Head::parse(block, file).is_some_and(|head| head.is_ours && head.sequence > sequence)
-        };
+        let is_later =
+            |block: &[u8]| Head::parse(block, file).is_some_and(|head| head.is_ours && head.sequence > sequence);
         if blocks.chunks(BLOCK_BYTES).any(is_later) {
             return Ok(true);
         }

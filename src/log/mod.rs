@@ -15,7 +15,9 @@ mod record;
 mod snapshot;
 mod state;
 
-pub use frame::{ALL_SHARDS, BLOCK_BYTES, Damage, FileId, Kind, Scan, Source, Tail, VERSION, begin_frame, scan, seal_frame};
+pub use frame::{
+    ALL_SHARDS, BLOCK_BYTES, Damage, FileId, Kind, Scan, Source, Tail, VERSION, begin_frame, scan, seal_frame,
+};
 pub use record::{Bad, Place, Record, Saved, encode_left, encode_written};
 pub use snapshot::{TreeWalk, snapshot};
 pub use state::{Database, Estate, State};

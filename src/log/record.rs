@@ -201,9 +201,11 @@ impl Record {
             CANCELLED => {
                 Self::Cancelled { namespace: body.text()?.to_owned(), secret: body.u128()?, path: body.path()? }
             }
-            IDENTIFIED => {
-                Self::Identified { namespace: body.text()?.to_owned(), secret: body.u128()?, identity: body.identity()? }
-            }
+            IDENTIFIED => Self::Identified {
+                namespace: body.text()?.to_owned(),
+                secret: body.u128()?,
+                identity: body.identity()?,
+            },
             OVER => Self::Over { namespace: body.text()?.to_owned(), secret: body.u128()? },
             DATABASE => Self::Database { namespace: body.text()?.to_owned() },
             END => Self::End { records: body.u64()? },
@@ -239,14 +241,7 @@ pub fn encode_written<'p>(
 }
 
 /// Appends a [`Record::Left`] of borrowed parts.
-pub fn encode_left(
-    out: &mut Vec<u8>,
-    namespace: &str,
-    id: &SessionId,
-    identity: &Identity,
-    bytes: u32,
-    write: &Write,
-) {
+pub fn encode_left(out: &mut Vec<u8>, namespace: &str, id: &SessionId, identity: &Identity, bytes: u32, write: &Write) {
     put(out, LEFT, |out| {
         put_text(out, namespace);
         put_session(out, id);

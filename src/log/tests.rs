@@ -43,7 +43,10 @@ fn records() -> Vec<Record> {
         path: path("a"),
         changes: vec![
             (Location { path: path("b"), is_priority: true }, draft("\"p\"")),
-            (Location { path: path("c"), is_priority: false }, draft(r#"{"t":{".sv":"timestamp"},"x":{".value":1,".priority":{".sv":{"increment":1.5}}}}"#)),
+            (
+                Location { path: path("c"), is_priority: false },
+                draft(r#"{"t":{".sv":"timestamp"},"x":{".value":1,".priority":{".sv":{"increment":1.5}}}}"#),
+            ),
         ],
     };
     let leaves = r#"{"a":true,"b":false,"c":-1,"d":1.5,"e":9007199254740993,"f":1e300,"g":"ü\u0000","h":{".value":"x",".priority":2},".priority":"top"}"#;
@@ -57,11 +60,17 @@ fn records() -> Vec<Record> {
             places: vec![
                 Place { path: path("x"), saved: Saved::Value(Node::Empty) },
                 Place { path: path("y"), saved: Saved::Priority(None) },
-                Place { path: path("z"), saved: Saved::Priority(node(r#"{".value":1,".priority":7}"#).priority().cloned()) },
+                Place {
+                    path: path("z"),
+                    saved: Saved::Priority(node(r#"{".value":1,".priority":7}"#).priority().cloned()),
+                },
             ],
         },
         Record::Left { namespace: "n".into(), id: id(u128::MAX), identity: identity.clone(), bytes: 77, write: merge },
-        left(1, Write::SetPriority { path: path("a"), priority: draft(r#"{".sv":"timestamp"}"#).as_priority().unwrap() }),
+        left(
+            1,
+            Write::SetPriority { path: path("a"), priority: draft(r#"{".sv":"timestamp"}"#).as_priority().unwrap() },
+        ),
         left(1, Write::SetPriority { path: path("a"), priority: draft("3").as_priority().unwrap() }),
         Record::Cancelled { namespace: "n".into(), secret: 5, path: path("a/b") },
         Record::Identified { namespace: "n".into(), secret: 6, identity },

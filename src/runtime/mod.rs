@@ -37,12 +37,12 @@ use std::time::Duration;
 use glommio::{LocalExecutorBuilder, Placement};
 
 pub use self::core::Core;
-pub use self::store::Disk;
 use self::core::{Loop, Stage};
-use self::mesh::{Port, Seat};
 use self::files::DirectFiles;
+use self::mesh::{Port, Seat};
 use self::ring::{RingNet, Room};
 use self::snapshots::Snapshots;
+pub use self::store::Disk;
 use self::store::{Store, Writer};
 use self::wake::{Bell, Sleep};
 use crate::base::limits::SHARDS_MAX;

@@ -42,7 +42,8 @@ impl Snapshots {
         let sequence = self.sequence.replace(if is_more { self.sequence.get() + 1 } else { 0 });
         let file = FileId { epoch: self.epoch, shard: self.shard, number, kind: Kind::Snapshot };
         let directory = self.directory.clone();
-        let (is_busy, bell, has_failed) = (Rc::clone(&self.is_busy), Rc::clone(&self.bell), Rc::clone(&self.has_failed));
+        let (is_busy, bell, has_failed) =
+            (Rc::clone(&self.is_busy), Rc::clone(&self.bell), Rc::clone(&self.has_failed));
         let records = Rc::clone(&self.records);
         is_busy.set(true);
         if sequence == 0 {

@@ -68,11 +68,11 @@ pub(super) struct Progress {
 
 /// A frame to be written.
 pub(super) struct Batch {
-    number: u64,
-    frame: Vec<u8>,
-    must_sync: bool,
+    pub(super) number: u64,
+    pub(super) frame: Vec<u8>,
+    pub(super) must_sync: bool,
     /// It begins a new segment.
-    is_first: bool,
+    pub(super) is_first: bool,
 }
 
 /// Something that waits until a batch is safe.
@@ -166,7 +166,7 @@ impl Store {
     /// The next output whose records are safe, without what is for connections that are gone.
     pub(super) fn release(&mut self, net: &impl Net) -> Option<Output> {
         self.send();
-        let stored = self.progress.stored.get();
+        let stored = self.progress.stored();
         let Held { output, tenants, .. } = self.held.pop_front_if(|held| held.batch <= stored)?;
         self.held_bytes -= output.bytes.len();
         let mut output = output;
@@ -193,7 +193,7 @@ impl Store {
                 self.must_sync = true;
                 self.send();
             }
-            Some(batch) if self.progress.stored.get() >= batch && snapshots.is_idle() => {
+            Some(batch) if self.progress.stored() >= batch && snapshots.is_idle() => {
                 let is_more = core.snapshot_slice(&mut self.slice);
                 self.snapshot_size += self.slice.len() as u64;
                 snapshots.write(self.progress.segment.get(), std::mem::take(&mut self.slice), is_more);
@@ -209,7 +209,7 @@ impl Store {
     /// costs what it holds, so the log between two is at least as long.
     fn wants_snapshot(&self) -> bool {
         let due = self.snapshot_bytes.max(self.snapshot_size);
-        self.frame.is_empty() && self.progress.bytes.get() >= due && !self.progress.is_full.get()
+        self.frame.is_empty() && self.progress.bytes.get() >= due && !self.progress.is_full()
     }
 
     /// Whether a slice of a snapshot can be taken at once.
@@ -217,7 +217,7 @@ impl Store {
         let Some(snapshots) = &self.snapshots else { return false };
         match self.snapshot_batch {
             None => self.wants_snapshot(),
-            Some(batch) => self.progress.stored.get() >= batch && snapshots.is_idle(),
+            Some(batch) => self.progress.stored() >= batch && snapshots.is_idle(),
         }
     }
 
@@ -233,7 +233,7 @@ impl Store {
     /// Whether the disk has become full, or is no longer, since the last call.
     pub(super) fn take_fullness(&mut self) -> Option<bool> {
         self.progress.has_news.set(false);
-        let is_full = self.progress.is_full.get();
+        let is_full = self.progress.is_full();
         (std::mem::replace(&mut self.was_full, is_full) != is_full).then_some(is_full)
     }
 
@@ -244,7 +244,7 @@ impl Store {
 
     /// Whether the writer is at work.
     pub(super) fn is_writing(&self) -> bool {
-        self.progress.stored.get() < self.sent
+        self.progress.stored() < self.sent
     }
 
     /// Whether nothing waits.
@@ -266,6 +266,16 @@ const fn conn_of(effect: &Effect) -> Option<ConnId> {
 }
 
 impl Progress {
+    /// The last batch that is safe.
+    pub(super) fn stored(&self) -> u64 {
+        self.stored.get()
+    }
+
+    /// Whether there is no room for another segment.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.get()
+    }
+
     fn tell(&self, bell: &impl Fn()) {
         self.has_news.set(true);
         bell();
@@ -340,12 +350,17 @@ impl<F: Files> Writer<F> {
         progress: &Rc<Progress>,
         bell: &impl Fn(),
     ) -> io::Result<()> {
+        let mut has_waited = false;
         while let Err(error) = self.segment.write(self.offset, frame).await {
             if error.kind() != io::ErrorKind::StorageFull {
                 return Err(error);
             }
+            has_waited = true;
             set_full(true, progress, bell);
             glommio::timer::sleep(FULL_REST).await;
+        }
+        if has_waited {
+            set_full(false, progress, bell);
         }
         if must_sync {
             self.segment.sync().await?;
@@ -377,14 +392,25 @@ impl<F: Files> Writer<F> {
             }
             let Some(spare) = self.spare.take() else { continue };
             // The first block is for the record that begins each segment.
-            let spare = if needed + BLOCK_BYTES as u64 <= spare.bytes() {
-                spare
-            } else {
-                spare.discard().await;
-                let bytes = (needed + BLOCK_BYTES as u64).max(SEGMENT_BYTES);
-                self.files.make(&format!("{}.spare", next.name()), bytes).await?
+            let named = async {
+                let spare = if needed + BLOCK_BYTES as u64 <= spare.bytes() {
+                    spare
+                } else {
+                    spare.discard().await;
+                    let bytes = needed + BLOCK_BYTES as u64;
+                    self.files.make(&format!("{}.spare", next.name()), bytes).await?
+                };
+                self.files.name(spare, &next.name()).await
             };
-            let spare = self.files.name(spare, &next.name()).await?;
+            let spare = match named.await {
+                Ok(spare) => spare,
+                Err(error) => {
+                    tracing::error!(%error, "no next segment for the log: what follows waits for one");
+                    set_full(true, progress, bell);
+                    glommio::timer::sleep(FULL_REST).await;
+                    continue;
+                }
+            };
             std::mem::replace(&mut self.segment, spare).close().await;
             let frames = self.sequence;
             (self.file, self.offset, self.sequence) = (next, 0, 0);

@@ -6,6 +6,8 @@
     reason = "clients are plain threads with plain sockets and their own clock"
 )]
 
+mod faults;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -147,9 +147,7 @@ impl Shard {
                 }
                 Ok(Outcome::Done)
             }
-            Request::MayWrite { write, bytes } => {
-                self.leave_word(now, asker, write, bytes).map(|()| Outcome::Done)
-            }
+            Request::MayWrite { write, bytes } => self.leave_word(now, asker, write, bytes).map(|()| Outcome::Done),
             Request::Cancel { path } => {
                 if let Some(session) = asker.session {
                     self.cancel_words(session, &path);

@@ -71,7 +71,11 @@ pub fn recover(data: &Path) -> Result<Recovered, Broken> {
         return Err(Broken::Damaged(findings.damaged.iter().map(ToString::to_string).collect()));
     }
     for (name, end) in &findings.torn {
-        tracing::warn!(file = name, end, "the last turn was not written to its end: it was never acknowledged, and is cut off");
+        tracing::warn!(
+            file = name,
+            end,
+            "the last turn was not written to its end: it was never acknowledged, and is cut off"
+        );
     }
     let epoch = findings.epoch_last + 1;
     if findings.records > 0 {

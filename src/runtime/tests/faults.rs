@@ -1,0 +1,279 @@
+//! The writer of the log on a disk that fails as it is told to, and loses what was not synced.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use glommio::channels::local_channel::{self, LocalSender};
+
+use super::*;
+use crate::log::{BLOCK_BYTES, FileId, Kind, Record, Tail, begin_frame, scan};
+use crate::runtime::files::{Files, Segment};
+use crate::runtime::store::{Batch, Progress, RESERVE_BYTES, SEGMENT_BYTES, Writer};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    Make,
+    Name,
+    Write,
+    Sync,
+}
+
+/// What is on the disk.
+#[derive(Clone, Debug, Default)]
+struct Content {
+    /// What survives.
+    stable: Vec<u8>,
+    /// The write that has not been synced.
+    cached: Option<(u64, Vec<u8>)>,
+}
+
+#[derive(Clone, Default)]
+struct Disk {
+    files: Rc<RefCell<BTreeMap<String, Content>>>,
+    /// What fails from now on: how often, and how.
+    faults: Rc<RefCell<Vec<(Operation, usize, ErrorKind)>>>,
+    done: Rc<RefCell<Vec<Operation>>>,
+}
+
+struct File {
+    disk: Disk,
+    name: String,
+    bytes: u64,
+}
+
+impl Disk {
+    fn attempt(&self, operation: Operation) -> io::Result<()> {
+        self.done.borrow_mut().push(operation);
+        let mut faults = self.faults.borrow_mut();
+        let Some(fault) = faults.iter_mut().find(|(one, times, _)| *one == operation && *times > 0) else {
+            return Ok(());
+        };
+        fault.1 -= 1;
+        Err(fault.2.into())
+    }
+
+    fn fail(&self, operation: Operation, times: usize, kind: ErrorKind) {
+        self.faults.borrow_mut().push((operation, times, kind));
+    }
+
+    fn count(&self, operation: Operation) -> usize {
+        self.done.borrow().iter().filter(|one| **one == operation).count()
+    }
+}
+
+impl Files for Disk {
+    type Segment = File;
+
+    async fn make(&self, name: &str, bytes: u64) -> io::Result<File> {
+        self.attempt(Operation::Make)?;
+        let stable = vec![0; usize::try_from(bytes).unwrap()];
+        self.files.borrow_mut().insert(name.into(), Content { stable, cached: None });
+        Ok(File { disk: self.clone(), name: name.into(), bytes })
+    }
+
+    async fn name(&self, mut segment: File, name: &str) -> io::Result<File> {
+        self.attempt(Operation::Name)?;
+        let content = self.files.borrow_mut().remove(&segment.name).unwrap();
+        self.files.borrow_mut().insert(name.into(), content);
+        segment.name = name.into();
+        Ok(segment)
+    }
+}
+
+impl Segment for File {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    async fn write(&mut self, offset: u64, blocks: &[u8]) -> io::Result<()> {
+        let is_done = self.disk.attempt(Operation::Write);
+        let mut files = self.disk.files.borrow_mut();
+        let content = files.get_mut(&self.name).unwrap();
+        assert!(offset.is_multiple_of(BLOCK_BYTES as u64) && blocks.len().is_multiple_of(BLOCK_BYTES));
+        assert!(content.cached.is_none(), "one write is under way at a time");
+        // A write that fails may have done a part of its work.
+        let kept = if is_done.is_ok() { blocks.len() } else { blocks.len() / 2 };
+        content.cached = is_done.is_ok().then(|| (offset, blocks[..kept].to_vec()));
+        is_done
+    }
+
+    async fn sync(&mut self) -> io::Result<()> {
+        self.disk.attempt(Operation::Sync)?;
+        let mut files = self.disk.files.borrow_mut();
+        let Content { stable, cached } = files.get_mut(&self.name).unwrap();
+        if let Some((offset, blocks)) = cached.take() {
+            let offset = usize::try_from(offset).unwrap();
+            stable[offset..offset + blocks.len()].copy_from_slice(&blocks);
+        }
+        Ok(())
+    }
+
+    async fn close(self) {}
+
+    async fn discard(self) {
+        self.disk.files.borrow_mut().remove(&self.name);
+    }
+}
+
+/// A writer at work, and what it tells.
+struct Log {
+    disk: Disk,
+    sender: Option<LocalSender<Batch>>,
+    progress: Rc<Progress>,
+    /// How it ended.
+    ended: Rc<Cell<Option<ErrorKind>>>,
+    sent: u64,
+}
+
+impl Log {
+    async fn open() -> Self {
+        let disk = Disk::default();
+        let writer = Writer::open(disk.clone(), 1, 0).await.unwrap();
+        let (sender, receiver) = local_channel::new_unbounded();
+        let (progress, ended) = (Rc::new(Progress::default()), Rc::new(Cell::new(None)));
+        let (told, end) = (Rc::clone(&progress), Rc::clone(&ended));
+        glommio::spawn_local(async move {
+            if let Err(error) = writer.run(receiver, told, || {}).await {
+                end.set(Some(error.kind()));
+            }
+        })
+        .detach();
+        Self { disk, sender: Some(sender), progress, ended, sent: 0 }
+    }
+
+    fn send(&mut self, bytes: usize) {
+        self.sent += 1;
+        let mut frame = Vec::new();
+        begin_frame(&mut frame);
+        Record::Database { namespace: self.sent.to_string() + &" ".repeat(bytes) }.encode(&mut frame);
+        let batch = Batch { number: self.sent, frame, must_sync: true, is_first: false };
+        assert!(self.sender.as_ref().unwrap().try_send(batch).is_ok());
+    }
+
+    /// Lets the writer do what it can.
+    async fn settle(&self) {
+        for _ in 0..50 {
+            glommio::timer::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn until(&self, what: impl Fn(&Self) -> bool) {
+        let begun = Clock::now();
+        while !what(self) {
+            assert!(begun.elapsed() < PATIENCE, "it never comes to that");
+            self.settle().await;
+        }
+    }
+
+    /// What a start finds if the power fails now, whatever part of an unfinished write has reached the disk:
+    /// everything that was told to be safe.
+    fn check_safe(&self) {
+        for part in 0..=4 {
+            let mut numbers = Vec::new();
+            for (name, content) in self.disk.files.borrow().iter() {
+                let Some(file) = FileId::parse(name) else { continue };
+                assert_eq!(file.kind, Kind::Log);
+                let mut bytes = content.stable.clone();
+                if let Some((offset, blocks)) = &content.cached {
+                    let (offset, kept) = (usize::try_from(*offset).unwrap(), blocks.len() * part / 4);
+                    bytes[offset..offset + kept].copy_from_slice(&blocks[..kept]);
+                }
+                let found = scan(&mut &bytes[..], file, |record| {
+                    if let Record::Database { namespace } = record {
+                        numbers.push(namespace.trim().parse::<u64>().unwrap());
+                    }
+                });
+                let found = found.unwrap_or_else(|never| match never {});
+                assert!(matches!(found.tail, Tail::Clean | Tail::Torn), "{name}: {found:?}");
+            }
+            let stored = self.progress.stored();
+            let whole: Vec<u64> = (1..=numbers.len() as u64).collect();
+            assert!(numbers == whole && numbers.len() as u64 >= stored, "{stored} are safe, {numbers:?} are there");
+        }
+    }
+}
+
+fn run(test: impl AsyncFnOnce()) {
+    LocalExecutorBuilder::new(Placement::Unbound).io_memory(EXECUTOR_MEMORY_BYTES).make().unwrap().run(test());
+}
+
+const HALF: usize = SEGMENT_BYTES as usize / 2;
+
+#[test]
+fn what_is_told_to_be_safe_is_safe() {
+    run(async || {
+        let mut log = Log::open().await;
+        // Frames that fit, that begin a segment, and one that is longer than a segment.
+        for bytes in [1, 5_000, HALF, HALF, 1, 2 * HALF + 7, 1, HALF] {
+            log.send(bytes);
+            log.until(|log| log.progress.stored() == log.sent).await;
+            log.check_safe();
+        }
+        assert_eq!(log.disk.files.borrow().keys().filter(|name| name.ends_with(".log")).count(), 4);
+    });
+}
+
+#[test]
+fn a_write_or_a_sync_that_fails_ends_the_shard_and_is_not_tried_again() {
+    for (operation, kind) in [
+        (Operation::Sync, ErrorKind::Other),
+        (Operation::Sync, ErrorKind::StorageFull),
+        (Operation::Write, ErrorKind::Other),
+    ] {
+        run(async || {
+            let mut log = Log::open().await;
+            log.send(1);
+            log.until(|log| log.progress.stored() == 1).await;
+            log.disk.fail(operation, 1, kind);
+            let before = log.disk.count(operation);
+            log.send(1);
+            log.until(|log| log.ended.get() == Some(kind)).await;
+            assert_eq!(log.disk.count(operation), before + 1);
+            assert_eq!(log.progress.stored(), 1, "nobody is told that it is safe");
+            log.check_safe();
+        });
+    }
+}
+
+#[test]
+fn a_full_disk_is_waited_for() {
+    for (operation, kind) in [
+        (Operation::Make, ErrorKind::StorageFull),
+        (Operation::Make, ErrorKind::Other),
+        (Operation::Name, ErrorKind::StorageFull),
+        (Operation::Name, ErrorKind::Other),
+        (Operation::Write, ErrorKind::StorageFull),
+    ] {
+        run(async || {
+            let mut log = Log::open().await;
+            log.disk.fail(operation, 3, kind);
+            log.send(HALF);
+            log.send(HALF);
+            log.until(|log| log.progress.is_full() || log.progress.stored() == 2).await;
+            log.check_safe();
+            log.until(|log| log.progress.stored() == 2 && !log.progress.is_full()).await;
+            log.check_safe();
+            assert_eq!(log.ended.get(), None);
+        });
+    }
+}
+
+#[test]
+fn last_words_are_written_down_while_there_is_no_room_for_more() {
+    run(async || {
+        let mut log = Log::open().await;
+        log.disk.fail(Operation::Make, usize::MAX, ErrorKind::StorageFull);
+        log.send(HALF);
+        log.until(|log| log.progress.is_full()).await;
+        let reserved = u64::try_from(HALF).unwrap().min(RESERVE_BYTES) - 3 * BLOCK_BYTES as u64;
+        for _ in 0..100 {
+            log.send(usize::try_from(reserved).unwrap() / 100 - 2 * BLOCK_BYTES);
+        }
+        log.until(|log| log.progress.stored() == log.sent).await;
+        assert!(log.progress.is_full());
+        log.check_safe();
+        log.disk.faults.borrow_mut().clear();
+        log.until(|log| !log.progress.is_full()).await;
+    });
+}
