@@ -83,6 +83,7 @@ impl Draft {
     }
 
     /// The holes, as [`with_holes`](Self::with_holes) takes them.
+    #[must_use]
     pub fn holes(&self) -> impl ExactSizeIterator<Item = (&Path, bool, ServerValue)> {
         self.holes.iter().map(|hole| (&hole.path, hole.is_priority, hole.value))
     }

@@ -183,6 +183,13 @@ impl Engine {
         is_draining || is_behind || self.owed.is_due() || !self.inner.is_empty() || self.has_pieces()
     }
 
+    /// What it was told at the start.
+    #[cfg(any(test, feature = "sim"))]
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// How many sessions live here.
     #[must_use]
     pub fn session_count(&self) -> usize {

@@ -21,8 +21,7 @@ pub fn snapshot<E>(state: &State, file: FileId, emit: impl FnMut(&[u8]) -> Resul
     writing.record(|out| Record::Begin { previous_frames: 0 }.encode(out))?;
     for (name, Database { root, estates }) in &state.databases {
         writing.record(|out| Record::Database { namespace: name.clone() }.encode(out))?;
-        let mut walk = TreeWalk::new(root.clone());
-        while let Some(piece) = walk.next() {
+        for piece in TreeWalk::new(root.clone()) {
             writing.record(|out| piece.encode(out, name))?;
         }
         let mut estates: Vec<_> = estates.values().collect();

@@ -1,6 +1,8 @@
 //! Snapshots, written beside the work: the executor's thread for blocking calls writes them, reads them
 //! back, and only then removes what they replace.
 
+#![expect(clippy::disallowed_types, reason = "this is where the runtime's own files are")]
+
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};

@@ -9,7 +9,7 @@ use glommio::channels::local_channel::{self, LocalSender};
 use super::*;
 use crate::log::{BLOCK_BYTES, FileId, Kind, Record, Tail, begin_frame, scan};
 use crate::runtime::files::{Files, Segment};
-use crate::runtime::store::{Batch, Progress, RESERVE_BYTES, SEGMENT_BYTES, Writer};
+use crate::runtime::store::{Batch, Progress, RESERVE_BYTES, SEGMENT_BYTES, Store, Writer};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
@@ -196,6 +196,97 @@ impl Log {
 
 fn run(test: impl AsyncFnOnce()) {
     LocalExecutorBuilder::new(Placement::Unbound).io_memory(EXECUTOR_MEMORY_BYTES).make().unwrap().run(test());
+}
+
+/// Nobody's connections.
+struct Nobody;
+
+impl Net for Nobody {
+    fn gather(&mut self, _: Instant) {}
+    fn next(&mut self) -> Option<Input<'_>> {
+        None
+    }
+    fn next_news(&mut self) -> Option<Input<'static>> {
+        None
+    }
+    fn send(&mut self, _: ConnId, _: Range<usize>) {}
+    fn close(&mut self, _: ConnId) {}
+    fn read(&mut self, _: ConnId, _: bool) {}
+    fn flush(&mut self, _: &[u8], _: Instant, _: bool) {}
+    fn tenant(&self, conn: ConnId) -> Option<u32> {
+        // The first has gone and its name belongs to another each time; the third to nobody.
+        match conn.0 {
+            0 => Some(u32::try_from(TENANTS.with(|count| count.replace(count.get() + 1))).unwrap()),
+            1 => Some(7),
+            _ => None,
+        }
+    }
+    fn hold_reads(&mut self, _: bool) {}
+    fn stop_accepting(&mut self) {}
+    fn has_work(&self) -> bool {
+        false
+    }
+    fn next_wake(&self) -> Option<Instant> {
+        None
+    }
+    fn is_quiet(&mut self, _: Option<Instant>) -> bool {
+        true
+    }
+    fn wake(&mut self) {}
+    fn is_settled(&self) -> bool {
+        true
+    }
+}
+
+thread_local! {
+    static TENANTS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn output(text: &str, record: Option<&str>) -> Output {
+    let mut output = Output { bytes: text.into(), must_sync: true, ..Output::default() };
+    output.effects = (0..3).map(|conn| Effect::Send { conn: ConnId(conn), bytes: 0..text.len() }).collect();
+    if let Some(name) = record {
+        Record::Database { namespace: name.into() }.encode(&mut output.records);
+    }
+    output
+}
+
+#[test]
+fn what_follows_from_a_record_waits_until_it_is_safe() {
+    run(async || {
+        let disk = Disk::default();
+        let writer = Writer::open(disk.clone(), 1, 0).await.unwrap();
+        let (mut store, batches, progress) = Store::new(u64::MAX, None);
+        let told = Rc::clone(&progress);
+        glommio::spawn_local(async move { writer.run(batches, told, || {}).await }).detach();
+        let mut free = output("free", None);
+        store.hold(&mut free, &Nobody);
+        assert_eq!(free.bytes, b"free", "nothing is written down: nothing waits");
+        for (text, record) in [("one", Some("1")), ("after one", None), ("two", Some("2")), ("three", Some("3"))] {
+            let mut output = output(text, record);
+            store.hold(&mut output, &Nobody);
+            assert!(output.effects.is_empty() && output.records.is_empty() && output.bytes.is_empty());
+            assert!(store.release(&Nobody).is_none(), "{text} is not safe yet");
+        }
+        let mut released = Vec::new();
+        let begun = Clock::now();
+        while !store.is_settled() {
+            assert!(begun.elapsed() < PATIENCE, "{released:?}");
+            glommio::timer::sleep(Duration::from_millis(1)).await;
+            while let Some(output) = store.release(&Nobody) {
+                let [Effect::Send { conn: ConnId(1), .. }] = output.effects[..] else { panic!("{:?}", output.effects) };
+                let text = String::from_utf8(output.bytes.clone()).unwrap();
+                let batch = match text.as_str() {
+                    "one" | "after one" => 1,
+                    _ => 2,
+                };
+                assert!(progress.stored() >= batch, "{text}");
+                released.push(text);
+            }
+        }
+        assert_eq!(released, ["one", "after one", "two", "three"]);
+        assert_eq!(progress.stored(), 2, "what came while a frame was written is the next frame");
+    });
 }
 
 const HALF: usize = SEGMENT_BYTES as usize / 2;
