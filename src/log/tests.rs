@@ -220,3 +220,40 @@ fn what_was_written_last_stands_and_what_is_owed_is_owed() {
     state.apply(Record::Database { namespace: "chat".into() });
     assert!(state.databases["chat"].root.is_empty() && state.databases["chat"].estates.is_empty());
 }
+
+/// A tree that is more than one piece: its priorities come last, or there would be nothing to have them.
+#[test]
+fn a_snapshot_is_the_state_again() {
+    let mut root = node(r#"{"few":{"a":1,".priority":"f"},".priority":7}"#);
+    for n in 0..5_000 {
+        root.set(&format!("many/{}/k{n}", n % 3), node(r#"{".value":"x",".priority":1}"#));
+    }
+    root.set_priority("many", node(r#"{".value":1,".priority":"m"}"#).priority().cloned());
+    root.set_priority("many/1", node(r#"{".value":1,".priority":2}"#).priority().cloned());
+    let mut state = State::default();
+    state.databases.insert("chat".into(), Database { root: root.clone(), ..Database::default() });
+    state.databases.insert("empty".into(), Database::default());
+    let words = [left(8, set("s/8", "\"gone\"")), left(2, set("s/2", "1")), left(8, set("a", "2"))];
+    words.into_iter().for_each(|record| state.apply(record));
+    let mut file = Vec::new();
+    let done = snapshot(&state, FILE, |frame| {
+        file.extend_from_slice(frame);
+        Ok::<_, std::convert::Infallible>(())
+    });
+    assert_eq!(done, Ok(()));
+    let frames =
+        u32::try_from(file.chunks(BLOCK_BYTES).filter(|block| block.starts_with(b"STILLLOG")).count()).unwrap();
+    let mut again = State::default();
+    // What a snapshot says of a database is all that there is.
+    again.apply(written("old", "1"));
+    check(&file, frames, Tail::Clean).into_iter().for_each(|record| again.apply(record));
+    assert_eq!(again.databases.keys().collect::<Vec<_>>(), ["chat", "empty"]);
+    let chat = &again.databases["chat"];
+    assert_eq!(chat.root, root);
+    assert_eq!(chat.estates.len(), 2);
+    for (secret, estate) in &chat.estates {
+        let writes: Vec<_> = state.databases["chat"].estates[secret].ledger.entries().collect();
+        assert_eq!(estate.ledger.entries().collect::<Vec<_>>(), writes);
+    }
+    assert!(chat.estates[&8].order < chat.estates[&2].order);
+}
