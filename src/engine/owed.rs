@@ -117,12 +117,14 @@ impl Engine {
         output.effects.push(Effect::Notice(Notice::LastWords { end, spoken, yielded, denied }));
     }
 
-    /// After a shard has done something: what is to be written down, and what listeners must hear.
+    /// After a shard has done something: what is to be written down, what listeners must hear, and
+    /// what is to be dropped.
     pub(super) fn finish_owning(&mut self, namespace: &Namespace, told: Vec<Told>, output: &mut Output) {
-        if let Some(shard) = self.shards.get_mut(namespace)
-            && shard.take_records(&mut output.records)
-        {
-            output.must_sync |= self.config.settings_of(namespace).durability == Durability::Fsync;
+        if let Some(shard) = self.shards.get_mut(namespace) {
+            self.fallen.append(shard.fallen());
+            if shard.take_records(&mut output.records) {
+                output.must_sync |= self.config.settings_of(namespace).durability == Durability::Fsync;
+            }
         }
         self.tell_homes(told, output);
     }

@@ -302,7 +302,7 @@ impl<'b> Take<'b> {
             let (path, is_priority, tag) = (self.path()?, self.flag()?, self.byte()?);
             holes.push((path, is_priority, self.server_value(tag)?));
         }
-        Ok(Draft::with_holes(node, holes))
+        Ok(Draft::from_parts(node, holes))
     }
 
     pub(super) fn write(&mut self) -> Result<Write, Bad> {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub use listens::{Listener, Told};
 
 use crate::base::{Hashing, Instant, Now, SessionId, SessionRef};
-use crate::data::{Node, Path};
+use crate::data::{Fallen, Node, Path};
 use crate::op::{Event, Identity, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
 use crate::presence::Stamps;
 use crate::rules::{Ask, Denial, Ruleset};
@@ -79,6 +79,8 @@ pub struct Shard {
     stamps: Stamps,
     wills: Wills,
     recording: Recording,
+    /// What was removed.
+    fallen: Fallen,
     /// Those who are told of every operation.
     profilers: Vec<Listener>,
 }
@@ -95,6 +97,7 @@ impl Shard {
             stamps: Stamps::new(hashing.clone()),
             wills: Wills::default(),
             recording: Recording::default(),
+            fallen: Fallen::default(),
             profilers: Vec::new(),
         }
     }
@@ -110,6 +113,11 @@ impl Shard {
     #[must_use]
     pub const fn is_recorded(&self) -> bool {
         self.recording.is_on()
+    }
+
+    /// What was removed since it was asked last, for whoever has time to drop it.
+    pub const fn fallen(&mut self) -> &mut Fallen {
+        &mut self.fallen
     }
 
     /// The data, as it stands.

@@ -547,9 +547,9 @@ impl World {
     }
 
     /// Does what engines want done; of what was held, nothing for connections that are gone.
-    fn perform(&mut self, shard: usize, output: Output, tenants: Option<Vec<Option<Client>>>) {
+    fn perform(&mut self, shard: usize, output: Output, tenants: Option<&[Option<Client>]>) {
         for (index, effect) in output.effects.into_iter().enumerate() {
-            let tenant = tenants.as_ref().map(|tenants| tenants[index]);
+            let tenant = tenants.map(|tenants| tenants[index]);
             if conn_of(&effect).is_some_and(|conn| tenant.is_some_and(|tenant| tenant != self.find(shard, conn))) {
                 continue;
             }
@@ -588,7 +588,7 @@ impl World {
         let shard = shard % self.engines.len();
         self.disks[shard].sync(shard);
         while let Some((output, tenants)) = self.disks[shard].held.pop_front() {
-            self.perform(shard, output, Some(tenants));
+            self.perform(shard, output, Some(&tenants));
         }
     }
 
@@ -610,7 +610,6 @@ impl World {
             let safe = disk.file.len();
             disk.sync(shard);
             let half = safe + (disk.file.len() - safe) / BLOCK_BYTES / 2 * BLOCK_BYTES + 30;
-            #[expect(clippy::cast_possible_truncation, reason = "the remainder is small")]
             let kept = [safe, half.min(disk.file.len()), disk.file.len()][(self.dice.next_u64() % 3) as usize];
             disk.file.truncate(kept);
             let scan = scan(&mut &disk.file[..], disk_id(shard), |record| state.apply(record));
