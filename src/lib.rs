@@ -7,6 +7,7 @@ pub mod base;
 pub mod data;
 pub mod engine;
 pub mod json;
+pub mod log;
 pub mod op;
 pub mod presence;
 pub mod rules;

@@ -80,6 +80,26 @@ impl Draft {
         Self { node, holes: Vec::new() }
     }
 
+    /// A value with holes: where each is (below `node`, and whether it is the priority there), and what
+    /// fills it. `node` has something to stand in at each.
+    #[must_use]
+    pub fn from_parts(node: Node, holes: impl IntoIterator<Item = (Path, bool, ServerValue)>) -> Self {
+        let holes = holes.into_iter().map(|(path, is_priority, value)| Hole { path, is_priority, value });
+        Self { node, holes: holes.collect() }
+    }
+
+    /// The value, something standing in for each hole.
+    #[must_use]
+    pub const fn stand_in(&self) -> &Node {
+        &self.node
+    }
+
+    /// The holes, as [`from_parts`](Self::from_parts) takes them.
+    #[must_use]
+    pub fn holes(&self) -> impl ExactSizeIterator<Item = (&Path, bool, ServerValue)> {
+        self.holes.iter().map(|hole| (&hole.path, hole.is_priority, hole.value))
+    }
+
     pub(super) const fn with_holes(node: Node, holes: Vec<Hole>) -> Self {
         Self { node, holes }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::auth::Verifier;
-use crate::base::{Millis, ShardId};
+use crate::base::{Hashing, Millis, ShardId};
 use crate::rules::{Dialect, Ruleset};
 
 /// What an engine is told once, at the start.
@@ -32,6 +32,26 @@ pub struct Config {
     pub verifier: Arc<Verifier>,
 }
 
+impl Config {
+    /// How a namespace is treated.
+    #[must_use]
+    pub fn settings_of(&self, namespace: &str) -> &Arc<Settings> {
+        self.namespaces.get(namespace).unwrap_or(&self.settings)
+    }
+
+    /// The engine that owns a namespace. (The tree of one namespace stands on one engine; which part of
+    /// it stands where is this function's secret.)
+    #[must_use]
+    pub fn owner(&self, namespace: &str) -> ShardId {
+        owner(&Hashing::from_seed(self.common_seed), self.shards, namespace)
+    }
+}
+
+pub(super) fn owner(common: &Hashing, shards: u8, namespace: &str) -> ShardId {
+    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the count of shards, a byte")]
+    ShardId((common.hash_one(namespace) % u64::from(shards)) as u8)
+}
+
 /// How the sessions of a namespace are treated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -43,6 +63,21 @@ pub struct Settings {
     pub coap_session_timeout: Millis,
     /// What becomes of the last words of a session that ended in silence.
     pub late_last_words: LateLastWords,
+    /// What an acknowledged write survives.
+    pub durability: Durability,
+    /// How long after a start the last words of sessions of before wait for their clients to come back.
+    pub restart_grace: Millis,
+}
+
+/// What an acknowledged write, or last word, survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing: nothing is written down.
+    None,
+    /// The end of the process.
+    Os,
+    /// The loss of power.
+    Fsync,
 }
 
 /// What becomes of last words that are spoken long after their session was last heard.
@@ -61,6 +96,8 @@ impl Default for Settings {
             session_timeout: Millis::from_secs(45),
             coap_session_timeout: Millis::from_secs(180),
             late_last_words: LateLastWords::Yield,
+            durability: Durability::None,
+            restart_grace: Millis(0),
         }
     }
 }

@@ -114,6 +114,8 @@ pub(super) struct Device {
     numbers: i64,
     exchanges: Vec<Exchange>,
     watches: Vec<Watch>,
+    /// Whether it may have left last words.
+    has_words: bool,
     /// Last words whose keys are made when they are spoken.
     pushes: Vec<Path>,
 }
@@ -213,14 +215,15 @@ impl Device {
             numbers: 0,
             exchanges: Vec::new(),
             watches: Vec::new(),
+            has_words: false,
             pushes: Vec::new(),
         }
     }
 
     /// For how long it may be silent, where the namespace says `timeout`. Whoever has not shown that it
     /// receives has nothing to lose, and plain requests leave nothing behind.
-    pub(super) fn patience(&self, timeout: Millis, leaves_nothing: bool) -> Millis {
-        let is_idle = leaves_nothing && self.watches.is_empty();
+    pub(super) fn patience(&self, timeout: Millis) -> Millis {
+        let is_idle = !self.has_words && self.watches.is_empty();
         if is_idle && self.name.is_none() {
             timeout.min(DEVICE_PLAIN_TIMEOUT)
         } else if is_idle && !self.was_proven {
@@ -251,6 +254,7 @@ impl Device {
 
     /// Takes the paths out whose last keys are made when they are spoken.
     pub(super) fn take_pushes(&mut self) -> Vec<Path> {
+        self.has_words = false;
         std::mem::take(&mut self.pushes)
     }
 

@@ -12,14 +12,11 @@ use super::rest::Stream;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
-use crate::data::{Key, KeyStr, Location, Path};
-use crate::op::{BadCredential, End, Identity, Namespace, Outcome, Refusal, Request, Word, Write};
-use crate::presence::{Full, Ledger};
+use crate::data::{Key, KeyStr, Path};
+use crate::op::{BadCredential, End, Identity, Namespace, Outcome, Refusal, Request, Word};
 use crate::session;
 use crate::wire::firebase::{Action, Control, Incoming};
 use crate::wire::ws;
-
-const TOO_MANY_LAST_WORDS: Refusal = Refusal::Limit("too many onDisconnect operations");
 
 /// A client that we believe in.
 #[derive(Debug)]
@@ -30,8 +27,6 @@ pub(super) struct Session {
     /// When the identity runs out.
     expires: Option<Instant>,
     pub(super) settings: Arc<Settings>,
-    /// Its last words.
-    ledger: Ledger,
     /// When the last byte of it arrived.
     pub(super) heard: Instant,
     /// When its wheel entry that counts is due.
@@ -148,7 +143,7 @@ impl Session {
 
     fn deadline(&self) -> Instant {
         let timeout = match &self.channel {
-            Channel::Device(device) => device.patience(self.settings.coap_session_timeout, self.ledger.is_empty()),
+            Channel::Device(device) => device.patience(self.settings.coap_session_timeout),
             _ => self.settings.session_timeout,
         };
         self.heard + timeout
@@ -192,7 +187,6 @@ impl Engine {
             identity: Arc::new(Identity::NOBODY),
             expires: None,
             settings,
-            ledger: Ledger::default(),
             heard: now.instant,
             next_look: now.instant,
             pinged: now.instant,
@@ -215,17 +209,17 @@ impl Engine {
     /// A client says which session it replaces. That one's last words take effect before anything
     /// that this one asks for.
     pub(super) fn replace_session(&mut self, now: Now, new: SessionRef, old: SessionId, output: &mut Output) {
-        if old.home.0 >= self.config.shards {
-            return;
-        }
         let Some(session) = self.sessions.get(new) else { return };
         let namespace = session.namespace.clone();
+        if old.home.0 >= self.config.shards {
+            return self.claim(old, &namespace, output);
+        }
         if old.home != self.config.shard {
             self.wait(new, output);
             self.send(old.home, Message::Supersede { old, new, namespace }, output);
             return;
         }
-        let Some(old) = self.find(&old, &namespace) else { return };
+        let Some(old) = self.find(&old, &namespace) else { return self.claim(old, &namespace, output) };
         self.end(now, old, End::Superseded, output);
         // Its last words and this session's requests go to the owner by the same queue, unless it is
         // itself waiting for somebody.
@@ -261,6 +255,8 @@ impl Engine {
             if self.follow(old, new) {
                 return;
             }
+        } else {
+            self.claim(old, namespace, output);
         }
         // By way of the owner, and also if it is gone: its last words may be on their way there.
         let owner = self.owner(namespace);
@@ -349,49 +345,8 @@ impl Engine {
         }
     }
 
-    /// The owner allows a last word: now it is left.
-    fn last_word_allowed(&mut self, session: SessionRef, number: i64, write: Write, bytes: usize, output: &mut Output) {
-        let Some(state) = self.sessions.get_mut(session) else { return };
-        let namespace = state.namespace.clone();
-        let places = write.places();
-        match state.ledger.register(write, bytes) {
-            Ok(replaced) => {
-                self.release(namespace, replaced, output);
-                self.say(session, &Word::Outcome { number, outcome: &Outcome::Done }, output);
-            }
-            // Others were on their way when this one was found to fit.
-            Err(Full::Words | Full::Bytes) => {
-                self.release(namespace, places, output);
-                let outcome = Outcome::Refused(TOO_MANY_LAST_WORDS);
-                self.say(session, &Word::Outcome { number, outcome: &outcome }, output);
-            }
-        }
-    }
-
     pub(super) fn cancel_last_words(&mut self, session: SessionRef, number: i64, path: &Path, output: &mut Output) {
-        let Some(state) = self.sessions.get(session) else { return };
-        // Ones that are still being asked about were left before: they must be there to be cancelled.
-        if state.in_flight() > 0 {
-            self.forward(session, number, Request::Cancel { path: path.clone() }, output);
-        } else {
-            self.cancel_now(session, number, path, output);
-        }
-    }
-
-    fn cancel_now(&mut self, session: SessionRef, number: i64, path: &Path, output: &mut Output) {
-        let Some(state) = self.sessions.get_mut(session) else { return };
-        let namespace = state.namespace.clone();
-        let cancelled = state.ledger.cancel(path);
-        self.release(namespace, cancelled, output);
-        self.say(session, &Word::Outcome { number, outcome: &Outcome::Done }, output);
-    }
-
-    /// Tells the owner that last words for these places are no longer left.
-    fn release(&mut self, namespace: Namespace, places: Vec<Location>, output: &mut Output) {
-        if !places.is_empty() {
-            let owner = self.owner(&namespace);
-            self.send(owner, Message::Release { namespace, places }, output);
-        }
+        self.forward(session, number, Request::Cancel { path: path.clone() }, output);
     }
 
     /// Answers a sign-in. A refused one changes nothing: whoever the session was, with a credential that
@@ -463,20 +418,11 @@ impl Engine {
     }
 
     /// The owner's answer to a request.
-    pub(super) fn answered(&mut self, session: SessionRef, number: i64, outcome: Outcome, output: &mut Output) {
-        if self.sessions.get(session).is_none() {
-            // The session ended meanwhile. A last word that was allowed too late was never left.
-            if let Outcome::Allowed { namespace, write, .. } = outcome {
-                self.release(namespace, write.places(), output);
-            }
-            return;
+    pub(super) fn answered(&mut self, session: SessionRef, number: i64, outcome: &Outcome, output: &mut Output) {
+        if self.sessions.get(session).is_some() {
+            self.say(session, &Word::Outcome { number, outcome }, output);
+            self.count_answer(session, output);
         }
-        match outcome {
-            Outcome::Allowed { write, bytes, .. } => self.last_word_allowed(session, number, write, bytes, output),
-            Outcome::Cancel { path } => self.cancel_now(session, number, &path, output),
-            outcome => self.say(session, &Word::Outcome { number, outcome: &outcome }, output),
-        }
-        self.count_answer(session, output);
     }
 
     fn count_answer(&mut self, session: SessionRef, output: &mut Output) {
@@ -629,24 +575,19 @@ impl Engine {
         }
         let Some(state) = self.sessions.close(session) else { return };
         let is_expired = state.is_expired(now);
-        let Session { mut channel, namespace, identity, settings, mut ledger, heard, .. } = state;
+        let Session { mut channel, namespace, identity, settings, heard, .. } = state;
         if let Channel::Rest(conn) = channel {
             // It has said nothing that would outlive it.
             return self.close(conn, output);
         }
         // Last words are spoken as whoever the session is now, not as who it was when they were left.
         let identity = if is_expired { Arc::new(Identity::NOBODY) } else { identity };
-        output.effects.push(Effect::Notice(Notice::Ended {
-            end,
-            silent: now.instant.since(heard),
-            last_words: ledger.len(),
-        }));
-        let words = ledger.take();
-        let made = self.made_paths(now, &mut channel, &words);
+        output.effects.push(Effect::Notice(Notice::Ended { end, silent: now.instant.since(heard) }));
+        let made = self.made_paths(now, &mut channel);
         self.let_go(now, channel, end, output);
         let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
         let owner = self.owner(&namespace);
-        let over = Over { session, namespace, identity, words, made, end, heard, is_yielding };
+        let over = Over { session, namespace, identity, made, end, heard, is_yielding };
         self.send(owner, Message::Over(Box::new(over)), output);
     }
 
@@ -656,29 +597,26 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         let end = End::Superseded;
         let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
-        let words = state.ledger.take();
         let mut channel = std::mem::replace(&mut state.channel, Channel::Gone);
-        let made = self.made_paths(now, &mut channel, &words);
+        let made = self.made_paths(now, &mut channel);
         if let Some(state) = self.sessions.get_mut(session) {
             state.channel = channel;
         }
         let owner = self.owner(&namespace);
-        let over = Over { session, namespace, identity, words, made, end, heard, is_yielding: false };
+        let over = Over { session, namespace, identity, made, end, heard, is_yielding: false };
         self.send(owner, Message::Over(Box::new(over)), output);
     }
 
     /// Makes the keys of those last words that add a child.
-    fn made_paths(&mut self, now: Now, channel: &mut Channel, words: &[Write]) -> Vec<(usize, Path)> {
+    fn made_paths(&mut self, now: Now, channel: &mut Channel) -> Vec<(Path, Path)> {
         let Channel::Device(device) = channel else { return Vec::new() };
         let pushes = device.take_pushes();
-        let is_push = |word: &&Write| matches!(word, Write::Set { path, .. } if pushes.contains(path));
-        let places = words.iter().enumerate().filter(|(_, word)| is_push(word));
-        places
-            .filter_map(|(index, word)| {
-                let key = Key::parse(&self.push_id(now)).ok()?;
-                Some((index, word.path().parent().child(KeyStr::new(key.as_str()))))
-            })
-            .collect()
+        let made = pushes.into_iter().filter_map(|left| {
+            let key = Key::parse(&self.push_id(now)).ok()?;
+            let path = left.parent().child(KeyStr::new(key.as_str()));
+            Some((left, path))
+        });
+        made.collect()
     }
 
     /// Has the wheel look at a session earlier, if it has something to do earlier than it had.

@@ -70,6 +70,9 @@ pub enum Input<'a> {
     /// Others are believed from here on. Who has signed in already stays who it is until its credential
     /// runs out.
     Verifier(Arc<Verifier>),
+    /// Whether the disk is full: then nothing new is taken in that would have to be written down, but what
+    /// was left is spoken.
+    Full(bool),
     /// Time has passed, or there is work left.
     Tick,
     /// The server is about to stop: end every session, let what they leave be written, close.
@@ -149,6 +152,11 @@ pub struct Output {
     pub bytes: Vec<u8>,
     /// What to do, in order.
     pub effects: Vec<Effect>,
+    /// What to write down (see [`crate::log`]) before anything of this is done: whoever learns what has
+    /// happened can rely on it.
+    pub records: Vec<u8>,
+    /// Whether those must survive the loss of power, not only the end of the process.
+    pub must_sync: bool,
 }
 
 impl Output {
@@ -156,6 +164,8 @@ impl Output {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.effects.clear();
+        self.records.clear();
+        self.must_sync = false;
     }
 }
 
@@ -176,8 +186,6 @@ pub enum Notice {
         end: End,
         /// How long ago it was last heard.
         silent: Millis,
-        /// How many last words it left.
-        last_words: usize,
     },
     /// A session's last words were performed.
     LastWords {

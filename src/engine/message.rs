@@ -7,7 +7,7 @@ use super::engineio::Order;
 use super::io::Peer;
 use super::visit::{Caller, Response, Visit};
 use crate::base::{Instant, SessionId, SessionRef, ShardId};
-use crate::data::{Location, Path};
+use crate::data::Path;
 use crate::op::{End, Identity, Namespace, Outcome, Refusal, Request, Write};
 use crate::rules::Ruleset;
 use crate::shard::Told;
@@ -40,12 +40,12 @@ pub enum Message {
     },
     /// Home to owner: a session is over.
     Over(Box<Over>),
-    /// Home to owner: last words for these places are no longer left (one hold each).
-    Release {
+    /// Home to owner: a client is back whose session was over when the server started.
+    Claim {
+        /// That session, as its client names it.
+        old: SessionId,
         /// Where.
         namespace: Namespace,
-        /// Which.
-        places: Vec<Location>,
     },
     /// A new session's home to an old session's: the same client is back.
     Supersede {
@@ -224,6 +224,8 @@ pub enum Managed {
 pub struct Ask {
     /// Who asks.
     pub session: SessionRef,
+    /// As its client names it, where it leaves a last word.
+    pub id: Option<SessionId>,
     /// The client's number for its request.
     pub number: i64,
     /// Which database.
@@ -247,10 +249,8 @@ pub struct Over {
     pub namespace: Namespace,
     /// Under which identity its last words are spoken.
     pub identity: Arc<Identity>,
-    /// Its last words, in order.
-    pub words: Vec<Write>,
-    /// Paths of some of them, by their places in `words`, that are made only now.
-    pub made: Vec<(usize, Path)>,
+    /// Last words whose paths are made only now: the path under which each was left, and the path that it gets.
+    pub made: Vec<(Path, Path)>,
     /// Why it is over.
     pub end: End,
     /// When it was last heard.

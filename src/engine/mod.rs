@@ -18,10 +18,12 @@ mod home;
 mod io;
 mod journal;
 mod message;
+mod owed;
 mod owner;
 mod poll;
 mod rest;
 mod say;
+mod slices;
 mod visit;
 
 use std::collections::VecDeque;
@@ -29,7 +31,7 @@ use std::collections::VecDeque;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
-pub use config::{Config, LateLastWords, Settings};
+pub use config::{Config, Durability, LateLastWords, Settings};
 pub use engineio::Order;
 pub use io::{Effect, Hangup, Input, Notice, Output, Peer};
 pub use journal::{Record, Stats};
@@ -82,6 +84,12 @@ pub struct Engine {
     /// Sessions without a connection of their own that may have something to say or to hear.
     stirred: Vec<SessionRef>,
     drain: Drain,
+    /// What sessions of before the start have left here.
+    owed: owed::Owed,
+    /// A snapshot that is being taken.
+    taking: Option<slices::Taking>,
+    /// Whether nothing new can be written down.
+    is_full: bool,
     /// Requests without a socket.
     desk: rest::Desk,
     /// Peers without a connection.
@@ -127,6 +135,9 @@ impl Engine {
             tickets: 0,
             stirred: Vec::new(),
             drain: Drain::default(),
+            owed: owed::Owed::default(),
+            taking: None,
+            is_full: false,
             desk: rest::Desk::default(),
             devices: device::Devices::new(&hashing),
             fallen: Fallen::default(),
@@ -153,6 +164,7 @@ impl Engine {
             Input::Backlog { conn, bytes } => self.backlog(now, conn, bytes, output),
             Input::Datagram { peer, bytes } => self.datagram_came(now, peer, bytes, false, output),
             Input::Forwarded { from: _, message } => self.inner.push_back(message),
+            Input::Full(is_full) => self.is_full = is_full,
             Input::Tick => self.tick(now, output),
             Input::Rules(rules) => self.set_rules(rules, output),
             Input::Verifier(verifier) => self.config.verifier = verifier,
@@ -172,10 +184,8 @@ impl Engine {
     /// When [`Input::Tick`] is due, if nothing else happens before.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
-        match (self.session_wheel.next_wake(), self.conn_wheel.next_wake()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (one, other) => one.or(other),
-        }
+        let wakes = [self.session_wheel.next_wake(), self.conn_wheel.next_wake(), self.owed.next_wake()];
+        wakes.into_iter().flatten().min()
     }
 
     /// Whether there is work left that was put off to keep turns short: the driver comes back with
@@ -186,10 +196,18 @@ impl Engine {
         let is_behind = self.session_wheel.is_behind() || self.conn_wheel.is_behind();
         is_draining
             || is_behind
+            || self.owed.is_due()
             || !self.inner.is_empty()
             || self.has_pieces()
             || self.has_long_bodies()
             || !self.fallen.is_empty()
+    }
+
+    /// What it was told at the start.
+    #[cfg(any(test, feature = "sim"))]
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
     }
 
     /// How many sessions live here.
@@ -246,18 +264,16 @@ impl Engine {
             self.look_at_session(now, slot, output);
         }
         self.send_pieces(now, output);
+        self.speak_some_owed(now, output);
         self.read_long_bodies(now, output);
         if self.drain.is_on {
             self.drain(now, output);
         }
     }
 
-    /// The engine that owns a namespace. (The tree of one namespace stands on one engine; which part
-    /// of it stands where is this function's secret.)
+    /// The engine that owns a namespace: see [`Config::owner`].
     fn owner(&self, namespace: &str) -> ShardId {
-        let hash = self.common.hash_one(namespace);
-        #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the count of shards, a byte")]
-        ShardId((hash % u64::from(self.config.shards)) as u8)
+        config::owner(&self.common, self.config.shards, namespace)
     }
 
     /// Sends a message, perhaps to this engine itself.
@@ -272,17 +288,13 @@ impl Engine {
     fn deliver(&mut self, now: Now, message: Message, output: &mut Output) {
         match message {
             Message::Ask(ask) => self.asked(now, *ask, output),
-            Message::Answer { session, number, outcome } => self.answered(session, number, outcome, output),
+            Message::Answer { session, number, outcome } => self.answered(session, number, &outcome, output),
             Message::Tell(told) => self.tell(&told, output),
             Message::Identify { session, namespace, identity } => {
                 self.identified(now, session, &namespace, &identity, output);
             }
             Message::Over(over) => self.speak_last_words(now, *over, output),
-            Message::Release { namespace, places } => {
-                if let Some(shard) = self.shards.get_mut(&namespace) {
-                    shard.release(&places);
-                }
-            }
+            Message::Claim { old, namespace } => self.claimed(now, &old, &namespace, output),
             Message::Supersede { old, new, namespace } => self.supersede(now, old, new, &namespace, output),
             Message::Settle { session } => self.send(session.home, Message::Settled { session }, output),
             Message::Settled { session } => self.go_on(now, session, output),
@@ -332,10 +344,16 @@ impl Engine {
             if self.shards.len() >= NAMESPACES_MAX {
                 return None;
             }
-            let shard = Shard::new(namespace.clone(), self.config.rules.clone(), &self.hashing);
-            self.shards.insert(namespace.clone(), shard);
+            self.open_shard(namespace);
         }
         self.shards.get_mut(namespace)
+    }
+
+    fn open_shard(&mut self, namespace: &Namespace) -> &mut Shard {
+        let shard = Shard::new(namespace.clone(), self.config.rules.clone(), &self.hashing);
+        let is_recorded = self.config.settings_of(namespace).durability != Durability::None;
+        let shard = if is_recorded { shard.recorded() } else { shard };
+        self.shards.entry(namespace.clone()).or_insert(shard)
     }
 }
 

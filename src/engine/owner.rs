@@ -2,31 +2,32 @@
 
 use std::sync::Arc;
 
-use super::{Ask, Effect, Engine, Message, Notice, Output, Over, Record};
+use super::{Ask, Engine, Message, Output, Over, Record};
 use crate::base::{Now, SessionRef, ShardId};
-use crate::data::Fallen;
 use crate::op::{Identity, Outcome, Refusal, Request};
 use crate::rules::Ruleset;
-use crate::shard::{Asker, Fate, Told};
+use crate::shard::{Asker, Told};
+
+const DISK_FULL: Refusal = Refusal::Limit("the disk is full, so the database is read-only");
 
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
-        let Ask { session, number, namespace, identity, heard, is_plain, request } = ask;
+        let Ask { session, id, number, namespace, identity, heard, is_plain, request } = ask;
+        self.speak_owed_before(now, &namespace, &request, output);
         self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone() });
         let mut told = Vec::new();
-        let mut fallen = Fallen::default();
+        let is_new = matches!(request, Request::Write { .. } | Request::Exchange { .. } | Request::MayWrite { .. });
+        let is_read_only = is_new && self.is_read_only(&namespace);
         let outcome = match self.shard(&namespace) {
+            _ if is_read_only => Outcome::Refused(DISK_FULL),
             None => Outcome::Refused(Refusal::Limit("too many databases")),
             Some(shard) => {
-                let asker = Asker { session: Some(session), identity, heard, is_plain };
-                let outcome = shard.ask(now, &asker, request, &mut told);
-                fallen.append(shard.fallen());
-                outcome
+                let asker = Asker { session: Some(session), id, identity, heard, is_plain };
+                shard.ask(now, &asker, request, &mut told)
             }
         };
-        self.fallen.append(&mut fallen);
         // What the request caused is heard before its answer.
-        self.tell_homes(told, output);
+        self.finish_owning(&namespace, told, output);
         self.send(session.home, Message::Answer { session, number, outcome }, output);
     }
 
@@ -43,41 +44,39 @@ impl Engine {
         if let Some(shard) = self.shards.get_mut(namespace) {
             shard.recheck(now, session, identity, &mut told);
         }
-        self.tell_homes(told, output);
+        self.finish_owning(namespace, told, output);
     }
 
     /// Ends a session's listens and performs its last words, in order, each once.
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
-        let Over { session, namespace, identity, words, made, end, heard, is_yielding } = over;
+        let Over { session, namespace, identity, made, end, heard, is_yielding } = over;
+        let mut told = Vec::new();
+        let words =
+            self.shards.get_mut(&namespace).map(|shard| shard.leave(now, session, &mut told)).unwrap_or_default();
         self.journal.write(|| {
             let (identity, words_count) = (identity.clone(), words.len());
             Record::Over { now, session, end, identity, words_count }
         });
-        let mut told = Vec::new();
-        let (mut spoken, mut yielded, mut denied) = (0, 0, 0);
+        let mut fates = Vec::new();
         if let Some(shard) = self.shards.get_mut(&namespace) {
-            shard.leave(now, session, &mut told);
             let heard = is_yielding.then_some(heard);
-            let mut made = made.into_iter().peekable();
-            for (index, word) in words.iter().enumerate() {
-                let here = made.next_if(|(at, _)| *at == index).map(|(_, path)| word.at(path));
-                let fate = shard.fire(now, session, &identity, here.as_ref().unwrap_or(word), heard, &mut told);
-                // What was waited for is released where it was held.
-                shard.release(&word.places());
-                self.fallen.append(shard.fallen());
-                match fate {
-                    Fate::Spoken => spoken += 1,
-                    Fate::Yielded => yielded += 1,
-                    Fate::Denied(_) => denied += 1,
-                }
-                if fate != Fate::Spoken {
-                    let (namespace, path) = (namespace.clone(), word.path().clone());
-                    output.effects.push(Effect::Notice(Notice::Unspoken { namespace, path, fate, end }));
-                }
+            for word in &words {
+                let here = made.iter().find(|(left, _)| left == word.path()).map(|(_, path)| word.at(path.clone()));
+                let fate = match &here {
+                    None => shard.fire(now, session, &identity, word, heard, &mut told),
+                    Some(here) => {
+                        // What was held is what stands above both.
+                        shard.hold(here);
+                        let fate = shard.fire(now, session, &identity, here, heard, &mut told);
+                        shard.release(&word.places());
+                        fate
+                    }
+                };
+                fates.push((word.path().clone(), fate));
             }
         }
-        output.effects.push(Effect::Notice(Notice::LastWords { end, spoken, yielded, denied }));
-        self.tell_homes(told, output);
+        self.last_words_spoken(&namespace, fates, end, output);
+        self.finish_owning(&namespace, told, output);
     }
 
     /// Puts other rules in place. The listens that they no longer allow end when their homes have said
@@ -94,7 +93,7 @@ impl Engine {
     }
 
     /// Carries what listeners must hear to their homes: one message for each home.
-    fn tell_homes(&mut self, told: Vec<Told>, output: &mut Output) {
+    pub(super) fn tell_homes(&mut self, told: Vec<Told>, output: &mut Output) {
         for Told { event, listeners } in told {
             if listeners.is_empty() {
                 continue;
@@ -116,11 +115,12 @@ impl Engine {
 
     /// Sends a request to the owner of the session's namespace.
     pub(super) fn forward(&mut self, session: SessionRef, number: i64, request: Request, output: &mut Output) {
+        let id = self.id_for(session, &request);
         let Some(state) = self.sessions.get_mut(session) else { return };
         state.asked();
         let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
         let owner = self.owner(&namespace);
-        let ask = Ask { session, number, namespace, identity, heard, is_plain: false, request };
+        let ask = Ask { session, id, number, namespace, identity, heard, is_plain: false, request };
         self.send(owner, Message::Ask(Box::new(ask)), output);
     }
 }

@@ -470,7 +470,7 @@ impl Engine {
         }
         let owner = self.owner(&namespace);
         let heard = now.instant;
-        let ask = Ask { session, number, namespace, identity, heard, is_plain: true, request };
+        let ask = Ask { session, id: None, number, namespace, identity, heard, is_plain: true, request };
         self.send(owner, Message::Ask(Box::new(ask)), output);
     }
 

@@ -122,16 +122,15 @@ pub enum Request {
         /// The client's number for it.
         tag: Tag,
     },
-    /// Ask whether this write would be allowed now: a last word is about to be registered. Its paths
-    /// are then held (see `presence::Stamps`) until they are released.
+    /// Leave this write as a last word, if it would be allowed now. Its paths are then held (see
+    /// `presence::Stamps`) until it is spoken, replaced or cancelled.
     MayWrite {
         /// The last word.
         write: Write,
         /// How much of the session's room it takes, in bytes.
         bytes: usize,
     },
-    /// Nothing but to say, in turn, after all that was asked before: now cancel the last words at and
-    /// below this path.
+    /// Cancel the last words at and below this path.
     Cancel {
         /// Where.
         path: Path,
@@ -149,21 +148,6 @@ pub enum Outcome {
     Value(Node),
     /// Not done: the hash that the client believed in is not that of this value, which it may read.
     Mismatch(Node),
-    /// The last word that was asked about is allowed.
-    Allowed {
-        /// Where its paths are now held.
-        namespace: Namespace,
-        /// The last word.
-        write: Write,
-        /// How much of the session's room it takes, in bytes.
-        bytes: usize,
-    },
-    /// Everything that was asked before is answered: now the last words at and below this path can be
-    /// cancelled.
-    Cancel {
-        /// Where.
-        path: Path,
-    },
     /// Listening from here on. The value was sent before, unless the client had it.
     Listening {
         /// The query orders by something that the rules do not index.

@@ -88,13 +88,26 @@ impl Ledger {
         if bytes > LAST_WORDS_BYTES_MAX - bytes_left {
             return Err(Full::Bytes);
         }
-        let replaced = self.remove(&covered);
+        Ok(self.put(write, bytes, &covered))
+    }
+
+    /// Adds what was within the limits when it was [registered](Self::register), whatever the ledger holds
+    /// meanwhile: a record of it is read again.
+    pub fn restore(&mut self, write: Write, bytes: usize) {
+        if places_count(&write) > 0 {
+            let (covered, _) = self.covered(&Cover::of(&write));
+            self.put(write, bytes, &covered);
+        }
+    }
+
+    fn put(&mut self, write: Write, bytes: usize, covered: &Covered) -> Vec<Location> {
+        let replaced = self.remove(covered);
         let words = self.0.get_or_insert_default();
-        let added = Load { places: narrow(added_count), bytes: narrow(bytes) };
+        let added = Load { places: narrow(places_count(&write)), bytes: narrow(bytes) };
         words.entries.push(Entry { write, bytes: added.bytes });
         words.load.places += added.places;
         words.load.bytes += added.bytes;
-        Ok(replaced)
+        replaced
     }
 
     /// Removes what would be written at `path` and below, single places of merges included. A set
@@ -114,6 +127,11 @@ impl Ledger {
     /// What would be written, in order.
     pub fn writes(&self) -> impl Iterator<Item = &Write> {
         self.0.iter().flat_map(|words| &words.entries).map(|entry| &entry.write)
+    }
+
+    /// What would be written, in order, each with its share of what came over the wire, in bytes.
+    pub fn entries(&self) -> impl Iterator<Item = (&Write, u32)> {
+        self.0.iter().flat_map(|words| &words.entries).map(|entry| (&entry.write, entry.bytes))
     }
 
     /// Every place that would be written, absolute, in order.

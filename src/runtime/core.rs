@@ -18,6 +18,7 @@ use rustls::ServerConfig;
 
 use super::mesh::{Port, Seat};
 use super::net::Net;
+use super::store::Store;
 use super::wake::Sleep;
 use super::{Notify, clock};
 use crate::base::{Instant, Millis, Now, ShardId};
@@ -38,6 +39,12 @@ pub trait Core {
     fn next_wake(&self) -> Option<Instant>;
     /// Whether [`Input::Tick`] is wanted at once.
     fn is_busy(&self) -> bool;
+    /// Begins a snapshot of what is written down, as it is now.
+    fn begin_snapshot(&mut self) {}
+    /// Appends the next records of that snapshot; says whether there are more.
+    fn snapshot_slice(&mut self, _: &mut Vec<u8>) -> bool {
+        false
+    }
 }
 
 impl Core for Engine {
@@ -51,6 +58,14 @@ impl Core for Engine {
 
     fn is_busy(&self) -> bool {
         Self::is_busy(self)
+    }
+
+    fn begin_snapshot(&mut self) {
+        Self::begin_snapshot(self);
+    }
+
+    fn snapshot_slice(&mut self, records: &mut Vec<u8>) -> bool {
+        Self::snapshot_slice(self, records)
     }
 }
 
@@ -71,6 +86,8 @@ pub(super) struct Loop<C, N> {
     /// A command that came while we looked whether we may sleep.
     pub(super) waiting_command: Option<Command>,
     pub(super) output: Output,
+    /// Where records go, if any do.
+    pub(super) store: Option<Store>,
 }
 
 /// What another thread tells a core.
@@ -116,7 +133,10 @@ impl<C: Core, N: Net> Loop<C, N> {
             }
             turns = turns.wrapping_add(1);
             if self.has_work(now.instant) {
-                if turns.is_multiple_of(TURNS_PER_YIELD) {
+                if self.store.as_ref().is_some_and(Store::is_writing) {
+                    // The executor looks after its files only when its tasks have nothing to do.
+                    sleep.pass(bell).await?;
+                } else if turns.is_multiple_of(TURNS_PER_YIELD) {
                     glommio::executor().yield_task_queue_now().await;
                 }
             } else {
@@ -131,6 +151,7 @@ impl<C: Core, N: Net> Loop<C, N> {
     /// Everything that has happened by now, and everything that follows from it.
     pub(super) fn turn(&mut self, now: Now) {
         self.net.gather(now.instant);
+        self.release(now);
         self.take_commands(now);
         self.take_messages(now);
         self.take_sockets(now);
@@ -140,7 +161,22 @@ impl<C: Core, N: Net> Loop<C, N> {
             self.core.handle(now, Input::Tick, &mut self.output);
         }
         self.perform(now);
-        self.net.hold_reads(self.port.is_congested());
+        let is_congested = self.port.is_congested() || self.store.as_ref().is_some_and(Store::is_congested);
+        self.net.hold_reads(is_congested);
+    }
+
+    /// Does what had to wait for records that are safe now.
+    fn release(&mut self, now: Now) {
+        let Some(mut store) = self.store.take() else { return };
+        if let Some(is_full) = store.take_fullness() {
+            self.core.handle(now, Input::Full(is_full), &mut self.output);
+        }
+        while let Some(mut output) = store.release(&self.net) {
+            self.execute(now, &mut output);
+            store.recycle(output);
+        }
+        store.snapshot(&mut self.core);
+        self.store = Some(store);
     }
 
     fn take_commands(&mut self, now: Now) {
@@ -193,35 +229,44 @@ impl<C: Core, N: Net> Loop<C, N> {
     /// Does what the engine wants done, and tells it what comes of it, until nothing does.
     fn perform(&mut self, now: Now) {
         loop {
-            for effect in self.output.effects.drain(..) {
-                match effect {
-                    Effect::Send { conn, bytes } => self.net.send(conn, bytes),
-                    Effect::Datagram { peer, bytes } => self.net.post(peer, bytes),
-                    Effect::Close { conn } => self.net.close(conn),
-                    Effect::Read { conn, is_wanted } => self.net.read(conn, is_wanted),
-                    Effect::Forward { to, message } => self.port.send(to, message),
-                    Effect::Notice(notice) => (self.notify)(self.shard, &notice),
-                    Effect::Drained => {
-                        if let Stage::Draining { until } = self.stage {
-                            self.stage = Stage::Drained { until };
-                            self.drained_count.fetch_add(1, Ordering::SeqCst);
-                            self.seats.iter().for_each(|seat| seat.bell.ring());
-                        }
-                    }
-                }
+            if let Some(store) = &mut self.store {
+                store.hold(&mut self.output, &self.net);
             }
-            self.port.flush(clock::stamp);
-            self.net.flush(&self.output.bytes, now.instant, !self.port.is_stuck());
-            self.output.clear();
-            self.output.bytes.shrink_to(OUTPUT_BYTES_KEPT);
+            let mut output = std::mem::take(&mut self.output);
+            self.execute(now, &mut output);
+            self.output = output;
             // Only what the flush has brought up: sockets are read in their own time.
             while let Some(input) = self.net.next_news() {
                 self.core.handle(now, input, &mut self.output);
             }
-            if self.output.effects.is_empty() {
+            if self.output.effects.is_empty() && self.output.records.is_empty() {
                 return;
             }
         }
+    }
+
+    fn execute(&mut self, now: Now, output: &mut Output) {
+        for effect in output.effects.drain(..) {
+            match effect {
+                Effect::Send { conn, bytes } => self.net.send(conn, bytes),
+                Effect::Datagram { peer, bytes } => self.net.post(peer, bytes),
+                Effect::Close { conn } => self.net.close(conn),
+                Effect::Read { conn, is_wanted } => self.net.read(conn, is_wanted),
+                Effect::Forward { to, message } => self.port.send(to, message),
+                Effect::Notice(notice) => (self.notify)(self.shard, &notice),
+                Effect::Drained => {
+                    if let Stage::Draining { until } = self.stage {
+                        self.stage = Stage::Drained { until };
+                        self.drained_count.fetch_add(1, Ordering::SeqCst);
+                        self.seats.iter().for_each(|seat| seat.bell.ring());
+                    }
+                }
+            }
+        }
+        self.port.flush(clock::stamp);
+        self.net.flush(&output.bytes, now.instant, !self.port.is_stuck());
+        output.clear();
+        output.bytes.shrink_to(OUTPUT_BYTES_KEPT);
     }
 
     /// Whether another turn is due at once.
@@ -229,6 +274,7 @@ impl<C: Core, N: Net> Loop<C, N> {
         self.waiting_command.is_some()
             || self.net.has_work()
             || self.port.has_news()
+            || self.store.as_ref().is_some_and(|store| store.has_news() || store.is_snapshot_due())
             || (self.core.is_busy() && !self.port.is_congested())
             || self.next_wake().is_some_and(|due| due <= now)
     }
@@ -259,6 +305,7 @@ impl<C: Core, N: Net> Loop<C, N> {
             && !self.port.is_stuck()
             && !self.port.has_news()
             && self.net.is_settled()
+            && self.store.as_ref().is_none_or(Store::is_settled)
     }
 
     /// Whether this core may go: it is done, or patience is over.

@@ -18,16 +18,20 @@
 pub mod clock;
 mod core;
 mod datagrams;
+mod files;
 mod mesh;
 mod net;
 mod ring;
+mod snapshots;
 mod socket;
+mod store;
 mod tls;
 mod wake;
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -39,8 +43,12 @@ use rustls::ServerConfig;
 
 pub use self::core::Core;
 use self::core::{Command, Loop, Stage};
+use self::files::DirectFiles;
 use self::mesh::{Port, Seat};
 use self::ring::{RingNet, Room};
+use self::snapshots::Snapshots;
+pub use self::store::Disk;
+use self::store::{Store, Writer};
 use self::tls::TlsNet;
 use self::wake::{Bell, Sleep};
 use crate::base::limits::SHARDS_MAX;
@@ -85,6 +93,8 @@ pub struct Plan {
     pub tls: Option<Arc<ServerConfig>>,
     /// Who is told the engines' notices.
     pub notify: Notify,
+    /// Where records are written down; `None`: nowhere, and the engines make none.
+    pub disk: Option<Disk>,
 }
 
 impl Plan {
@@ -102,6 +112,7 @@ impl Plan {
             connections_max: usize::MAX,
             tls: None,
             notify: Arc::new(notify),
+            disk: None,
         }
     }
 }
@@ -321,6 +332,13 @@ impl ShardPlan {
                     return;
                 }
             };
+            let store = match open_store(self.plan.disk.as_ref(), self.shard, &self.seats).await {
+                Ok(store) => store,
+                Err(error) => {
+                    let _told_or_given_up = report.send(Err(error));
+                    return;
+                }
+            };
             let _told_or_given_up = report.send(Ok(()));
             if go.recv().is_err() {
                 return;
@@ -338,6 +356,7 @@ impl ShardPlan {
                 stage: Stage::Serving,
                 waiting_command: None,
                 output: Output::default(),
+                store,
             };
             glommio::spawn_local(async {
                 loop {
@@ -350,6 +369,26 @@ impl ShardPlan {
             }
         });
     }
+}
+
+/// The log of a shard, with a task that writes it.
+async fn open_store(disk: Option<&Disk>, shard: ShardId, seats: &Arc<[Seat]>) -> io::Result<Option<Store>> {
+    let Some(Disk { directory, epoch, snapshot_bytes }) = disk else { return Ok(None) };
+    let files = DirectFiles { directory: directory.clone() };
+    let writer = Writer::open(files, *epoch, shard.0).await.map_err(|error| {
+        io::Error::new(error.kind(), format!("the log in {} cannot be begun: {error}", directory.display()))
+    })?;
+    let seats = Arc::clone(seats);
+    let bell = move || seats[shard.index()].bell.ring();
+    let snapshots = Snapshots::new(directory.clone(), *epoch, shard.0, Rc::new(bell.clone()));
+    let (store, batches, progress) = Store::new(*snapshot_bytes, Some(snapshots));
+    glommio::spawn_local(async move {
+        if let Err(error) = writer.run(batches, progress, bell).await {
+            panic!("the log of shard {} cannot be written: {error}", shard.0);
+        }
+    })
+    .detach();
+    Ok(Some(store))
 }
 
 /// Ends the process when the thread that holds it panics.

@@ -42,6 +42,9 @@ pub(super) trait Net {
     /// `is_allowed` is false everything is kept. `bytes` is what the noted ranges point into.
     fn flush(&mut self, bytes: &[u8], now: Instant, is_allowed: bool);
 
+    /// Who has a connection's name now: another number for each that ever has. `None`: nobody.
+    fn tenant(&self, conn: ConnId) -> Option<u32>;
+
     /// While held, no connection is read.
     fn hold_reads(&mut self, is_held: bool);
 

@@ -440,6 +440,11 @@ impl Net for RingNet {
         self.flush_leaving(now);
     }
 
+    fn tenant(&self, conn: ConnId) -> Option<u32> {
+        let slot = self.slots.get(conn.0 as usize)?;
+        (slot.phase != Phase::Free).then_some(slot.generation)
+    }
+
     fn hold_reads(&mut self, is_held: bool) {
         self.is_held = is_held;
     }

@@ -6,6 +6,8 @@
     reason = "clients are plain threads with plain sockets and their own clock"
 )]
 
+mod faults;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -551,6 +553,9 @@ impl Net for Outrun {
     fn flush(&mut self, _: &[u8], _: Instant, is_allowed: bool) {
         self.is_allowed = is_allowed;
     }
+    fn tenant(&self, _: ConnId) -> Option<u32> {
+        Some(0)
+    }
     fn hold_reads(&mut self, _: bool) {}
     fn stop_accepting(&mut self) {}
     fn has_work(&self) -> bool {
@@ -592,6 +597,7 @@ fn messages_come_before_the_bytes_that_may_follow_from_them() {
         stage: Stage::Serving,
         waiting_command: None,
         output: Output::default(),
+        store: None,
     };
     turns.turn(clock::read());
     let told: Vec<Told> = told.try_iter().collect();

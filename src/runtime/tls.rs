@@ -427,6 +427,10 @@ impl Net for TlsNet {
         self.ring.flush_leaving(now);
     }
 
+    fn tenant(&self, conn: ConnId) -> Option<u32> {
+        Net::tenant(&self.ring, conn)
+    }
+
     fn hold_reads(&mut self, is_held: bool) {
         self.is_held = is_held;
         self.ring.hold_reads(is_held);

@@ -113,6 +113,18 @@ impl Sleep {
         Ok(())
     }
 
+    /// Lets the executor look after its rings and tasks once, and goes on.
+    ///
+    /// # Errors
+    /// As [`unless`](Self::unless).
+    pub(super) async fn pass(&self, bell: &Bell) -> io::Result<()> {
+        self.unless(bell, || {
+            bell.ring();
+            false
+        })
+        .await
+    }
+
     /// Gives the descriptor back.
     pub(super) async fn close(self) {
         let _closed_or_gone = self.file.close().await;

@@ -28,6 +28,8 @@ pub struct Config {
     pub is_internal_chosen: bool,
     /// The data directory.
     pub data: PathBuf,
+    /// From how many MiB of log on a shard takes a snapshot; at least 1.
+    pub snapshot_mib: u32,
     /// The rules file, if there is one.
     pub rules: Option<PathBuf>,
     /// Whose names the rules may use.
@@ -81,6 +83,8 @@ pub struct Namespace {
     pub late_last_words: LateLastWords,
     /// What an acknowledged write survives.
     pub durability: Durability,
+    /// How long after a start last words of sessions of before wait for their clients.
+    pub restart_grace: Millis,
 }
 
 /// What the configuration may depend on besides itself.
@@ -120,7 +124,7 @@ pub struct Meaning {
 ///
 /// Everything that is wrong with it, at least one problem.
 pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
-    let mut scribe = Scribe { lines: Vec::new(), warnings: absent::warnings(low), problems: absent::problems(low) };
+    let mut scribe = Scribe { lines: Vec::new(), warnings: Vec::new(), problems: absent::problems(low) };
     let listen = scribe.note("listen", or(&low.listen, || Address(loopback(9_000)))).0;
     let coap = scribe.note_optional("coap.listen", &low.coap).map(|address| address.0);
     let coaps = scribe.note_optional("coaps.listen", &low.coaps).map(|address| address.0);
@@ -130,6 +134,11 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
     let is_internal_chosen = internal.origin.is_chosen();
     let internal = scribe.note("internal", internal).0;
     let data = scribe.note("data", or(&low.data, || FilePath("stillhere-data".into()))).0;
+    let snapshot_mib = or(&low.snapshot_mib, || 64);
+    if snapshot_mib.value == 0 {
+        scribe.problems.push(Problem::new(&snapshot_mib.origin, "snapshot_mib = 0: it must be 1 or more"));
+    }
+    let snapshot_mib = scribe.note("snapshot_mib", snapshot_mib);
     let rules = scribe.note_optional("rules", &low.rules).map(|path| path.0);
     let rules_dialect = scribe.note("rules_dialect", or(&low.rules_dialect, || RulesDialect::Both));
     let shards = scribe.shards(low, machine);
@@ -154,6 +163,7 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
         internal,
         is_internal_chosen,
         data,
+        snapshot_mib,
         rules,
         rules_dialect,
         auth,
@@ -190,6 +200,7 @@ struct Settled {
     coap_session_timeout: Typed<Duration>,
     late_last_words: Typed<LateLastWords>,
     durability: Typed<Durability>,
+    restart_grace: Typed<Duration>,
 }
 
 impl Scribe {
@@ -256,7 +267,8 @@ impl Scribe {
             session_timeout: or(&None, || Duration(Millis::from_secs(45))),
             coap_session_timeout: or(&None, || Duration(Millis::from_secs(180))),
             late_last_words: or(&None, || LateLastWords::Yield),
-            durability: or(&None, || absent::DURABILITY_DEFAULT),
+            durability: or(&None, || Durability::Fsync),
+            restart_grace: or(&None, || Duration(Millis(0))),
         };
         let everywhere = settle(&low.everywhere, &defaults);
         // All are written down for all namespaces; for one, only what it says itself.
@@ -266,6 +278,7 @@ impl Scribe {
         self.note("coap.session_timeout", everywhere.coap_session_timeout.clone());
         self.note("late_last_words", everywhere.late_last_words.clone());
         self.note("durability", everywhere.durability.clone());
+        self.note("restart_grace", everywhere.restart_grace.clone());
         let mut named = BTreeMap::new();
         for (name, (origin, own)) in &low.namespace {
             if let Err(reason) = check_name(name) {
@@ -315,6 +328,7 @@ impl Scribe {
         note("coap.session_timeout", own.coap_session_timeout.as_ref().map(text));
         note("late_last_words", own.late_last_words.as_ref().map(text));
         note("durability", own.durability.as_ref().map(text));
+        note("restart_grace", own.restart_grace.as_ref().map(text));
     }
 
     /// Checks the times of one namespace. What it has from `above` was checked there, so each mistake is
@@ -353,6 +367,11 @@ impl Scribe {
             );
             self.problems.push(Problem::new(&culprit.origin, reason));
         }
+        let (grace, max) = (&settled.restart_grace, limits::SESSION_TIMEOUT_MAX);
+        if is_new(grace, &above.restart_grace) && grace.value.0 > max {
+            let reason = format!("restart_grace = \"{}\": it must be at most {}", grace.value, Duration(max));
+            self.problems.push(Problem::new(&grace.origin, reason));
+        }
         let coap_timeout = &settled.coap_session_timeout;
         if is_new_coap_timeout && coap_timeout.value.0 < COAP_SESSION_TIMEOUT_WISE {
             let reason = format!(
@@ -373,6 +392,7 @@ impl Settled {
             coap_session_timeout: self.coap_session_timeout.value.0,
             late_last_words: self.late_last_words.value,
             durability: self.durability.value,
+            restart_grace: self.restart_grace.value.0,
         }
     }
 }
@@ -384,6 +404,7 @@ fn settle(own: &NamespaceLow, above: &Settled) -> Settled {
         coap_session_timeout: own.coap_session_timeout.clone().unwrap_or_else(|| above.coap_session_timeout.clone()),
         late_last_words: own.late_last_words.clone().unwrap_or_else(|| above.late_last_words.clone()),
         durability: own.durability.clone().unwrap_or_else(|| above.durability.clone()),
+        restart_grace: own.restart_grace.clone().unwrap_or_else(|| above.restart_grace.clone()),
     }
 }
 

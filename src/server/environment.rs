@@ -61,6 +61,7 @@ pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Enviro
             issuers: Vec::new(),
         },
         shards: ours.take("STILLHERE_SHARDS"),
+        snapshot_mib: ours.take("STILLHERE_SNAPSHOT_MIB"),
         dev: ours.take_bool("STILLHERE_DEV"),
         log_format: ours.take("STILLHERE_LOG_FORMAT"),
         log_level: ours.take("STILLHERE_LOG"),
@@ -73,6 +74,7 @@ pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Enviro
             coap_session_timeout: ours.take("STILLHERE_COAP_SESSION_TIMEOUT"),
             late_last_words: ours.take("STILLHERE_LATE_LAST_WORDS"),
             durability: ours.take("STILLHERE_DURABILITY"),
+            restart_grace: ours.take("STILLHERE_RESTART_GRACE"),
         },
         namespace: BTreeMap::new(),
     };

@@ -26,6 +26,7 @@ struct Document {
     rules: Option<Spanned<FilePath>>,
     rules_dialect: Option<Spanned<RulesDialect>>,
     shards: Option<Spanned<u16>>,
+    snapshot_mib: Option<Spanned<u32>>,
     dev: Option<Spanned<bool>>,
     log_format: Option<Spanned<LogFormat>>,
     log_level: Option<Spanned<LogLevel>>,
@@ -34,6 +35,7 @@ struct Document {
     session_timeout: Option<Spanned<Duration>>,
     late_last_words: Option<Spanned<LateLastWords>>,
     durability: Option<Spanned<Durability>>,
+    restart_grace: Option<Spanned<Duration>>,
     #[serde(default)]
     coap: Coap,
     #[serde(default)]
@@ -107,6 +109,7 @@ struct Namespace {
     session_timeout: Option<Spanned<Duration>>,
     late_last_words: Option<Spanned<LateLastWords>>,
     durability: Option<Spanned<Durability>>,
+    restart_grace: Option<Spanned<Duration>>,
     #[serde(default)]
     coap: NamespaceCoap,
 }
@@ -149,6 +152,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Low, Problem> {
             coap_session_timeout: source.typed(low.coap.session_timeout),
             late_last_words: source.typed(low.late_last_words),
             durability: source.typed(low.durability),
+            restart_grace: source.typed(low.restart_grace),
         };
         namespace.insert(name.value, (name.origin, low));
     }
@@ -162,6 +166,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Low, Problem> {
         rules_dialect: source.typed(document.rules_dialect),
         auth: source.auth(document.auth),
         shards: source.typed(document.shards),
+        snapshot_mib: source.typed(document.snapshot_mib),
         dev: source.typed(document.dev),
         log_format: source.typed(document.log_format),
         log_level: source.typed(document.log_level),
@@ -174,6 +179,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Low, Problem> {
             coap_session_timeout: source.typed(document.coap.session_timeout),
             late_last_words: source.typed(document.late_last_words),
             durability: source.typed(document.durability),
+            restart_grace: source.typed(document.restart_grace),
         },
         namespace,
     })

@@ -45,6 +45,18 @@ pub enum Command {
     /// A file of up to a megabyte is written at once; a longer one in many updates, which other clients can
     /// see happen. Exit codes: 0 all written, 1 failure, 2 usage.
     Import(ImportFlags),
+    /// Read the log in a data directory as a start would, and say whether it is whole.
+    ///
+    /// No server may be running on it. Exit codes: 0 whole or repaired, 1 damaged or failure, 2 usage.
+    Verify(VerifyFlags),
+    /// Copy the log of a data directory; a server may be running on it.
+    ///
+    /// The copy is what a start would find had the power failed. Exit codes: 0 copied, 1 failure, 2 usage.
+    Backup(BackupFlags),
+    /// Put a backup into a data directory without a log.
+    ///
+    /// Exit codes: 0 in place, 1 failure, 2 usage.
+    Restore(RestoreFlags),
     /// Work with rules.
     #[command(subcommand)]
     Rules(RulesCommand),
@@ -93,6 +105,42 @@ pub struct ImportFlags {
     /// Leave what is there and not in the file.
     #[arg(long)]
     pub merge: bool,
+}
+
+/// The flags of `verify`.
+#[derive(Args, Debug)]
+pub struct VerifyFlags {
+    /// The data directory.
+    #[arg(long, value_name = "DIR", default_value = "stillhere-data", env = "STILLHERE_DATA")]
+    pub data: PathBuf,
+    /// It is not a data directory but a backup.
+    #[arg(long)]
+    pub backup: bool,
+    /// Cut damaged files off before the damage. What is behind it is lost.
+    #[arg(long)]
+    pub repair: bool,
+}
+
+/// The flags of `backup`.
+#[derive(Args, Debug)]
+pub struct BackupFlags {
+    /// The data directory.
+    #[arg(long, value_name = "DIR", default_value = "stillhere-data", env = "STILLHERE_DATA")]
+    pub data: PathBuf,
+    /// Where the copy goes: a directory that is missing or empty.
+    #[arg(value_name = "TO")]
+    pub to: PathBuf,
+}
+
+/// The flags of `restore`.
+#[derive(Args, Debug)]
+pub struct RestoreFlags {
+    /// The data directory.
+    #[arg(long, value_name = "DIR", default_value = "stillhere-data", env = "STILLHERE_DATA")]
+    pub data: PathBuf,
+    /// The backup.
+    #[arg(value_name = "FROM")]
+    pub from: PathBuf,
 }
 
 /// What to do with rules.

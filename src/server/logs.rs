@@ -135,9 +135,9 @@ impl NoticeLog {
             Notice::Violation { conn, what } => {
                 tracing::info!(kind, shard, conn = conn.0, what, unsaid, "a client broke the protocol");
             }
-            Notice::Ended { end, silent, last_words } => {
+            Notice::Ended { end, silent } => {
                 let (end, silent_ms) = (end.as_str(), silent.0);
-                tracing::debug!(kind, shard, end, silent_ms, last_words, unsaid, "a session is over");
+                tracing::debug!(kind, shard, end, silent_ms, unsaid, "a session is over");
             }
             Notice::LastWords { end, spoken, yielded, denied } => {
                 let end = end.as_str();

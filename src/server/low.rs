@@ -33,12 +33,13 @@ const fn namespace_key(name: &'static str, variable: &'static str) -> Key {
 }
 
 /// Every setting, in the order in which they are shown.
-pub const KEYS: [Key; 27] = [
+pub const KEYS: [Key; 29] = [
     key("listen", "STILLHERE_LISTEN", Some("--listen")),
     key("coap.listen", "STILLHERE_COAP", Some("--coap")),
     key("coaps.listen", "STILLHERE_COAPS", Some("--coaps")),
     key("internal", "STILLHERE_INTERNAL", Some("--internal")),
     key("data", "STILLHERE_DATA", Some("--data")),
+    key("snapshot_mib", "STILLHERE_SNAPSHOT_MIB", None),
     key("rules", "STILLHERE_RULES", Some("--rules")),
     key("rules_dialect", "STILLHERE_RULES_DIALECT", None),
     key("shards", "STILLHERE_SHARDS", Some("--shards")),
@@ -61,6 +62,7 @@ pub const KEYS: [Key; 27] = [
     namespace_key("coap.session_timeout", "STILLHERE_COAP_SESSION_TIMEOUT"),
     namespace_key("late_last_words", "STILLHERE_LATE_LAST_WORDS"),
     namespace_key("durability", "STILLHERE_DURABILITY"),
+    namespace_key("restart_grace", "STILLHERE_RESTART_GRACE"),
 ];
 
 /// The variable that names the configuration file; it has no key, for the file cannot name itself.
@@ -87,6 +89,8 @@ pub struct Low {
     pub auth: AuthLow,
     /// How many cores to use.
     pub shards: Option<Typed<u16>>,
+    /// `snapshot_mib`
+    pub snapshot_mib: Option<Typed<u32>>,
     /// Whether this is a server to develop against.
     pub dev: Option<Typed<bool>>,
     /// How to log.
@@ -170,6 +174,8 @@ pub struct NamespaceLow {
     pub late_last_words: Option<Typed<LateLastWords>>,
     /// What an acknowledged write survives.
     pub durability: Option<Typed<Durability>>,
+    /// `restart_grace`
+    pub restart_grace: Option<Typed<Duration>>,
 }
 
 impl Low {
@@ -191,6 +197,7 @@ impl Low {
             rules_dialect: self.rules_dialect.or(below.rules_dialect),
             auth: self.auth.over(below.auth),
             shards: self.shards.or(below.shards),
+            snapshot_mib: self.snapshot_mib.or(below.snapshot_mib),
             dev: self.dev.or(below.dev),
             log_format: self.log_format.or(below.log_format),
             log_level: self.log_level.or(below.log_level),
@@ -227,6 +234,7 @@ impl NamespaceLow {
             coap_session_timeout: self.coap_session_timeout.or(below.coap_session_timeout),
             late_last_words: self.late_last_words.or(below.late_last_words),
             durability: self.durability.or(below.durability),
+            restart_grace: self.restart_grace.or(below.restart_grace),
         }
     }
 }

@@ -13,6 +13,8 @@
 )]
 
 pub mod absent;
+pub mod archive;
+pub mod archive_commands;
 pub mod auth;
 pub mod check;
 pub mod config;
@@ -83,6 +85,9 @@ pub fn main() -> ExitCode {
         }
         Command::Export(flags) => end(transfer::export(&flags), complain),
         Command::Import(flags) => end(transfer::import(&flags), complain),
+        Command::Verify(flags) => end(archive_commands::verify(&flags), complain),
+        Command::Backup(flags) => end(archive_commands::backup(&flags), complain),
+        Command::Restore(flags) => end(archive_commands::restore(&flags), complain),
         Command::Rules(RulesCommand::Test { files }) => run_rules_test(&files),
     }
 }

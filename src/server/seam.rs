@@ -9,13 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::ServerConfig;
 
+use super::archive::Recovered;
 use super::config::{Config, Namespace, Namespaces};
 use super::health::Health;
 use super::logs::NoticeLog;
-use super::value::{LateLastWords, RulesDialect};
+use super::value::{Durability, LateLastWords, RulesDialect};
 use crate::auth::Verifier;
 use crate::base::ShardId;
 use crate::engine;
+use crate::log::Database;
 use crate::rules::{Dialect, Ruleset, casefile};
 use crate::runtime;
 
@@ -114,6 +116,12 @@ pub fn engine_config(
                 LateLastWords::Yield => engine::LateLastWords::Yield,
                 LateLastWords::Always => engine::LateLastWords::Always,
             },
+            durability: match namespace.durability {
+                Durability::None => engine::Durability::None,
+                Durability::Os => engine::Durability::Os,
+                Durability::Fsync => engine::Durability::Fsync,
+            },
+            restart_grace: namespace.restart_grace,
         })
     };
     let Namespaces { allowed, everywhere, named } = &config.namespaces;
@@ -148,6 +156,10 @@ pub struct Plan {
     pub engines: Vec<engine::Config>,
     /// One for each shard, in their order.
     pub notices: Vec<NoticeLog>,
+    /// What the last server left, and where this one writes; `None`: nothing is kept.
+    pub archive: Option<Recovered>,
+    /// From how many bytes of log on a shard takes a snapshot.
+    pub snapshot_bytes: u64,
     /// What is allowed.
     pub rules: Rules,
     /// What connections that begin with a TLS handshake are served with, if they are.
@@ -182,7 +194,7 @@ pub struct Running {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let Plan { listen, coap, engines, notices, rules: _, tls, health: _ } = plan;
+    let Plan { listen, coap, engines, notices, archive, snapshot_bytes, rules: _, tls, health: _ } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
     kernel_plan.tls = tls;
@@ -196,9 +208,23 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         let mut log = notices[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
         log.note(runtime::clock::read().instant, notice);
     });
+    let mut inherited: Vec<Vec<(String, Database)>> = engines.iter().map(|_| Vec::new()).collect();
+    if let Some(Recovered { directory, epoch, state }) = archive {
+        kernel_plan.disk = Some(runtime::Disk { directory, epoch, snapshot_bytes });
+        for (name, database) in state.databases {
+            inherited[engines[0].owner(&name).index()].push((name, database));
+        }
+    }
     let engines: Arc<[engine::Config]> = engines.into();
+    let inherited: Arc<[Mutex<_>]> = inherited.into_iter().map(Mutex::new).collect();
     let running = runtime::start(kernel_plan, move |shard| {
-        engine::Engine::new(engines[shard.index()].clone(), runtime::clock::read())
+        let now = runtime::clock::read();
+        let mut engine = engine::Engine::new(engines[shard.index()].clone(), now);
+        let mut own = inherited[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, database) in own.drain(..) {
+            engine.restore(now, &name, database);
+        }
+        engine
     })?;
     let (draining, reloading, believing) = (running.remote(), running.remote(), running.remote());
     let certifying = running.remote();

@@ -10,6 +10,7 @@ use rustls::ServerConfig;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::archive::{self, Broken, Recovered};
 use super::config::{Config, Meaning, TlsFiles};
 use super::data_dir::{DataDir, Unusable};
 use super::health::Health;
@@ -17,6 +18,7 @@ use super::keys::Keeper;
 use super::logs::NoticeLog;
 use super::place::Problem;
 use super::seam::{self, Plan, Rules, Running};
+use super::value::Durability;
 use super::{Stop, internal, kernel, rules, tls};
 use crate::auth::Verifier;
 use crate::base::ShardId;
@@ -57,13 +59,16 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
     warn(&rules::warnings(config, &rules));
     let mut keeper = Keeper::new(&config.auth, config.is_dev, health).map_err(Stop::BadConfig)?;
     keeper.fetch();
-    let _data = DataDir::open(&config.data).map_err(|unusable| match unusable {
+    let data = DataDir::open(&config.data).map_err(|unusable| match unusable {
         Unusable::Bad(reason) => Stop::BadConfig(vec![Problem::new("data", reason)]),
         Unusable::Held(reason) => Stop::Failed(reason),
     })?;
     let tls = config.tls.as_ref().map(tls::load).transpose().map_err(|problem| Stop::BadConfig(vec![problem]))?;
+    let archive = open_archive(config, &data)?;
     let internal = start_internal(config, health)?;
     let plan = Plan {
+        archive,
+        snapshot_bytes: u64::from(config.snapshot_mib) * 1024 * 1024,
         listen: config.listen,
         coap: config.coap,
         engines: engines(config, &rules, &keeper.verifier())?,
@@ -104,6 +109,24 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
             Happening::Ended(Err(error)) => return Err(failed("a shard failed", &error)),
         }
     }
+}
+
+/// What the last server left, if anything is to be kept at all.
+fn open_archive(config: &Config, data: &DataDir) -> Result<Option<Recovered>, Stop> {
+    let namespaces = config.namespaces.named.values().chain([&config.namespaces.everywhere]);
+    if namespaces.into_iter().all(|namespace| namespace.durability == Durability::None) {
+        tracing::warn!("durability = \"none\": data is kept in memory only and does not survive a restart");
+        return Ok(None);
+    }
+    archive::recover(&data.path).map(Some).map_err(|broken| match broken {
+        Broken::Failed(error) => failed(&format!("the log in {} cannot be read", data.path.display()), &error),
+        Broken::Damaged(damaged) => Stop::Failed(format!(
+            "the log in {} is damaged: {}. Restore a backup, or see `stillhere verify --repair --data {}`",
+            data.path.display(),
+            damaged.join("; "),
+            data.path.display(),
+        )),
+    })
 }
 
 /// Sends new clients elsewhere, then lets those that are here go.

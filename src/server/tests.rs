@@ -114,6 +114,7 @@ fn every_key_can_be_set_wherever_it_says() {
         ("auth.admin_tokens_file", "\"/t\"", "/t"),
         ("auth.leeway", "\"5s\"", "5s"),
         ("shards", "3", "3"),
+        ("snapshot_mib", "8", "8"),
         ("dev", "true", "true"),
         ("log_format", "\"human\"", "human"),
         ("log_level", "\"debug\"", "debug"),
@@ -122,7 +123,8 @@ fn every_key_can_be_set_wherever_it_says() {
         ("session_timeout", "\"77s\"", "77s"),
         ("coap.session_timeout", "\"777s\"", "777s"),
         ("late_last_words", "\"always\"", "always"),
-        ("durability", "\"none\"", "none"),
+        ("durability", "\"os\"", "os"),
+        ("restart_grace", "\"9s\"", "9s"),
     ] {
         let key = KEYS.iter().find(|key| key.name == name).expect("it is a key");
         let column = name.len() + 4;
@@ -177,7 +179,8 @@ fn without_a_word_the_server_is_as_documented() {
     assert_eq!(config.log_format, LogFormat::Json);
     let all = config.namespaces.everywhere;
     assert_eq!((all.heartbeat, all.session_timeout), (Millis(20_000), Millis(45_000)));
-    assert_eq!((all.coap_session_timeout, all.durability), (Millis(180_000), Durability::None));
+    assert_eq!((all.coap_session_timeout, all.durability), (Millis(180_000), Durability::Fsync));
+    assert_eq!(all.restart_grace, Millis(0));
     let people = mean(&Low::default(), Machine { cores: 400, is_terminal: true }).expect("defaults are right").config;
     assert_eq!((people.log_format, usize::from(people.shards)), (LogFormat::Human, limits::SHARDS_MAX));
 }
@@ -211,7 +214,7 @@ fn a_mistake_in_the_file_is_told_with_its_place() {
     check_bad_file("[tsl]\ncert = \"x\"", "1:2: unknown key `tsl`; did you mean `tls`?");
     check_bad_file(
         "[namespace.chat]\nheartbeat = \"2s\"\n  listen = \"127.0.0.1:1\"",
-        "3:3: unknown key `listen`; known here are heartbeat, session_timeout, late_last_words, durability, coap",
+        "3:3: unknown key `listen`; known here are heartbeat, session_timeout, late_last_words, durability, restart_grace, coap",
     );
     check_bad_file("heartbeat = \"20\"", "1:13: `20` has no unit: write \"20s\" for seconds, or use ms, m or h");
     check_bad_file(
@@ -290,9 +293,6 @@ fn what_this_version_lacks_is_refused_and_not_ignored() {
     check_refused(&["--coaps", "127.0.0.1:0"], "", &["--coaps: CoAP over DTLS is not part"]);
     check_refused(&[], "[tls]\ncert = \"c\"", &["2:8: tls.cert says nothing without tls.key"]);
     check_refused(&[], "[tls]\nkey = \"k\"", &["2:7: tls.key says nothing without tls.cert"]);
-    check_refused(&[], "durability = \"fsync\"", &["1:14: durability \"fsync\" is not part"]);
-    check_refused(&[], "durability = \"os\"", &["1:14: durability \"os\" is not part"]);
-    check_refused(&[], "[namespace.a]\ndurability = \"fsync\"", &["2:14: durability \"fsync\" is not part"]);
 }
 
 #[test]
@@ -314,12 +314,11 @@ fn check_warnings(text: &str, expected: &[&str]) {
 
 #[test]
 fn what_is_unwise_is_warned_of() {
-    check_warnings("", &["durability: data is kept in memory only"]);
-    check_warnings("durability = \"none\"", &[]);
-    check_warnings("durability = \"none\"\nshards = 5", &["2:10: 5 shards on 4 cores"]);
-    check_warnings("durability = \"none\"\ncoap.session_timeout = \"175s\"", &[]);
-    let once = "durability = \"none\"\ncoap.session_timeout = \"174s\"\n[namespace.a]\n";
-    check_warnings(once, &["2:24: coap.session_timeout = \"174s\" is below 175s"]);
+    check_warnings("", &[]);
+    check_warnings("shards = 5", &["1:10: 5 shards on 4 cores"]);
+    check_warnings("coap.session_timeout = \"175s\"", &[]);
+    let once = "coap.session_timeout = \"174s\"\n[namespace.a]\n";
+    check_warnings(once, &["1:24: coap.session_timeout = \"174s\" is below 175s"]);
 }
 
 // ---- credentials
@@ -581,7 +580,7 @@ fn the_internal_address_says_how_the_server_is() {
     check_answer(&health, "\u{1}\r\n\r\n", 400, "");
     health.count_notice(&Notice::Violation { conn: ConnId(1), what: "a test" });
     for end in [End::Closed, End::Dropped, End::TimedOut, End::Superseded, End::Killed, End::ServerStopped] {
-        health.count_notice(&Notice::Ended { end, silent: Millis(1), last_words: 1 });
+        health.count_notice(&Notice::Ended { end, silent: Millis(1) });
     }
     health.count_notice(&Notice::LastWords { end: End::Dropped, spoken: 5, yielded: 6, denied: 7 });
     health.count_rules_refused();

@@ -6,6 +6,7 @@ use super::listens::Doubt;
 use super::{Asker, Shard, Told};
 use crate::base::Now;
 use crate::data::{Draft, Location, Node, Path, Priority};
+use crate::log::encode_written;
 use crate::op::{Query, Refusal, Write};
 use crate::rules::{Ask, Change, Denial, Verdict, What};
 
@@ -128,6 +129,13 @@ impl Shard {
                 }
             }
         }
+        if self.recording.is_on() && !changes.is_empty() {
+            let mut ordered: SmallVec<[&Resolved; 1]> = changes.iter().collect();
+            ordered.sort_by_key(|change| change.stage());
+            let places = ordered.into_iter().map(Resolved::as_saved);
+            let namespace = &self.namespace;
+            self.recording.note(|records| encode_written(records, namespace, places));
+        }
         self.listens.after(noticing, base, changes, &self.root, told)
     }
 }
@@ -139,6 +147,15 @@ fn resolve<'n>(draft: &Draft, standing: impl FnOnce() -> &'n Node, now: Now) -> 
 }
 
 impl Resolved {
+    /// As records hold it.
+    fn as_saved(&self) -> (&Path, Result<&Node, Option<&Priority>>) {
+        let saved = match &self.what {
+            ResolvedWhat::Value(node) => Ok(node),
+            ResolvedWhat::Priority(priority) => Err(priority.as_ref()),
+        };
+        (&self.path, saved)
+    }
+
     /// When it is committed: values, then removals, then priorities.
     fn stage(&self) -> u8 {
         match &self.what {

@@ -8,25 +8,30 @@
 mod apply;
 mod listens;
 mod profile;
+mod wills;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use listens::{Listener, Told};
 
-use crate::base::{Hashing, Instant, Now, SessionRef};
-use crate::data::{Fallen, Location, Node, Path};
+use crate::base::{Hashing, Instant, Now, SessionId, SessionRef};
+use crate::data::{Fallen, Node, Path};
 use crate::op::{Event, Identity, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
 use crate::presence::Stamps;
 use crate::rules::{Ask, Denial, Ruleset};
 use crate::tree;
 use listens::{Doubt, Listens, Wish};
+pub use wills::WillMark;
+use wills::{Recording, Wills};
 
 /// Who asks.
 #[derive(Clone, Debug)]
 pub struct Asker {
     /// The session, unless it is a request without one.
     pub session: Option<SessionRef>,
+    /// As the session's client names it: needed for last words.
+    pub id: Option<SessionId>,
     /// As far as the rules can see.
     pub identity: Arc<Identity>,
     /// When it asked: its writes count as spoken then.
@@ -72,6 +77,8 @@ pub struct Shard {
     rules: Arc<Ruleset>,
     listens: Listens,
     stamps: Stamps,
+    wills: Wills,
+    recording: Recording,
     /// What was removed.
     fallen: Fallen,
     /// Those who are told of every operation.
@@ -88,9 +95,24 @@ impl Shard {
             rules,
             listens: Listens::new(hashing),
             stamps: Stamps::new(hashing.clone()),
+            wills: Wills::default(),
+            recording: Recording::default(),
             fallen: Fallen::default(),
             profilers: Vec::new(),
         }
+    }
+
+    /// From now on what happens is written down: see [`take_records`](Self::take_records).
+    #[must_use]
+    pub fn recorded(mut self) -> Self {
+        self.recording = Recording::new(true);
+        self
+    }
+
+    /// Whether what happens is written down.
+    #[must_use]
+    pub const fn is_recorded(&self) -> bool {
+        self.recording.is_on()
     }
 
     /// What was removed since it was asked last, for whoever has time to drop it.
@@ -133,11 +155,13 @@ impl Shard {
                 }
                 Ok(Outcome::Done)
             }
-            Request::MayWrite { write, bytes } => self.may_write(now, asker, &write).map(|()| {
-                self.hold(&write);
-                Outcome::Allowed { namespace: self.namespace.clone(), write, bytes }
-            }),
-            Request::Cancel { path } => Ok(Outcome::Cancel { path }),
+            Request::MayWrite { write, bytes } => self.leave_word(now, asker, write, bytes).map(|()| Outcome::Done),
+            Request::Cancel { path } => {
+                if let Some(session) = asker.session {
+                    self.cancel_words(session, &path);
+                }
+                Ok(Outcome::Done)
+            }
             Request::Profile => self.profile(asker),
         };
         done.unwrap_or_else(Outcome::Refused)
@@ -168,9 +192,23 @@ impl Shard {
         &self.rules
     }
 
-    /// Performs one last word of `session`. With `heard`, the session ended in silence after that
+    /// Performs one last word that `session` has [left](Self::leave). With `heard`, the session ended in silence after that
     /// moment, and the word yields to whatever another client has written there since.
     pub fn fire(
+        &mut self,
+        now: Now,
+        session: SessionRef,
+        identity: &Arc<Identity>,
+        word: &Write,
+        heard: Option<Instant>,
+        told: &mut Vec<Told>,
+    ) -> Fate {
+        let fate = self.fire_held(now, session, identity, word, heard, told);
+        word.places().iter().for_each(|place| self.stamps.release(place));
+        fate
+    }
+
+    fn fire_held(
         &mut self,
         now: Now,
         session: SessionRef,
@@ -185,7 +223,7 @@ impl Shard {
         };
         let Some(word) = kept else { return Fate::Yielded };
         let heard = heard.unwrap_or(now.instant);
-        let asker = Asker { session: Some(session), identity: Arc::clone(identity), heard, is_plain: false };
+        let asker = Asker { session: Some(session), id: None, identity: Arc::clone(identity), heard, is_plain: false };
         let from = told.len();
         let done = self.write(now, &asker, &word, None, told);
         self.profile_last_word(now, &word, done.is_ok(), from, told);
@@ -193,18 +231,6 @@ impl Shard {
             Ok(()) => Fate::Spoken,
             Err(refused) => Fate::Denied(refused.denial),
         }
-    }
-
-    /// The session is over: it hears no more.
-    pub fn leave(&mut self, now: Now, session: SessionRef, told: &mut Vec<Told>) {
-        self.listens.remove_all(session);
-        self.stop_profiling(session);
-        self.profile_disconnect(now, told);
-    }
-
-    /// Last words for these places are no longer left by somebody.
-    pub fn release(&mut self, places: &[Location]) {
-        places.iter().for_each(|place| self.stamps.release(place));
     }
 
     /// The session's identity, or the rules, have changed: ends the listens that it no longer may have.
@@ -215,6 +241,7 @@ impl Shard {
             told.push(Told { event, listeners: vec![listener] });
         }
         self.listens.set_identity(session, identity);
+        self.identify_will(session, identity);
         for (path, query, tag) in self.listens.of(session) {
             if self.may_read(now, identity, &path, &query) {
                 let is_conditional = self.is_conditional(identity, &path);
@@ -260,10 +287,6 @@ impl Shard {
     /// Puts other rules in place. The engine then has every session [rechecked](Self::recheck).
     pub fn set_rules(&mut self, rules: Arc<Ruleset>) {
         self.rules = rules;
-    }
-
-    fn hold(&mut self, word: &Write) {
-        word.places().iter().for_each(|place| self.stamps.hold(place));
     }
 
     /// Whether the rules must be asked anew before this listener hears something.

@@ -38,9 +38,9 @@ pub(super) enum Op {
 }
 
 impl Op {
-    /// Whether its owner must hear of it. (Of a cancel it hears only where others are on their way.)
+    /// Whether its owner must hear of it.
     pub(super) const fn is_for_owner(&self) -> bool {
-        !matches!(self, Self::Home(_) | Self::Cancel(_))
+        !matches!(self, Self::Home(_))
     }
 }
 
@@ -53,8 +53,6 @@ pub(super) enum Expected {
     Listening {
         is_known: bool,
     },
-    /// Allowed; whether there is room is found out at home.
-    Allowed,
 }
 
 /// A request.

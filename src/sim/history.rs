@@ -388,7 +388,23 @@ impl History {
         assert!(!std::mem::replace(&mut asked.is_done, true), "{actor}: {number} is done twice");
         assert_eq!(asked.who, who, "{actor}: {number} is asked as whom");
         let asking = Asking { actor, who, now, spoken_at: now.instant };
-        let expected = self.databases[database].perform(asking, &asked.op);
+        let mut expected = self.databases[database].perform(asking, &asked.op);
+        let done = expected == Expected::Status("ok");
+        let reached = match &asked.op {
+            Op::LastWord(word) if done => Some(match one.words.register(word) {
+                None => {
+                    expected = Expected::Status("limits_exceeded");
+                    "last words full"
+                }
+                Some(0) => "last word left",
+                Some(_) => "last word replaced",
+            }),
+            Op::Cancel(path) => (one.words.cancel(path) > 0).then_some("last word cancelled"),
+            _ => None,
+        };
+        if let Some(reached) = reached {
+            self.reach(reached);
+        }
         match &expected {
             Expected::Status("permission_denied") => self.reach("denied"),
             Expected::Status("datastale") => self.reach("stale"),
@@ -521,7 +537,6 @@ impl History {
         let status = body["s"].as_str().expect("an answer has a status");
         let expected = match (&asked.op, asked.expected) {
             (Op::Home(status), _) => Expected::Status(status),
-            (Op::Cancel(_), _) => Expected::Status("ok"),
             (_, expected) => expected.unwrap_or_else(|| panic!("{actor}: nobody has done {number}")),
         };
         match (&expected, &asked.op) {
@@ -530,23 +545,11 @@ impl History {
                 assert_eq!(Tree::read(&body["d"]), *tree, "{actor}: {number} reads what stands there");
                 return;
             }
-            (Expected::Allowed, Op::LastWord(word)) => {
-                let replaced = one.words.register(word);
-                assert_eq!(status, if replaced.is_some() { "ok" } else { "limits_exceeded" }, "{actor}: {number}");
-                self.reach(match replaced {
-                    None => "last words full",
-                    Some(0) => "last word left",
-                    Some(_) => "last word replaced",
-                });
-                return;
-            }
             (Expected::Listening { .. }, _) => assert_eq!(status, "ok", "{actor}: {number}"),
             (Expected::Status(expected), _) => assert_eq!(status, *expected, "{actor}: {number} {:?}", asked.op),
-            (Expected::Allowed, op) => panic!("{op:?} is no last word"),
         }
         let is_done = status == "ok";
         match asked.op {
-            Op::Cancel(path) if one.words.cancel(&path) > 0 => self.reach("last word cancelled"),
             Op::Listen { path, tag, .. } if !is_done => {
                 one.views.retain(|view| (&view.path, view.tag) != (&path, tag));
             }
@@ -614,7 +617,7 @@ impl Database {
         let Asking { actor, who, .. } = asking;
         match op {
             Op::Write { write, if_hash } => Expected::Status(self.write(asking, write, if_hash.as_deref())),
-            Op::LastWord(write) if self.may_write(who, write) => Expected::Allowed,
+            Op::LastWord(write) if self.may_write(who, write) => Expected::Status("ok"),
             Op::LastWord(_) => Expected::Status("permission_denied"),
             Op::Listen { path, .. } if !self.may_read(who, path) => Expected::Status("permission_denied"),
             Op::Listen { path, want, tag, hash } => {

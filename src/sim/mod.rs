@@ -7,11 +7,13 @@
 mod actor;
 mod acts;
 mod history;
+mod power;
 mod reference;
 mod tree;
 mod world;
 
 pub use history::{Report, run};
+pub use power::run as run_power_cuts;
 pub use world::{Client, WALL_START_MS, World};
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::run;
+use super::{run, run_power_cuts};
 
 /// What the smoke run must have seen at least once: else it proves nothing about it.
 const RARE: [&str; 31] = [
@@ -45,6 +45,14 @@ impl Drop for Playing {
         if std::thread::panicking() {
             eprintln!("the history of seed {} failed: play it with `cargo sim -- {}`", self.0, self.0);
         }
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_with_the_power() {
+    for seed in 0..300 {
+        let _playing = Playing(seed);
+        run_power_cuts(seed);
     }
 }
 

@@ -9,6 +9,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 use crate::auth::{AuthConfig, Verifier};
 use crate::base::{ConnId, Instant, Millis, Now, ShardId, WallMillis};
 use crate::engine::{self, Config, Effect, Engine, Hangup, Input, Message, Notice, Output, Record, Settings, Stats};
+use crate::log::{ALL_SHARDS, BLOCK_BYTES, FileId, Kind, State, Tail, begin_frame, scan, seal_frame, snapshot};
 use crate::rules::{Dialect, Ruleset};
 use crate::wire::{Input as Bytes, ws};
 
@@ -35,6 +36,11 @@ pub struct World {
     dice: ChaCha12Rng,
     /// Whether what clients send waits until it is carried ([`World::carry`]).
     is_slow: bool,
+    /// What engines have written down, if they do: one for each.
+    disks: Vec<Disk>,
+    /// What the last power cut has left, as a snapshot.
+    base: Vec<u8>,
+    config: Config,
     /// What came back while effects were performed, to be done after them.
     reactions: VecDeque<Reaction>,
     journal: Vec<Record>,
@@ -150,8 +156,13 @@ impl World {
             Engine::new(config, now)
         };
         let count = usize::from(shards);
+        let engines: Vec<Engine> = (0..shards).map(engine).collect();
+        let config = engines[0].config().clone();
         Self {
-            engines: (0..shards).map(engine).collect(),
+            engines,
+            disks: (0..count).map(|_| Disk::default()).collect(),
+            base: Vec::new(),
+            config,
             queues: (0..count).map(|_| (0..count).map(|_| VecDeque::new()).collect()).collect(),
             clients: Vec::new(),
             now: START,
@@ -541,7 +552,20 @@ impl World {
         let mut output = Output::default();
         self.engines[shard].handle(now(self.now), input, &mut output);
         self.journal.extend(self.engines[shard].take_journal());
-        for effect in output.effects {
+        if output.records.is_empty() && self.disks[shard].held.is_empty() {
+            return self.perform(shard, output, None);
+        }
+        let tenants = output.effects.iter().map(|effect| self.find(shard, conn_of(effect)?)).collect();
+        self.disks[shard].take(output, tenants);
+    }
+
+    /// Does what engines want done; of what was held, nothing for connections that are gone.
+    fn perform(&mut self, shard: usize, output: Output, tenants: Option<&[Option<Client>]>) {
+        for (index, effect) in output.effects.into_iter().enumerate() {
+            let tenant = tenants.map(|tenants| tenants[index]);
+            if conn_of(&effect).is_some_and(|conn| tenant.is_some_and(|tenant| tenant != self.find(shard, conn))) {
+                continue;
+            }
             match effect {
                 Effect::Send { conn, bytes } => self.arrive(shard, conn, &output.bytes[bytes]),
                 Effect::Datagram { peer, bytes } => self.datagrams.push((peer, output.bytes[bytes].to_vec())),
@@ -571,6 +595,54 @@ impl World {
                 Reaction::Carry(_) => {}
             }
         }
+    }
+
+    /// What an engine has written down becomes safe, and what waited for that is done.
+    pub fn sync(&mut self, shard: usize) {
+        let shard = shard % self.engines.len();
+        self.disks[shard].sync(shard);
+        while let Some((output, tenants)) = self.disks[shard].held.pop_front() {
+            self.perform(shard, output, Some(&tenants));
+        }
+    }
+
+    /// Whether something waits to become safe.
+    #[must_use]
+    pub fn is_unsynced(&self) -> bool {
+        self.disks.iter().any(|disk| !disk.held.is_empty())
+    }
+
+    /// The power fails. What was not safe is lost, or half there, or there; then a server starts with so
+    /// many shards, and finds what there is. All clients are gone.
+    #[must_use]
+    pub fn cut_power(mut self, shards: u8) -> Self {
+        let mut state = State::default();
+        let base = snapshot_id();
+        let read = scan(&mut &self.base[..], base, |record| state.apply(record));
+        assert_eq!(read.map(|scan| scan.tail), Ok(Tail::Clean));
+        for (shard, disk) in self.disks.iter_mut().enumerate() {
+            let safe = disk.file.len();
+            disk.sync(shard);
+            let half = safe + (disk.file.len() - safe) / BLOCK_BYTES / 2 * BLOCK_BYTES + 30;
+            let kept = [safe, half.min(disk.file.len()), disk.file.len()][(self.dice.next_u64() % 3) as usize];
+            disk.file.truncate(kept);
+            let scan = scan(&mut &disk.file[..], disk_id(shard), |record| state.apply(record));
+            let tail = scan.map(|scan| scan.tail);
+            assert!(matches!(tail, Ok(Tail::Clean | Tail::Torn)), "what is lost is no damage: {tail:?}");
+        }
+        let Config { settings, namespaces, rules, verifier, .. } = &self.config;
+        let mut next = Self::of_namespaces(shards, self.dice.next_u64(), settings, namespaces, rules, verifier);
+        next.now = self.now;
+        let frames = snapshot(&state, base, |frame| {
+            next.base.extend_from_slice(frame);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        assert_eq!(frames, Ok(()));
+        for (name, database) in state.databases {
+            let owner = next.config.owner(&name).index();
+            next.engines[owner].restore(now(next.now), &name, database);
+        }
+        next
     }
 
     fn find(&self, shard: usize, conn: ConnId) -> Option<Client> {
@@ -638,6 +710,51 @@ impl Peer {
                 self.inbox.push(text);
             }
         }
+    }
+}
+
+/// What one engine writes down.
+#[derive(Debug, Default)]
+struct Disk {
+    /// What is safe: whole frames.
+    file: Vec<u8>,
+    sequence: u32,
+    /// What is not.
+    frame: Vec<u8>,
+    /// What waits for that, each with the clients that it is for.
+    held: VecDeque<(Output, Vec<Option<Client>>)>,
+}
+
+impl Disk {
+    fn take(&mut self, mut output: Output, tenants: Vec<Option<Client>>) {
+        if self.frame.is_empty() && !output.records.is_empty() {
+            begin_frame(&mut self.frame);
+        }
+        self.frame.append(&mut output.records);
+        self.held.push_back((output, tenants));
+    }
+
+    fn sync(&mut self, shard: usize) {
+        if !self.frame.is_empty() {
+            seal_frame(&mut self.frame, disk_id(shard), self.sequence);
+            self.file.append(&mut self.frame);
+            self.sequence += 1;
+        }
+    }
+}
+
+fn disk_id(shard: usize) -> FileId {
+    FileId { epoch: 1, shard: u8::try_from(shard).expect("shards are few"), number: 0, kind: Kind::Log }
+}
+
+const fn snapshot_id() -> FileId {
+    FileId { epoch: 1, shard: ALL_SHARDS, number: 0, kind: Kind::Snapshot }
+}
+
+const fn conn_of(effect: &Effect) -> Option<ConnId> {
+    match effect {
+        Effect::Send { conn, .. } | Effect::Close { conn } | Effect::Read { conn, .. } => Some(*conn),
+        _ => None,
     }
 }
 

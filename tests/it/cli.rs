@@ -93,8 +93,8 @@ fn check_tells_the_place_and_the_reason() {
     );
     let contradiction = [("s.toml", "heartbeat = \"50s\"")];
     check(&contradiction, &["check", "--config", "s.toml"], 78, "s.toml:1:13: session_timeout");
-    let absent = [("s.toml", "durability = \"fsync\"")];
-    check(&absent, &["check", "--config", "s.toml"], 78, "s.toml:1:14: durability \"fsync\" is not part");
+    let absent = [("s.toml", "tls.cert = \"c.pem\"")];
+    check(&absent, &["check", "--config", "s.toml"], 78, "s.toml:1:12: TLS is not part");
     let bad_rules = [("r.json", "{\n\"rules\": ?}")];
     check(&bad_rules, &["check", "--rules", "r.json"], 78, "r.json:2:");
     let bad_data = [("s.toml", "data = \"file/below\""), ("file", "")];
@@ -268,8 +268,9 @@ impl Drop for Server {
 #[test]
 fn a_server_tells_when_it_is_ready_and_drains_when_asked() {
     for signal in ["-TERM", "-INT"] {
-        let directory = directory(&[]);
-        let mut server = Server::start(directory.path(), &["--listen", "127.0.0.1:0", "--shards", "1"]);
+        let directory = directory(&[("s.toml", "durability = \"none\"")]);
+        let flags = ["--listen", "127.0.0.1:0", "--shards", "1", "--config", "s.toml"];
+        let mut server = Server::start(directory.path(), &flags);
         let names: Vec<&str> = server.ready.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["tcp", "coap", "coaps", "internal", "shards"]);
         assert_eq!([&server.ready[1].1, &server.ready[2].1, &server.ready[4].1], ["-", "-", "1"]);

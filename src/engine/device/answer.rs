@@ -134,6 +134,12 @@ impl Engine {
             }
             return true;
         }
+        if matches!(what, Asked::LastWord(_) | Asked::LastPush(_))
+            && let Some(device) = self.device(session)
+        {
+            device.has_words = true;
+        }
+        let out = &mut output.bytes;
         let success = |code| if *form == Form::Device { Code::CONTENT } else { code };
         match what {
             Asked::Get => {
@@ -147,6 +153,7 @@ impl Engine {
             Asked::Cancel(path) => {
                 if let Some(device) = self.device(session) {
                     device.pushes.retain(|pushed| !path.contains(pushed));
+                    device.has_words &= !path.is_root();
                 }
                 back.write(out, success(Code::DELETED), fresh).done();
             }

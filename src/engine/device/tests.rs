@@ -120,7 +120,7 @@ impl Field {
 
     fn ends(&mut self) -> Vec<(End, usize)> {
         let ends = self.world.notices.drain(..).filter_map(|notice| match notice {
-            Notice::Ended { end, last_words, .. } => Some((end, last_words)),
+            Notice::LastWords { end, spoken, yielded, denied } => Some((end, spoken + yielded + denied)),
             _ => None,
         });
         ends.collect()

@@ -69,7 +69,7 @@ pub fn word(out: &mut Vec<u8>, word: &Word<'_>) {
 /// Appends the answer to a request, as its outcome demands.
 pub fn outcome(out: &mut Vec<u8>, request: i64, outcome: &Outcome) {
     match outcome {
-        Outcome::Done | Outcome::Allowed { .. } | Outcome::Cancel { .. } => done(out, request),
+        Outcome::Done => done(out, request),
         Outcome::Value(node) => value(out, request, node),
         Outcome::Listening { is_unindexed } => listening(out, request, *is_unindexed),
         Outcome::Mismatch(_) => refused(out, request, &Refusal::Stale),

@@ -81,10 +81,7 @@ fn answer(out: &mut Vec<u8>, number: i64, status: impl FnOnce(&mut Vec<u8>)) {
 
 fn outcome(out: &mut Vec<u8>, outcome: &Outcome) {
     match outcome {
-        Outcome::Done
-        | Outcome::Allowed { .. }
-        | Outcome::Cancel { .. }
-        | Outcome::Listening { is_unindexed: false } => {
+        Outcome::Done | Outcome::Listening { is_unindexed: false } => {
             out.extend_from_slice(br#""ok","d":{}"#);
         }
         Outcome::Listening { is_unindexed: true } => out.extend_from_slice(br#""ok","d":{"w":["no_index"]}"#),

@@ -48,7 +48,8 @@ export class Program {
 /** A server that is ready to serve. */
 export class Server {
   /** Starts one on a free port. `config` is the text of a configuration file. */
-  static async start({ config = "", args = [], data, isDev = true, files = {}, env = {}, listen = "127.0.0.1:0" } = {}) {
+  static async start(options = {}) {
+    const { config = "", args = [], data, isDev = true, files = {}, env = {}, listen = "127.0.0.1:0", shards = SHARDS } = options;
     const server = new Server();
     server.folder = mkdtempSync(join(tmpdir(), "stillhere-e2e-"));
     server.data = data ?? join(server.folder, "data");
@@ -57,7 +58,7 @@ export class Server {
     for (const [name, text] of Object.entries(files)) writeFileSync(join(server.folder, name), text);
     server.program = new Program(BIN, [
       ...["serve", ...(isDev ? ["--dev"] : []), "--config", file, "--listen", listen],
-      ...["--shards", SHARDS, "--data", server.data, ...args],
+      ...["--shards", shards, "--data", server.data, ...args],
     ], { env: { ...ENVIRONMENT, ...env } });
     await server.becomeReady();
     return server;

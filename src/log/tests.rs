@@ -1,0 +1,259 @@
+use super::*;
+use crate::base::{SessionId, ShardId};
+use crate::data::{Draft, Location, Node, Path};
+use crate::json;
+use crate::op::{Identity, Write};
+use serde_json::json;
+
+const FILE: FileId = FileId { epoch: 3, shard: 1, number: 7, kind: Kind::Log };
+
+fn path(text: &str) -> Path {
+    Path::parse(text).unwrap()
+}
+
+fn draft(text: &str) -> Draft {
+    let mut bytes = text.as_bytes().to_vec();
+    json::Reader::default().read(&mut bytes, |item| Draft::from_json(item, 0)).unwrap().unwrap()
+}
+
+fn node(text: &str) -> Node {
+    draft(text).stand_in().clone()
+}
+
+fn id(secret: u128) -> SessionId {
+    SessionId { home: ShardId(2), slot: 9, generation: 4, secret }
+}
+
+fn left(secret: u128, write: Write) -> Record {
+    Record::Left { namespace: "chat".into(), id: id(secret), identity: Identity::NOBODY, bytes: 10, write }
+}
+
+fn set(at: &str, value: &str) -> Write {
+    Write::Set { path: path(at), value: draft(value) }
+}
+
+fn written(at: &str, value: &str) -> Record {
+    let place = Place { path: path(at), saved: Saved::Value(node(value)) };
+    Record::Written { namespace: "chat".into(), places: vec![place] }
+}
+
+fn records() -> Vec<Record> {
+    let identity = Identity { is_admin: true, auth: json!({"uid": "käthe"}), expires_s: Some(1 << 40) };
+    let merge = Write::Merge {
+        path: path("a"),
+        changes: vec![
+            (Location { path: path("b"), is_priority: true }, draft("\"p\"")),
+            (
+                Location { path: path("c"), is_priority: false },
+                draft(r#"{"t":{".sv":"timestamp"},"x":{".value":1,".priority":{".sv":{"increment":1.5}}}}"#),
+            ),
+        ],
+    };
+    let leaves = r#"{"a":true,"b":false,"c":-1,"d":1.5,"e":9007199254740993,"f":1e300,"g":"ü\u0000","h":{".value":"x",".priority":2},".priority":"top"}"#;
+    let long = format!("\"{}\"", "long ".repeat(2_000));
+    vec![
+        Record::Begin { previous_frames: 12 },
+        written("", leaves),
+        written("far/below", &long),
+        Record::Written {
+            namespace: String::new(),
+            places: vec![
+                Place { path: path("x"), saved: Saved::Value(Node::Empty) },
+                Place { path: path("y"), saved: Saved::Priority(None) },
+                Place {
+                    path: path("z"),
+                    saved: Saved::Priority(node(r#"{".value":1,".priority":7}"#).priority().cloned()),
+                },
+            ],
+        },
+        Record::Left { namespace: "n".into(), id: id(u128::MAX), identity: identity.clone(), bytes: 77, write: merge },
+        left(
+            1,
+            Write::SetPriority { path: path("a"), priority: draft(r#"{".sv":"timestamp"}"#).as_priority().unwrap() },
+        ),
+        left(1, Write::SetPriority { path: path("a"), priority: draft("3").as_priority().unwrap() }),
+        Record::Cancelled { namespace: "n".into(), secret: 5, path: path("a/b") },
+        Record::Identified { namespace: "n".into(), secret: 6, identity },
+        Record::Over { namespace: "n".into(), secret: 7 },
+        Record::Database { namespace: "m".into() },
+        Record::End { records: 1 << 33 },
+    ]
+}
+
+fn frame(records: &[Record], sequence: u32) -> Vec<u8> {
+    let mut frame = Vec::new();
+    begin_frame(&mut frame);
+    records.iter().for_each(|record| record.encode(&mut frame));
+    seal_frame(&mut frame, FILE, sequence);
+    frame
+}
+
+#[track_caller]
+fn check(file: &[u8], frames: u32, tail: Tail) -> Vec<Record> {
+    let mut found = Vec::new();
+    let scan = scan(&mut &*file, FILE, |record| found.push(record)).unwrap_or_else(|never| match never {});
+    assert_eq!((scan.frames, scan.tail), (frames, tail));
+    assert_eq!(scan.records, found.len() as u64);
+    found
+}
+
+fn three_frames() -> Vec<u8> {
+    (0..3_u8).flat_map(|n| frame(&[written("n", &n.to_string())], n.into())).collect()
+}
+
+#[test]
+fn a_record_is_read_as_it_was_written() {
+    for record in records() {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        let mut rest = &bytes[..];
+        assert_eq!(Record::decode(&mut rest), Ok(record));
+        assert!(rest.is_empty());
+    }
+}
+
+#[test]
+fn no_damage_to_a_record_is_a_panic() {
+    for record in records() {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        bytes.truncate(400);
+        for cut in 0..bytes.len() {
+            let _bad_or_shorter = Record::decode(&mut &bytes[..cut]);
+            for flip in [1, 0x80, 0xff] {
+                let mut flipped = bytes.clone();
+                flipped[cut] ^= flip;
+                let _bad_or_different = Record::decode(&mut &flipped[..]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_is_read_to_where_it_was_written() {
+    let all = records();
+    let mut file = [frame(&all[..4], 0), frame(&[], 1), frame(&all[4..], 2)].concat();
+    assert_eq!(check(&file, 3, Tail::Clean), all);
+    file.resize(file.len() + 5 * BLOCK_BYTES, 0);
+    assert_eq!(check(&file, 3, Tail::Clean), all, "preallocated room is no frame");
+}
+
+#[test]
+fn a_torn_tail_is_cut() {
+    let file = three_frames();
+    // Cut anywhere in the last frame, with and without preallocated room behind it.
+    for kept in [1, 7, 20, 47, 48, 60] {
+        for room in [0, 3 * BLOCK_BYTES] {
+            let mut torn = file[..2 * BLOCK_BYTES + kept].to_vec();
+            torn.resize(torn.len().next_multiple_of(BLOCK_BYTES) + room, 0);
+            check(&torn, 2, Tail::Torn);
+            check(&file[..2 * BLOCK_BYTES + kept], 2, Tail::Torn);
+        }
+    }
+    let long = [frame(&[], 0), frame(&records(), 1)].concat();
+    let mut torn = long.clone();
+    torn[2 * BLOCK_BYTES..3 * BLOCK_BYTES].fill(0);
+    check(&torn, 1, Tail::Torn);
+    check(&long[..long.len() - BLOCK_BYTES], 1, Tail::Torn);
+}
+
+#[test]
+fn a_flipped_bit_in_what_was_safe_is_damage() {
+    let file = three_frames();
+    let used = (0..100).chain(BLOCK_BYTES..BLOCK_BYTES + 60);
+    for at in used.filter(|at| at % BLOCK_BYTES < 60) {
+        let mut flipped = file.clone();
+        flipped[at] ^= 0x10;
+        let frames = u32::try_from(at / BLOCK_BYTES).unwrap();
+        check(&flipped, frames, Tail::Damaged(Damage::Sum));
+    }
+    let mut missing = file;
+    missing[BLOCK_BYTES..2 * BLOCK_BYTES].fill(0);
+    check(&missing, 1, Tail::Damaged(Damage::Sum));
+}
+
+#[test]
+fn frames_of_other_files_and_newer_versions_are_not_believed() {
+    let mut file = three_frames();
+    let strange = scan(&mut &*file, FileId { number: 8, ..FILE }, |_| {}).unwrap_or_else(|never| match never {});
+    assert_eq!(strange.tail, Tail::Damaged(Damage::Stranger));
+    file[38] = 2;
+    let head_sum = crc32fast::hash(&file[12..48]);
+    file[8..12].copy_from_slice(&head_sum.to_le_bytes());
+    check(&file, 0, Tail::Damaged(Damage::Version(2)));
+}
+
+/// A frame as version 1 wrote it. Whatever the version, it must be read: do not touch it, add another.
+#[test]
+fn the_first_version_is_read() {
+    let hex = include_str!("version1.hex");
+    let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let file: Vec<u8> =
+        digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
+    let mut all = records();
+    all.retain(|record| !matches!(record, Record::Written { places, .. } if places[0].path == path("far/below")));
+    assert_eq!(check(&file, 1, Tail::Clean), all);
+}
+
+#[test]
+fn what_was_written_last_stands_and_what_is_owed_is_owed() {
+    let mut state = State::default();
+    let all = [
+        written("a", r#"{"x":1,"y":2}"#),
+        written("a/x", "null"),
+        left(8, set("s/8", "\"gone\"")),
+        left(2, set("s/2", "\"gone\"")),
+        left(2, set("t/2", "\"gone\"")),
+        left(5, set("s/5", "\"gone\"")),
+        Record::Cancelled { namespace: "chat".into(), secret: 2, path: path("t") },
+        Record::Identified { namespace: "chat".into(), secret: 2, identity: Identity::ADMIN },
+        Record::Over { namespace: "chat".into(), secret: 5 },
+    ];
+    all.into_iter().for_each(|record| state.apply(record));
+    let chat = &state.databases["chat"];
+    assert_eq!(chat.root, node(r#"{"a":{"y":2}}"#));
+    let mut owed: Vec<&Estate> = chat.estates.values().collect();
+    owed.sort_by_key(|estate| estate.order);
+    assert_eq!(owed.iter().map(|estate| estate.id.secret).collect::<Vec<_>>(), [8, 2]);
+    assert_eq!(owed[1].ledger.writes().collect::<Vec<_>>(), [&set("s/2", "\"gone\"")]);
+    assert_eq!(*owed[1].identity, Identity::ADMIN);
+    state.apply(Record::Database { namespace: "chat".into() });
+    assert!(state.databases["chat"].root.is_empty() && state.databases["chat"].estates.is_empty());
+}
+
+/// A tree that is more than one piece: its priorities come last, or there would be nothing to have them.
+#[test]
+fn a_snapshot_is_the_state_again() {
+    let mut root = node(r#"{"few":{"a":1,".priority":"f"},".priority":7}"#);
+    for n in 0..5_000 {
+        root.set(&format!("many/{}/k{n}", n % 3), node(r#"{".value":"x",".priority":1}"#));
+    }
+    root.set_priority("many", node(r#"{".value":1,".priority":"m"}"#).priority().cloned());
+    root.set_priority("many/1", node(r#"{".value":1,".priority":2}"#).priority().cloned());
+    let mut state = State::default();
+    state.databases.insert("chat".into(), Database { root: root.clone(), ..Database::default() });
+    state.databases.insert("empty".into(), Database::default());
+    let words = [left(8, set("s/8", "\"gone\"")), left(2, set("s/2", "1")), left(8, set("a", "2"))];
+    words.into_iter().for_each(|record| state.apply(record));
+    let mut file = Vec::new();
+    let done = snapshot(&state, FILE, |frame| {
+        file.extend_from_slice(frame);
+        Ok::<_, std::convert::Infallible>(())
+    });
+    assert_eq!(done, Ok(()));
+    let frames =
+        u32::try_from(file.chunks(BLOCK_BYTES).filter(|block| block.starts_with(b"STILLLOG")).count()).unwrap();
+    let mut again = State::default();
+    // What a snapshot says of a database is all that there is.
+    again.apply(written("old", "1"));
+    check(&file, frames, Tail::Clean).into_iter().for_each(|record| again.apply(record));
+    assert_eq!(again.databases.keys().collect::<Vec<_>>(), ["chat", "empty"]);
+    let chat = &again.databases["chat"];
+    assert_eq!(chat.root, root);
+    assert_eq!(chat.estates.len(), 2);
+    for (secret, estate) in &chat.estates {
+        let writes: Vec<_> = state.databases["chat"].estates[secret].ledger.entries().collect();
+        assert_eq!(estate.ledger.entries().collect::<Vec<_>>(), writes);
+    }
+    assert!(chat.estates[&8].order < chat.estates[&2].order);
+}

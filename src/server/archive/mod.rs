@@ -1,0 +1,111 @@
+//! The log and its snapshots as files: what is read when a server starts, and what an operator can do with
+//! them when none runs.
+//!
+//! The surprising idea: a start ends the past. Whatever is found is put together into one snapshot, which
+//! is read back before the old files go; the logs of this start begin empty. So there are never more than
+//! one snapshot and the logs of one start to be read, and the number of shards may be another each time.
+//!
+//! Costs: a start reads and writes everything once.
+
+mod copy;
+mod files;
+
+pub use copy::{backup, restore};
+pub use files::{Damaged, Findings, verify};
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::log::{ALL_SHARDS, FileId, Kind, Record, State, Tail, scan, snapshot};
+use files::{Disk, Reading};
+
+/// The directory of the log within the data directory.
+const DIRECTORY: &str = "log";
+/// Data is nobody else's to read.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// What there was when the last server ended.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Where this start's logs go.
+    pub directory: PathBuf,
+    /// Which start this is.
+    pub epoch: u32,
+    /// What there was.
+    pub state: State,
+}
+
+/// Why a server must not start.
+#[derive(Debug)]
+pub enum Broken {
+    /// A file is damaged. Each is told for people, with its place.
+    Damaged(Vec<String>),
+    /// The files cannot be read or written.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Where the log of a data directory is.
+#[must_use]
+pub fn directory(data: &Path) -> PathBuf {
+    data.join(DIRECTORY)
+}
+
+/// Reads what is there, and makes it the snapshot with which this start begins.
+///
+/// # Errors
+/// See [`Broken`]; then nothing has changed.
+pub fn recover(data: &Path) -> Result<Recovered, Broken> {
+    let directory = directory(data);
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&directory)?;
+    let Reading { findings, state } = files::read(&directory)?;
+    if !findings.damaged.is_empty() {
+        return Err(Broken::Damaged(findings.damaged.iter().map(ToString::to_string).collect()));
+    }
+    for (name, end) in &findings.torn {
+        tracing::warn!(
+            file = name,
+            end,
+            "the last turn was not written to its end: it was never acknowledged, and is cut off"
+        );
+    }
+    let epoch = findings.epoch_last + 1;
+    if findings.records > 0 {
+        write_snapshot(&directory, epoch, &state)?;
+        let owed: usize = state.databases.values().map(|database| database.estates.len()).sum();
+        let (files, bytes, databases) = (findings.files, findings.bytes, state.databases.len());
+        tracing::info!(epoch, files, bytes, records = findings.records, databases, owed, "recovered");
+    }
+    files::remove_before(&directory, epoch)?;
+    Ok(Recovered { directory, epoch, state })
+}
+
+/// Writes a snapshot of everything and reads it back; only then it has its name.
+fn write_snapshot(directory: &Path, epoch: u32, state: &State) -> io::Result<()> {
+    let file = FileId { epoch, shard: ALL_SHARDS, number: 0, kind: Kind::Snapshot };
+    let (path, unfinished) = (directory.join(file.name()), directory.join(format!("{}.new", file.name())));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(FILE_MODE);
+    let mut output = io::BufWriter::with_capacity(1 << 20, options.open(&unfinished)?);
+    snapshot(state, file, |frame| output.write_all(frame))?;
+    output.flush()?;
+    output.get_ref().sync_all()?;
+    drop(output);
+    let mut is_whole = false;
+    let read = scan(&mut Disk(File::open(&unfinished)?), file, |record| {
+        is_whole = matches!(record, Record::End { .. });
+    })?;
+    if read.tail != Tail::Clean || !is_whole {
+        return Err(io::Error::other(format!("{} cannot be read back", unfinished.display())));
+    }
+    fs::rename(&unfinished, &path)?;
+    File::open(directory)?.sync_all()
+}
