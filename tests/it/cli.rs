@@ -94,7 +94,7 @@ fn check_tells_the_place_and_the_reason() {
     let contradiction = [("s.toml", "heartbeat = \"50s\"")];
     check(&contradiction, &["check", "--config", "s.toml"], 78, "s.toml:1:13: session_timeout");
     let absent = [("s.toml", "tls.cert = \"c.pem\"")];
-    check(&absent, &["check", "--config", "s.toml"], 78, "s.toml:1:12: TLS is not part");
+    check(&absent, &["check", "--config", "s.toml"], 78, "s.toml:1:12: tls.cert says nothing without tls.key");
     let bad_rules = [("r.json", "{\n\"rules\": ?}")];
     check(&bad_rules, &["check", "--rules", "r.json"], 78, "r.json:2:");
     let bad_data = [("s.toml", "data = \"file/below\""), ("file", "")];
