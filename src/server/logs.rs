@@ -49,7 +49,10 @@ pub fn start(format: LogFormat, level: LogLevel, is_terminal: bool, health: &Arc
     };
     // Libraries speak when something is wrong, and in `trace`.
     let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
-    let filter = Targets::new().with_target("stillhere", level).with_default(others);
+    // The executor asks each disk whether it can be polled, and calls the usual no an error.
+    let executor = if level == LevelFilter::TRACE { level } else { LevelFilter::OFF };
+    let filter =
+        Targets::new().with_target("stillhere", level).with_target("glommio::reactor", executor).with_default(others);
     let writer = Writer { lines: lines.clone(), health: Arc::clone(health) };
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     let is_colourful = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

@@ -238,7 +238,7 @@ describe("a server that comes back", { concurrency: 2 }, () => {
     const back = await Raw.open(t, server, "app", { query: `&ls=${id}` });
     await put(back, "d", 1);
     assert.deepEqual(await read(t, server, "app"), { a: { state: "gone", x: 1 }, b: "gone", d: 1 });
-    // A drain is the end of waiting.
+    // The next start has another configuration.
     await server.stop();
     server = await start(t, data);
     assert.deepEqual(await read(t, server, "app"), { a: { state: "gone", x: 1 }, b: "gone", c: "gone", d: 1 });

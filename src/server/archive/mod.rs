@@ -66,6 +66,8 @@ pub fn directory(data: &Path) -> PathBuf {
 pub fn recover(data: &Path) -> Result<Recovered, Broken> {
     let directory = directory(data);
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&directory)?;
+    // The executor opens no files by relative paths.
+    let directory = directory.canonicalize()?;
     let Reading { findings, state } = files::read(&directory)?;
     if !findings.damaged.is_empty() {
         return Err(Broken::Damaged(findings.damaged.iter().map(ToString::to_string).collect()));
