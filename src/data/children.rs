@@ -461,3 +461,46 @@ impl Page {
         }
     }
 }
+
+/// A part of a tree that is being dropped.
+pub(super) struct Part(PartOf);
+
+enum PartOf {
+    Node(Node),
+    Page(Arc<Page>),
+}
+
+impl Part {
+    pub(super) const fn of(node: Node) -> Self {
+        Self(PartOf::Node(node))
+    }
+
+    /// Drops this part and puts what was below it on `heap`. Gives how many entries it had. What others
+    /// share stays.
+    pub(super) fn fell(self, heap: &mut Vec<Self>) -> usize {
+        let list = match self.0 {
+            PartOf::Node(Node::Branch(branch)) => match Arc::into_inner(branch).map(|branch| branch.children.0) {
+                Some(Shape::Small(list)) => list,
+                Some(Shape::Large { root, .. }) => {
+                    heap.push(Self(PartOf::Page(root)));
+                    return 1;
+                }
+                None => return 1,
+            },
+            PartOf::Node(_) => return 1,
+            PartOf::Page(page) => match Arc::into_inner(page) {
+                Some(Page::Leaves(list)) => list,
+                Some(Page::Pages(pages)) => {
+                    let count = pages.len();
+                    heap.extend(pages.into_iter().map(|(_, page)| Self(PartOf::Page(page))));
+                    return count;
+                }
+                None => return 1,
+            },
+        };
+        let count = list.len();
+        let nodes = list.into_iter().map(|(_, node)| node).filter(|node| matches!(node, Node::Branch(_)));
+        heap.extend(nodes.map(Self::of));
+        count
+    }
+}

@@ -22,10 +22,22 @@ pub struct Draft {
 
 /// One place that the server fills when the write takes effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Hole {
+pub(super) struct Hole {
     path: Path,
     is_priority: bool,
     value: ServerValue,
+}
+
+impl Hole {
+    /// The priority of what stands at `path`.
+    pub(super) const fn of_priority(path: Path, value: ServerValue) -> Self {
+        Self { path, is_priority: true, value }
+    }
+
+    /// The same, seen from above: what it was seen from stands at `base`.
+    pub(super) fn below(self, base: &Path) -> Self {
+        Self { path: base.join(&self.path), ..self }
+    }
 }
 
 /// What the server is asked to fill in.
@@ -66,6 +78,14 @@ impl Draft {
     #[must_use]
     pub const fn of(node: Node) -> Self {
         Self { node, holes: Vec::new() }
+    }
+
+    pub(super) const fn with_holes(node: Node, holes: Vec<Hole>) -> Self {
+        Self { node, holes }
+    }
+
+    pub(super) fn into_parts(self) -> (Node, Vec<Hole>) {
+        (self.node, self.holes)
     }
 
     /// The server's time.
@@ -190,6 +210,55 @@ struct Reading<'t> {
     depth: usize,
 }
 
+/// The members of an object that is being read.
+#[derive(Debug)]
+pub(super) struct Members {
+    pub(super) priority: PriorityDraft,
+    pub(super) value: Option<Node>,
+    children: Children,
+    /// Children that are something.
+    count: usize,
+}
+
+impl Default for Members {
+    fn default() -> Self {
+        Self { priority: PriorityDraft::Fixed(None), value: None, children: Children::new(), count: 0 }
+    }
+}
+
+impl Members {
+    /// One more child.
+    pub(super) fn put(&mut self, key: Key, node: Node) -> Result<(), Invalid> {
+        if self.children.get(&key).is_some() {
+            return Err(Invalid::Duplicate);
+        }
+        self.count += usize::from(!node.is_empty());
+        self.children.insert(key, node);
+        Ok(())
+    }
+
+    /// What the object is. `keep` takes the server value that is to be its priority.
+    pub(super) fn finish(mut self, keep: impl FnOnce(ServerValue)) -> Result<Node, Invalid> {
+        self.children.shrink();
+        let node = match self.value {
+            None => Node::branch(self.children),
+            Some(_) if self.count > 0 => return Err(Invalid::Value),
+            Some(Node::Branch(_)) => return Err(Invalid::Value),
+            Some(leaf) => leaf,
+        };
+        if node.is_empty() {
+            return Ok(node);
+        }
+        Ok(match self.priority {
+            PriorityDraft::Fixed(priority) => node.with_priority(priority),
+            PriorityDraft::Server(value) => {
+                keep(value);
+                node.with_priority(Some(Priority::Number(Number::Int(0))))
+            }
+        })
+    }
+}
+
 /// One level down: into a member or into an array's element.
 #[derive(Clone, Copy)]
 enum Step<'t> {
@@ -230,15 +299,13 @@ impl<'t> Reading<'t> {
         {
             return self.server_value(value);
         }
-        let mut own_priority = PriorityDraft::Fixed(None);
-        let mut value = None;
-        let mut children = Children::new();
-        let mut count = 0;
+        let mut object = Members::default();
         for (name, item) in members {
             match name {
-                ".priority" => own_priority = priority(item)?,
-                ".value" if value.is_some() => return Err(Invalid::Duplicate),
-                ".value" => value = Some(item),
+                ".priority" => object.priority = priority(item)?,
+                ".value" if object.value.is_some() => return Err(Invalid::Duplicate),
+                ".value" if matches!(item, Item::Array(_)) => return Err(Invalid::Value),
+                ".value" => object.value = Some(self.node(item)?),
                 ".sv" => return Err(Invalid::ServerValue),
                 _ if name.starts_with('.') => return Err(Invalid::Reserved),
                 _ => {
@@ -246,34 +313,16 @@ impl<'t> Reading<'t> {
                     self.trail.push(Step::Member(name));
                     let node = self.node(item)?;
                     self.trail.pop();
-                    if children.get(&key).is_some() {
-                        return Err(Invalid::Duplicate);
-                    }
-                    count += usize::from(!node.is_empty());
-                    children.insert(key, node);
+                    object.put(key, node)?;
                 }
             }
         }
-        children.shrink();
-        let node = match value {
-            None => Node::branch(children),
-            Some(_) if count > 0 => return Err(Invalid::Value),
-            Some(Item::Array(_)) => return Err(Invalid::Value),
-            Some(item) => match self.node(item)? {
-                Node::Branch(_) => return Err(Invalid::Value),
-                leaf => leaf,
-            },
-        };
-        if node.is_empty() {
-            return Ok(node);
+        let mut own_priority = None;
+        let node = object.finish(|value| own_priority = Some(value))?;
+        if let Some(value) = own_priority {
+            self.holes.push(Hole { path: self.here(), is_priority: true, value });
         }
-        Ok(match own_priority {
-            PriorityDraft::Fixed(priority) => node.with_priority(priority),
-            PriorityDraft::Server(value) => {
-                self.holes.push(Hole { path: self.here(), is_priority: true, value });
-                node.with_priority(Some(Priority::Number(Number::Int(0))))
-            }
-        })
+        Ok(node)
     }
 
     fn server_value(&mut self, item: Item<'t>) -> Result<Node, Invalid> {

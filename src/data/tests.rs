@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::*;
 use crate::base::WallMillis;
@@ -385,4 +386,176 @@ fn the_plain_form_drops_priorities_and_shows_arrays() {
     check_plain(r#"{"5":"a"}"#, r#"{"5":"a"}"#);
     check_plain(r#"{"00":"a","1":"b"}"#, r#"{"00":"a","1":"b"}"#);
     check_plain(r#"{"0":"a","x":"b"}"#, r#"{"0":"a","x":"b"}"#);
+}
+
+/// Appends JSON such as clients send, and such as they should not.
+fn random_json(dice: &mut impl FnMut(u32) -> u32, levels: u32, out: &mut String) {
+    let space = |dice: &mut dyn FnMut(u32) -> u32, out: &mut String| {
+        if dice(6) == 0 {
+            out.push_str([" ", "\t", "\r\n", "  "][dice(4) as usize]);
+        }
+    };
+    space(dice, out);
+    let scalars = [
+        "null",
+        "true",
+        "false",
+        "0",
+        "-7",
+        "1.5",
+        "2e3",
+        r#""""#,
+        r#""text""#,
+        r#""\u00e9\\\"\ud83d""#,
+        "{}",
+        "[]",
+        r#"{".sv":"timestamp"}"#,
+        r#"{".sv":{"increment":2}}"#,
+        r#"{".value":1,".priority":{".sv":"timestamp"}}"#,
+    ];
+    match dice(if levels == 0 { 6 } else { 10 }) {
+        0..6 => out.push_str(scalars[dice(scalars.len() as u32) as usize]),
+        6..9 => {
+            out.push('{');
+            for member in 0..dice(5) {
+                if member > 0 {
+                    out.push(',');
+                }
+                space(dice, out);
+                let names = ["a", "b", "c", "0", "7", r"\u00e4", "key/", ".value", ".priority", ".sv", ".x", "d"];
+                let kinds = if dice(12) == 0 { 12 } else { 6 };
+                let name = names[dice(kinds) as usize];
+                out.extend(["\"", name, "\""]);
+                space(dice, out);
+                out.push(':');
+                // What is short where it is allowed is not looked for in pieces.
+                random_json(dice, if name.starts_with('.') { 0 } else { levels - 1 }, out);
+                space(dice, out);
+            }
+            out.push('}');
+        }
+        _ => {
+            out.push('[');
+            for value in 0..dice(5) {
+                if value > 0 {
+                    out.push(',');
+                }
+                random_json(dice, levels - 1, out);
+            }
+            out.push(']');
+        }
+    }
+    space(dice, out);
+}
+
+fn read_long(mut long: LongReader) -> Result<Long, BadLong> {
+    let mut reader = Reader::default();
+    loop {
+        if let Some(read) = long.read(&mut reader, 7)? {
+            return Ok(read);
+        }
+    }
+}
+
+#[test]
+fn long_texts_say_what_short_ones_do() {
+    let mut state = 1_u64;
+    let mut dice = move |below: u32| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from((state >> 33) % u64::from(below)).unwrap()
+    };
+    let (mut good, mut bad, mut opened) = (0, 0, 0);
+    for round in 0..30_000 {
+        let mut text = String::new();
+        random_json(&mut dice, 6, &mut text);
+        if round % 5 == 0 {
+            // What is broken must be seen to be, wherever it is.
+            let at = dice(text.len() as u32) as usize;
+            if text.is_char_boundary(at) && text.is_char_boundary(at + 1) {
+                text.replace_range(at..=at, ["", ",", "}", "[", "x", "\""][dice(6) as usize]);
+            }
+        }
+        let depth = dice(33) as usize;
+        let mut bytes = text.clone().into_bytes();
+        let short = Reader::default().read(&mut bytes, |item| Draft::from_json(item, depth));
+        for piece_bytes_max in [70, 90, 150] {
+            let long = read_long(LongReader::new(text.clone().into_bytes(), depth, piece_bytes_max, None));
+            opened += u32::from(text.len() > piece_bytes_max);
+            match (&short, long) {
+                (Ok(Ok(short)), Ok(Long::Value(long))) => {
+                    let filled = |draft: &Draft| draft.resolve(&Node::Empty, WallMillis(1));
+                    assert_eq!((filled(short), short.is_fixed()), (filled(&long), long.is_fixed()), "{text}");
+                    good += 1;
+                }
+                (Ok(Err(_)) | Err(_), Err(_)) => bad += 1,
+                // A container that is opened is too deep even if there is nothing in it.
+                (Ok(Ok(_)), Err(BadLong::Data(Invalid::TooDeep))) if depth >= 26 => {}
+                (short, long) => panic!("{text} at {depth} in pieces of {piece_bytes_max}: {short:?}, {long:?}"),
+            }
+        }
+    }
+    assert!(good > 30_000 && bad > 5_000 && opened > 5_000, "{good} good, {bad} bad, {opened} long");
+}
+
+fn place_text(place: &Location) -> String {
+    let Location { path, is_priority } = place;
+    if *is_priority { format!("{path}/.priority") } else { path.to_string() }
+}
+
+#[test]
+fn long_places_are_read_one_by_one() {
+    #[track_caller]
+    fn check(text: &str, expected: Result<&[(&str, &str)], BadLong>) {
+        for piece_bytes_max in [20, 1_000] {
+            let reader = LongReader::new(text.as_bytes().to_vec(), 2, piece_bytes_max, Some(Vec::new()));
+            let places = read_long(reader).map(|long| match long {
+                Long::Places(places) => places
+                    .into_iter()
+                    .map(|(place, draft)| (place_text(&place), exported(&draft.resolve(&Node::Empty, WallMillis(5)))))
+                    .collect::<Vec<_>>(),
+                Long::Value(draft) => vec![("all".to_owned(), exported(&draft.resolve(&Node::Empty, WallMillis(5))))],
+            });
+            let expected = expected.map(|list| list.iter().map(|&(a, b)| (a.to_owned(), b.to_owned())).collect());
+            assert_eq!(places, expected, "{text} in pieces of {piece_bytes_max}");
+        }
+    }
+    let sv = r#"{".sv":"timestamp"}"#;
+    check(
+        &format!(r#" {{"a/b": {{"c":[1,{sv}],"d":{sv}}} , "e":null,"f/.priority":{sv},"g":{sv}}} "#),
+        Ok(&[("/a/b", r#"{"c":{"0":1,"1":5},"d":5}"#), ("/e", "null"), ("/f/.priority", "5"), ("/g", "5")]),
+    );
+    check("{}", Ok(&[]));
+    check("null", Ok(&[("all", "null")]));
+    check("[1]", Err(BadLong::NoObject));
+    check(r#"{"a":1"#, Err(BadLong::NotJson));
+    check(r#"{"a":1}}"#, Err(BadLong::NotJson));
+    check(r#"{"a"}"#, Err(BadLong::NotJson));
+    check(r#"{"a":1,}"#, Err(BadLong::NotJson));
+    check(r#"{"a.b":1}"#, Err(BadLong::Path(InvalidPath::Key(InvalidKey::Forbidden))));
+    check(r#"{"a/.priority":true}"#, Err(BadLong::Data(Invalid::Priority)));
+    check(r#"{"a/.priority":[1]}"#, Err(BadLong::Data(Invalid::Priority)));
+}
+
+#[test]
+fn what_has_fallen_is_dropped_a_little_at_a_time() {
+    let wide = format!(
+        "{{{}}}",
+        (0..5_000).map(|n| format!("\"k{n}\":{{\"a\":{n},\"b\":{{\"c\":1}}}}")).collect::<Vec<_>>().join(",")
+    );
+    let tree = node(&wide);
+    let kept = tree.at("k7").clone();
+    let Node::Branch(branch) = &kept else { panic!("an inner node") };
+    assert_eq!(Arc::strong_count(branch), 2);
+    let mut fallen = Fallen::default();
+    fallen.push(node("7"));
+    assert!(fallen.is_empty(), "a leaf is dropped at once");
+    fallen.push(tree);
+    let mut steps = 0;
+    while !fallen.is_empty() {
+        fallen.drop_some(100);
+        steps += 1;
+    }
+    assert!(steps > 100, "{steps} steps");
+    assert_eq!(Arc::strong_count(branch), 1, "all of it is gone but what is shared");
+    assert_eq!(exported(&kept), r#"{"a":7,"b":{"c":1}}"#);
 }

@@ -37,6 +37,7 @@ pub use visit::{Caller, Errand, Response, Visit};
 
 use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX, OUTPUT_BYTES_MAX};
 use crate::base::{ConnId, Hashing, Instant, Map, Now, SessionRef, ShardId};
+use crate::data::Fallen;
 use crate::json;
 use crate::op::Namespace;
 use crate::session::Table;
@@ -49,6 +50,8 @@ use journal::Journal;
 
 /// Ids that one call takes from a wheel: what keeps a turn short when many deadlines meet.
 const DUE_MAX: usize = 512;
+/// Entries of removed data that one turn drops.
+const FALLEN_MAX: usize = 4_096;
 /// Slots of the session table that one turn empties while draining.
 const DRAIN_MAX: u32 = 512;
 
@@ -80,6 +83,8 @@ pub struct Engine {
     drain: Drain,
     /// Requests without a socket.
     desk: rest::Desk,
+    /// Data that was removed and is yet to be dropped.
+    fallen: Fallen,
     journal: Journal,
     reader: json::Reader,
     /// For the text of one event.
@@ -120,6 +125,7 @@ impl Engine {
             stirred: Vec::new(),
             drain: Drain::default(),
             desk: rest::Desk::default(),
+            fallen: Fallen::default(),
             journal: Journal::default(),
             reader: json::Reader::default(),
             event_text: firebase::EventText::default(),
@@ -154,6 +160,7 @@ impl Engine {
             self.drain(now, output);
         }
         self.serve_stirred(now, output);
+        self.fallen.drop_some(FALLEN_MAX);
     }
 
     /// When [`Input::Tick`] is due, if nothing else happens before.
@@ -171,7 +178,12 @@ impl Engine {
     pub fn is_busy(&self) -> bool {
         let is_draining = self.drain.is_on && !self.drain.is_silent;
         let is_behind = self.session_wheel.is_behind() || self.conn_wheel.is_behind();
-        is_draining || is_behind || !self.inner.is_empty() || self.has_pieces()
+        is_draining
+            || is_behind
+            || !self.inner.is_empty()
+            || self.has_pieces()
+            || self.has_long_bodies()
+            || !self.fallen.is_empty()
     }
 
     /// How many sessions live here.
@@ -228,6 +240,7 @@ impl Engine {
             self.look_at_session(now, slot, output);
         }
         self.send_pieces(now, output);
+        self.read_long_bodies(now, output);
         if self.drain.is_on {
             self.drain(now, output);
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Ask, Effect, Engine, Message, Notice, Output, Over, Record};
 use crate::base::{Now, SessionRef, ShardId};
+use crate::data::Fallen;
 use crate::op::{Identity, Outcome, Refusal, Request};
 use crate::rules::Ruleset;
 use crate::shard::{Asker, Fate, Told};
@@ -13,13 +14,17 @@ impl Engine {
         let Ask { session, number, namespace, identity, heard, is_plain, request } = ask;
         self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone() });
         let mut told = Vec::new();
+        let mut fallen = Fallen::default();
         let outcome = match self.shard(&namespace) {
             None => Outcome::Refused(Refusal::Limit("too many databases")),
             Some(shard) => {
                 let asker = Asker { session: Some(session), identity, heard, is_plain };
-                shard.ask(now, &asker, request, &mut told)
+                let outcome = shard.ask(now, &asker, request, &mut told);
+                fallen.append(shard.fallen());
+                outcome
             }
         };
+        self.fallen.append(&mut fallen);
         // What the request caused is heard before its answer.
         self.tell_homes(told, output);
         self.send(session.home, Message::Answer { session, number, outcome }, output);
@@ -56,6 +61,7 @@ impl Engine {
             for word in &words {
                 let fate = shard.fire(now, session, &identity, word, heard, &mut told);
                 shard.release(&word.places());
+                self.fallen.append(shard.fallen());
                 match fate {
                     Fate::Spoken => spoken += 1,
                     Fate::Yielded => yielded += 1,

@@ -6,6 +6,8 @@
 //! what comes meanwhile is held back. Costs: a connection that has never asked costs nothing here;
 //! a long answer or body costs what of it is in memory.
 
+mod long;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ use crate::wire::rest::{
     self, Answering, BodyReader, Call, Get, Lookup, PIECE_BYTES, PushIds, Reply, Sending, StreamText, Style, Tool, What,
 };
 use crate::wire::{Input as Bytes, http};
+use long::Reading;
 
 /// Pieces of long answers that one turn prints.
 const PIECES_MAX: usize = 4;
@@ -45,6 +48,8 @@ pub(super) struct Desk {
     over: VecDeque<SessionRef>,
     /// Connections with a long answer under way.
     sending: VecDeque<ConnId>,
+    /// Connections whose long body is being read.
+    reading: VecDeque<ConnId>,
     /// Bytes of all bodies that are being received.
     body_bytes: usize,
     push_ids: PushIds,
@@ -79,6 +84,8 @@ enum Phase {
     Head,
     /// The body is being received.
     Body(Box<Receiving>),
+    /// The body is here, and is being read a piece a turn.
+    Reading(Box<Reading>),
     /// The answer is awaited.
     Asked(Box<Pending>),
     /// The answer is being sent, a piece at a time.
@@ -143,6 +150,7 @@ impl Default for Desk {
             answered: VecDeque::new(),
             over: VecDeque::new(),
             sending: VecDeque::new(),
+            reading: VecDeque::new(),
             body_bytes: 0,
             push_ids: PushIds::default(),
             looked_up: None,
@@ -168,7 +176,7 @@ impl Dialogue {
         match self.phase {
             Phase::Head | Phase::Sending { .. } => None,
             Phase::Body(_) => Some((408, "the request body came too slowly")),
-            Phase::Asked(_) => Some((503, "there was no answer in time")),
+            Phase::Reading(_) | Phase::Asked(_) => Some((503, "there was no answer in time")),
         }
     }
 
@@ -318,6 +326,10 @@ impl Engine {
             }
             What::Write(write) => {
                 let name = self.push_id(now);
+                let mut body = match write.long_body(body) {
+                    Ok(reader) => return self.rest_read_long(now, asking, write, name, reader),
+                    Err(body) => body,
+                };
                 match write.with_body(&mut body, &mut self.reader, name) {
                     Ok(rest::Asked { write: op, answering }) => {
                         let request = Request::Exchange { write: op, if_hash: write.if_hash };
@@ -698,6 +710,10 @@ impl Engine {
     pub(super) fn rest_forget(&mut self, conn: ConnId, http: &Http) {
         match &http.dialogue.phase {
             Phase::Body(receiving) => self.desk.body_bytes -= receiving.body.len(),
+            Phase::Reading(reading) => {
+                self.desk.body_bytes -= reading.bytes();
+                self.desk.reading.retain(|other| *other != conn);
+            }
             Phase::Sending { .. } => self.desk.sending.retain(|other| *other != conn),
             Phase::Head | Phase::Asked(_) => {}
         }
@@ -883,6 +899,7 @@ impl Believed {
 }
 
 /// Who asks, of which database, and how the answer is wanted.
+#[derive(Debug)]
 struct Asking {
     conn: ConnId,
     namespace: Namespace,

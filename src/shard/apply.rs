@@ -123,7 +123,7 @@ impl Shard {
         for stage in 0..=2 {
             for Resolved { path, what } in changes.iter().filter(|change| change.stage() == stage) {
                 match what {
-                    ResolvedWhat::Value(node) => drop(self.root.set(path.as_str(), node.clone())),
+                    ResolvedWhat::Value(node) => self.fallen.push(self.root.set(path.as_str(), node.clone())),
                     ResolvedWhat::Priority(priority) => self.root.set_priority(path.as_str(), priority.clone()),
                 }
             }

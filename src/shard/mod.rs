@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub use listens::{Listener, Told};
 
 use crate::base::{Hashing, Instant, Now, SessionRef};
-use crate::data::{Location, Node, Path};
+use crate::data::{Fallen, Location, Node, Path};
 use crate::op::{Event, Identity, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
 use crate::presence::Stamps;
 use crate::rules::{Ask, Denial, Ruleset};
@@ -72,6 +72,8 @@ pub struct Shard {
     rules: Arc<Ruleset>,
     listens: Listens,
     stamps: Stamps,
+    /// What was removed.
+    fallen: Fallen,
     /// Those who are told of every operation.
     profilers: Vec<Listener>,
 }
@@ -86,8 +88,14 @@ impl Shard {
             rules,
             listens: Listens::new(hashing),
             stamps: Stamps::new(hashing.clone()),
+            fallen: Fallen::default(),
             profilers: Vec::new(),
         }
+    }
+
+    /// What was removed since it was asked last, for whoever has time to drop it.
+    pub const fn fallen(&mut self) -> &mut Fallen {
+        &mut self.fallen
     }
 
     /// The data, as it stands.

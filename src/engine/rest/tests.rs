@@ -411,8 +411,8 @@ fn token(secret: &str, expires_s: u64) -> String {
     format!("{text}.{signature}")
 }
 
-#[test]
-fn the_room_of_bodies_is_given_back() {
+/// An engine whose inputs and turns the test has in hand.
+fn lone_engine() -> (Engine, Now) {
     let now = Now { instant: Instant(1), wall: crate::base::WallMillis(WALL_START_MS) };
     let config = crate::engine::Config {
         shard: ShardId(0),
@@ -426,7 +426,12 @@ fn the_room_of_bodies_is_given_back() {
         dialect: Dialect::Both,
         verifier: Arc::new(Verifier::new(AuthConfig::default()).unwrap()),
     };
-    let mut engine = Engine::new(config, now);
+    (Engine::new(config, now), now)
+}
+
+#[test]
+fn the_room_of_bodies_is_given_back() {
+    let (mut engine, now) = lone_engine();
     let mut output = Output::default();
     let mut send = |engine: &mut Engine, conn, text: &str| {
         let mut bytes = text.as_bytes().to_vec();
@@ -688,4 +693,62 @@ fn a_profile_tells_of_every_operation() {
         assert_eq!(lines, expected);
         assert_eq!(heard.matches("event: log\n").count(), 7);
     });
+}
+
+#[test]
+fn long_bodies_say_what_short_ones_do() {
+    let filler = "x".repeat(200_000);
+    for_shards(|shards| {
+        let mut world = world(shards, OPEN);
+        let client = world.dial(0);
+        let get = |world: &mut World, path: &str| ask(world, client, "GET", path, "", "").body;
+        let long = format!(r#"{{"a":{{"b":[1,{{".sv":"timestamp"}}],"t":"{filler}"}},"c":2}}"#);
+        check(&mut world, client, "PUT /s.json?print=silent", &long, 204, "");
+        assert_eq!(get(&mut world, "/s/a/b.json"), format!("[1,{WALL_START_MS}]"));
+        assert_eq!(get(&mut world, "/s/c.json"), "2");
+        assert_eq!(get(&mut world, "/s/a/t.json").len(), 200_002);
+        let long = format!(r#"{{"a/b":null,"c":3,"d":"{filler}"}}"#);
+        check(&mut world, client, "PATCH /s.json?print=silent", &long, 204, "");
+        assert_eq!(get(&mut world, "/s.json?shallow=true"), r#"{"a":true,"c":true,"d":true}"#);
+        assert_eq!(get(&mut world, "/s/c.json"), "3");
+        let name = ask(&mut world, client, "POST", "/list.json", "", &format!(r#"{{"t":"{filler}"}}"#)).body;
+        assert!(name.starts_with(r#"{"name":"-"#), "{name}");
+        check(&mut world, client, "PUT /s/a.json", &format!(r#"{{"t":"{filler}","a.b":1}}"#), 400, {
+            r#"{"error":"Invalid key: it contains one of . # $ [ ] / or a control character"}"#
+        });
+        let broken = r#"{"error":"Invalid data; couldn't parse JSON object, array, or value."}"#;
+        check(&mut world, client, "PUT /s/a.json", &format!(r#"{{"t":"{filler}""#), 400, broken);
+        check(&mut world, client, "PATCH /s.json?print=silent", &format!("null{}", " ".repeat(200_000)), 204, "");
+        assert_eq!(get(&mut world, "/s.json"), "null");
+    });
+}
+
+#[test]
+fn others_are_served_while_a_long_body_is_read() {
+    let (mut engine, now) = lone_engine();
+    let members: Vec<String> = (0..20_000).map(|n| format!(r#""k{n}":{{"name":"somebody {n}"}}"#)).collect();
+    let long = text("PUT", "/s.json?print=silent", "", &format!("{{{}}}", members.join(",")));
+    for conn in [ConnId(0), ConnId(1), ConnId(2)] {
+        let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        engine.handle(now, Input::Opened { conn, peer }, &mut Output::default());
+    }
+    let told = |engine: &mut Engine, input: Input<'_>| {
+        let mut output = Output::default();
+        engine.handle(now, input, &mut output);
+        output.effects.iter().filter(|effect| matches!(effect, Effect::Send { .. })).count()
+    };
+    for conn in [ConnId(0), ConnId(1)] {
+        assert_eq!(told(&mut engine, Input::Bytes { conn, bytes: &mut long.clone().into_bytes() }), 0, "not read yet");
+    }
+    let mut short = text("PUT", "/other.json", "", "1").into_bytes();
+    assert_eq!(told(&mut engine, Input::Bytes { conn: ConnId(2), bytes: &mut short }), 1, "answered at once");
+    assert!(engine.desk.body_bytes > 1_000_000, "both are here");
+    assert_eq!(told(&mut engine, Input::Closed { conn: ConnId(1), how: Hangup::Broken }), 0);
+    let (mut turns, mut answers) = (0, 0);
+    while engine.is_busy() {
+        answers += told(&mut engine, Input::Tick);
+        turns += 1;
+    }
+    assert!(turns > 5, "{turns} turns");
+    assert_eq!((answers, engine.desk.body_bytes), (1, 0), "the other has gone");
 }

@@ -20,7 +20,7 @@ mod write;
 pub use connect::{BadNamespace, Connect, namespace};
 pub use frames::Assembler;
 pub use query::{read_query, write_query};
-pub use read::{Action, Control, Incoming, decode, read, read_merge, read_set};
+pub use read::{Action, Control, Incoming, decode, merge, read, read_merge, read_set};
 pub use refusal::{status, text};
 pub use write::{
     EventText, Handshake, authenticated, credential_revoked, done, echoed, event, handshake, listening, outcome, pong,

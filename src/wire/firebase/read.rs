@@ -217,6 +217,11 @@ pub fn read_merge(path: Path, members: Members<'_>) -> Result<Write, Refusal> {
         }
         changes.push((location, Draft::from_json(item, depth).map_err(Refusal::Data)?));
     }
+    merge(path, changes)
+}
+
+/// What is to stand at several places below a path, if none is above another.
+pub fn merge(path: Path, changes: Vec<(Location, Draft)>) -> Result<Write, Refusal> {
     if overlap(&changes) { Err(Refusal::Overlap) } else { Ok(Write::Merge { path, changes }) }
 }
 

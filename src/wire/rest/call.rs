@@ -6,7 +6,7 @@ use super::reply::Reply;
 use super::tools::{self, Tool};
 use super::{Answering, query};
 use crate::base::SessionId;
-use crate::data::{Form, Location, Path};
+use crate::data::{BadLong, Draft, Form, Location, Long, LongReader, Path};
 use crate::json;
 use crate::op::{Query, Refusal, Write};
 use crate::wire::{firebase, http};
@@ -15,6 +15,8 @@ use crate::wire::{firebase, http};
 const TIMEOUT_MS_MAX: u64 = 15 * 60 * 1_000;
 
 const NOT_REST: &str = "append .json to your request URI to use the REST API.";
+/// From this length on a body is read a piece at a time.
+const LONG_BODY_BYTES_MIN: usize = 128 << 10;
 const NOT_JSON: &str = "Invalid data; couldn't parse JSON object, array, or value.";
 const NO_OBJECT: &str = "Invalid data; couldn't parse JSON object. Are you sending a JSON object with valid key names?";
 
@@ -438,35 +440,83 @@ impl WriteCall {
                 set(location, item, Answering::Get { view: View::Priority, query: Query::ALL })
             }
             Verb::Put => set(location, item, Answering::Written),
-            Verb::Post => self.post(item, name),
+            Verb::Post => {
+                let depth = self.location.path.depth() + 1;
+                let value = Draft::from_json(item, depth).map_err(|bad| Reply::refused(&Refusal::Data(bad)))?;
+                self.post(value, name)
+            }
             // What the original service's command line removes with.
             Verb::Patch | Verb::Delete if matches!(item, json::Item::Null) => set(location, item, Answering::Removed),
             Verb::Patch | Verb::Delete => {
                 let members = item.as_object().ok_or_else(|| Reply::bad(NO_OBJECT))?;
                 let write = firebase::read_merge(location.path, members).map_err(|bad| Reply::refused(&bad))?;
-                let places = match &write {
-                    Write::Merge { changes, .. } => changes.iter().map(|(place, _)| place.clone()).collect(),
-                    _ => Vec::new(),
-                };
-                Ok(Asked { write, answering: Answering::Merged { places } })
+                Ok(merged(write))
             }
         });
         read.unwrap_or_else(|_| Err(Reply::bad(NOT_JSON)))
     }
 
-    fn post(&self, item: json::Item<'_>, name: String) -> Result<Asked, Reply> {
+    /// The body, to be read a piece at a time, if it is long. Otherwise it is given back.
+    pub fn long_body(&self, body: Vec<u8>) -> Result<LongReader, Vec<u8>> {
+        let depth = self.location.path.depth();
+        if body.len() < LONG_BODY_BYTES_MIN {
+            return Err(body);
+        }
+        match self.verb {
+            Verb::Put if !self.location.is_priority => Ok(LongReader::value(body, depth)),
+            Verb::Post => Ok(LongReader::value(body, depth + 1)),
+            Verb::Patch => Ok(LongReader::places(body, depth)),
+            Verb::Put | Verb::Delete => Err(body),
+        }
+    }
+
+    /// What a long body asks for. `name` is for a new child.
+    pub fn with_long(&self, read: Result<Long, BadLong>, name: String) -> Result<Asked, Reply> {
+        let path = self.location.path.clone();
+        match read.map_err(bad_long)? {
+            Long::Value(value) if self.verb == Verb::Post => self.post(value, name),
+            Long::Value(value) => {
+                let answering = if self.verb == Verb::Patch { Answering::Removed } else { Answering::Written };
+                Ok(Asked { write: Write::Set { path, value }, answering })
+            }
+            Long::Places(changes) => {
+                let write = firebase::merge(path, changes).map_err(|bad| Reply::refused(&bad))?;
+                Ok(merged(write))
+            }
+        }
+    }
+
+    fn post(&self, value: Draft, name: String) -> Result<Asked, Reply> {
         let child = Path::parse(&name).expect("a push id is a key");
-        let place = Location::from(self.location.path.join(&child));
-        if place.path.depth() > crate::base::limits::DEPTH_MAX {
+        let path = self.location.path.join(&child);
+        if path.depth() > crate::base::limits::DEPTH_MAX {
             return Err(Reply::refused(&Refusal::Path(crate::data::InvalidPath::TooDeep)));
         }
-        let mut asked = set(place, item, Answering::Pushed { name })?;
         // A condition is about the location that was named, so the write must be about it too.
-        if let (Some(_), Write::Set { value, .. }) = (&self.if_hash, &asked.write) {
-            let changes = vec![(Location::from(child), value.clone())];
-            asked.write = Write::Merge { path: self.location.path.clone(), changes };
-        }
-        Ok(asked)
+        let write = if self.if_hash.is_some() {
+            Write::Merge { path: self.location.path.clone(), changes: vec![(Location::from(child), value)] }
+        } else {
+            Write::Set { path, value }
+        };
+        Ok(Asked { write, answering: Answering::Pushed { name } })
+    }
+}
+
+fn merged(write: Write) -> Asked {
+    let places = match &write {
+        Write::Merge { changes, .. } => changes.iter().map(|(place, _)| place.clone()).collect(),
+        _ => Vec::new(),
+    };
+    Asked { write, answering: Answering::Merged { places } }
+}
+
+fn bad_long(bad: BadLong) -> Reply {
+    match bad {
+        BadLong::NotJson => Reply::bad(NOT_JSON),
+        BadLong::NoObject => Reply::bad(NO_OBJECT),
+        BadLong::Data(bad) => Reply::refused(&Refusal::Data(bad)),
+        BadLong::Path(bad) => Reply::refused(&Refusal::Path(bad)),
+        BadLong::TooManyPlaces => Reply::refused(&Refusal::Limit("paths in one update")),
     }
 }
 
