@@ -129,7 +129,7 @@ where
                 Told::Opened(conn) => assert_eq!(is_open.insert(*conn, true), None, "opened twice"),
                 Told::Closed(conn, _) => assert_eq!(is_open.remove(conn), Some(true), "closed, not open"),
                 Told::Encrypted(conn) | Told::Bytes(conn, _) | Told::Backlog(conn, _) => {
-                    assert!(is_open.contains_key(conn), "{what:?}")
+                    assert!(is_open.contains_key(conn), "{what:?}");
                 }
                 Told::Forwarded(_) | Told::Tick(_) | Told::Drain => {}
             }
