@@ -156,22 +156,48 @@ fn both_sides_say_farewell() {
     assert_eq!(heard, b"please close");
     drop(ours);
     await_told(&told, |what| matches!(what, Told::Closed(_, Hangup::Ours)).then_some(()));
+}
 
-    // What was asked before the peer's end is answered, in the same turn or a later one.
-    let mut theirs = secure(&server);
-    check_echo(&mut theirs, b"first");
-    theirs.conn.writer().write_all(b"last").unwrap();
-    theirs.conn.send_close_notify();
-    let mut bytes = Vec::new();
-    while theirs.conn.wants_write() {
-        theirs.conn.write_tls(&mut bytes).unwrap();
-    }
-    theirs.sock.write_all(&bytes).unwrap();
-    theirs.sock.shutdown(Shutdown::Write).unwrap();
+#[test]
+fn what_was_asked_before_the_end_is_answered() {
+    // Who says `wait` is not read until a tick: then its last words and its end come in one turn.
+    let (server, told) = serve(secure_plan(), |_, _, input, output| match input {
+        Input::Bytes { conn, bytes } => {
+            reply(output, *conn, bytes);
+            if bytes.ends_with(b"wait") {
+                output.effects.push(Effect::Read { conn: *conn, is_wanted: false });
+            }
+        }
+        Input::Tick => output.effects.push(Effect::Read { conn: ConnId(0), is_wanted: true }),
+        _ => {}
+    });
+    let mut stream = secure(&server);
+    check_echo(&mut stream, b"wait");
+    stream.write_all(b"last").unwrap();
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    stream.sock.shutdown(Shutdown::Write).unwrap();
+    server.tell(Input::Tick);
     let mut heard = Vec::new();
-    theirs.read_to_end(&mut heard).unwrap();
+    stream.read_to_end(&mut heard).unwrap();
     assert_eq!(heard, b"last");
     await_told(&told, |what| matches!(what, Told::Closed(_, Hangup::Finished)).then_some(()));
+}
+
+#[test]
+fn a_long_answer_arrives_whole() {
+    let long: Vec<u8> = (0..500_000_u32).flat_map(u32::to_le_bytes).collect();
+    let answer = long.clone();
+    let (server, _told) = serve(secure_plan(), move |_, _, input, output| {
+        if let Input::Bytes { conn, .. } = input {
+            reply(output, *conn, &answer);
+        }
+    });
+    let mut stream = secure(&server);
+    stream.write_all(b"?").unwrap();
+    let mut heard = vec![0; long.len()];
+    stream.read_exact(&mut heard).unwrap();
+    assert!(heard == long);
 }
 
 #[test]
