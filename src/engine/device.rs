@@ -66,6 +66,9 @@ const CHALLENGE_PAUSE: Millis = Millis(1_000);
 /// "An unknown peer never gets more than three times what it sent."
 const CREDIT_FACTOR: usize = 3;
 
+/// The end of a list of slots.
+const NO_SLOT: u32 = u32::MAX;
+
 /// What an engine knows of peers.
 #[derive(Debug)]
 pub(super) struct Devices {
@@ -73,9 +76,9 @@ pub(super) struct Devices {
     pub(super) now: Instant,
     /// All names that are good, with their sessions' slots.
     names: Map<Name, u32>,
-    /// The slots of the sessions that are bound to an address: one for each app, one more for a plain
-    /// client.
-    peers: Map<SocketAddr, SmallVec<[u32; 2]>>,
+    /// By the hash of an address, the slot of one session that is bound to it. There is one for each app, and
+    /// one more for a plain client: each knows the [next](Device::next_at_peer).
+    peers: Map<u64, u32>,
     guests: Lately<SocketAddr, ShardId>,
     answers: Lately<u64, Kept>,
     departed: Lately<(SocketAddr, Namespace), (MessageId, Token)>,
@@ -89,6 +92,8 @@ pub(super) struct Devices {
 pub(super) struct Device {
     peer: Peer,
     slot: u32,
+    /// The slot of another session whose address has the same hash, or [`NO_SLOT`].
+    next_at_peer: u32,
     /// By what its client knows it; `None`: a plain client.
     name: Option<Name>,
     /// By what its client knew it, and until when that is good.
@@ -171,6 +176,16 @@ impl Devices {
         }
     }
 
+    /// Drops what nobody will ask for any more.
+    pub(super) fn tidy(&mut self, now: Instant) {
+        self.guests.tidy(now);
+        self.answers.tidy(now);
+        self.departed.tidy(now);
+        self.peer_brakes.tidy(now);
+        self.source_brakes.tidy(now);
+        self.stranger_brakes.tidy(now);
+    }
+
     fn lets_peer(&mut self, now: Instant, remote: SocketAddr, urge: Urge) -> bool {
         lets(&mut self.peer_brakes, now, (remote, urge), PEER_PACE)
     }
@@ -198,7 +213,8 @@ impl Device {
     fn new(peer: Peer, name: Option<Name>) -> Self {
         Self {
             peer,
-            slot: u32::MAX,
+            slot: NO_SLOT,
+            next_at_peer: NO_SLOT,
             name,
             old_name: None,
             candidate: None,
@@ -433,7 +449,7 @@ impl Engine {
             device.peer = peer;
             return;
         }
-        let (old, slot) = (device.peer.remote, device.slot);
+        let (old, slot, next) = (device.peer.remote, device.slot, device.next_at_peer);
         device.peer = peer;
         (device.is_proven, device.is_name_here) = (false, false);
         (device.credit_bytes, device.challenge) = (0, None);
@@ -441,15 +457,36 @@ impl Engine {
         for watch in device.watches.iter_mut().filter(|watch| watch.flight.is_some()) {
             watch.sleep();
         }
-        self.forget_peer(old, slot);
-        self.devices.peers.entry(peer.remote).or_default().push(slot);
+        self.forget_peer(old, slot, next);
+        self.remember_peer(session, peer.remote);
     }
 
-    fn forget_peer(&mut self, remote: SocketAddr, slot: u32) {
-        let Some(slots) = self.devices.peers.get_mut(&remote) else { return };
-        slots.retain(|other| *other != slot);
-        if slots.is_empty() {
-            self.devices.peers.remove(&remote);
+    /// Has the session be found by its address.
+    fn remember_peer(&mut self, session: SessionRef, remote: SocketAddr) {
+        let key = self.hashing.hash_one(remote);
+        let next = self.devices.peers.insert(key, session.slot).unwrap_or(NO_SLOT);
+        if let Some(device) = self.device(session) {
+            device.next_at_peer = next;
+        }
+    }
+
+    /// Takes a session, after which `next` comes, out of the list of its address.
+    fn forget_peer(&mut self, remote: SocketAddr, slot: u32, next: u32) {
+        let key = self.hashing.hash_one(remote);
+        let Some(&head) = self.devices.peers.get(&key) else { return };
+        if head == slot && next == NO_SLOT {
+            self.devices.peers.remove(&key);
+        } else if head == slot {
+            self.devices.peers.insert(key, next);
+        } else {
+            let mut at = head;
+            while let Some(device) = self.sessions.in_slot(at).and_then(|session| self.device(session)) {
+                if device.next_at_peer == slot {
+                    device.next_at_peer = next;
+                    return;
+                }
+                at = device.next_at_peer;
+            }
         }
     }
 
@@ -600,7 +637,7 @@ impl Engine {
         if let Some(name) = name {
             self.devices.names.insert(name, session.slot);
         }
-        self.devices.peers.entry(remote).or_default().push(session.slot);
+        self.remember_peer(session, remote);
         Some((session, id))
     }
 
@@ -1019,7 +1056,7 @@ impl Engine {
         for name in device.names() {
             self.devices.names.remove(&name);
         }
-        self.forget_peer(device.peer.remote, device.slot);
+        self.forget_peer(device.peer.remote, device.slot, device.next_at_peer);
     }
 
     fn find_named(&mut self, now: Instant, arrival: &Arrival<'_>, namespace: Option<&str>, text: &[u8]) -> Found {
@@ -1063,8 +1100,17 @@ impl Engine {
     }
 
     fn sessions_at(&self, remote: SocketAddr) -> SmallVec<[SessionRef; 2]> {
-        let slots = self.devices.peers.get(&remote);
-        slots.into_iter().flatten().filter_map(|slot| self.sessions.in_slot(*slot)).collect()
+        let mut found = SmallVec::new();
+        let mut next = self.devices.peers.get(&self.hashing.hash_one(remote)).copied();
+        while let Some(session) = next.and_then(|slot| self.sessions.in_slot(slot))
+            && let Some(Channel::Device(device)) = self.sessions.get(session).map(|state| &state.channel)
+        {
+            if device.peer.remote == remote {
+                found.push(session);
+            }
+            next = Some(device.next_at_peer);
+        }
+        found
     }
 
     /// Whether a session is a device's of that namespace, with or without a name.

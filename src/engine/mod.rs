@@ -266,6 +266,7 @@ impl Engine {
         self.send_pieces(now, output);
         self.speak_some_owed(now, output);
         self.read_long_bodies(now, output);
+        self.devices.tidy(now.instant);
         if self.drain.is_on {
             self.drain(now, output);
         }

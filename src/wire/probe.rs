@@ -188,12 +188,16 @@ pub fn coap_message(bytes: &[u8]) {
     let _ = cbor::read(message.payload, 0);
 }
 
-/// Values in CBOR. What is one is written and reads back as the same value.
+/// Values in CBOR. What is one is written, and that reads back as itself.
 pub fn coap_value(bytes: &[u8]) {
     let Ok(node) = cbor::read(bytes, 0) else { return };
     let mut out = Vec::new();
     // What is a number of arrays' elements before becomes their keys.
     let bytes_max = 64 * (bytes.len() + 1);
     assert_eq!(cbor::write(&mut out, &node, bytes_max), Ok(()), "it is not much longer");
-    assert_eq!(cbor::read(&out, 0), Ok(node), "a value reads back as itself");
+    // Long integers become doubles, as every client sees them.
+    let read = cbor::read(&out, 0).expect("what was written is a value");
+    let mut again = Vec::new();
+    assert_eq!(cbor::write(&mut again, &read, bytes_max), Ok(()), "it is not much longer");
+    assert_eq!(again, out, "a value reads back as itself");
 }

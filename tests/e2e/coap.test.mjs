@@ -56,6 +56,7 @@ async function device(t, namespace, fate) {
 describe("devices", () => {
   test("a device's status flips in a web client when the device loses its power", async (t) => {
     const status = seen(web(t, "power"), "status/lamp");
+    await status.untilLast(null);
     const lamp = await device(t, "power");
     await lamp.onDisconnectSet("/status/lamp", text("offline"));
     await lamp.set("/status/lamp", text("online"));

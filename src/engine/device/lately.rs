@@ -53,6 +53,11 @@ impl<K: Eq + Hash, V> Lately<K, V> {
         self.young.insert(key, value);
     }
 
+    /// Drops what has lasted long enough, although nobody asks.
+    pub(super) fn tidy(&mut self, now: Instant) {
+        self.turn(now);
+    }
+
     /// Whether there is room for another.
     pub(super) fn has_room(&mut self, now: Instant) -> bool {
         let age = now.since(self.turned);

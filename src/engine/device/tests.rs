@@ -1143,6 +1143,46 @@ fn an_unknown_peer_gets_at_most_three_times_what_it_sent() {
     });
 }
 
+/// Whoever knows a session's name could send in the name of any address.
+#[test]
+fn an_address_that_a_device_has_moved_to_proves_itself_first() {
+    for_shards(|shards| {
+        let mut field = Field::new(shards);
+        let mut device = Device::up(&mut field, 0, 1);
+        let mut value = Vec::new();
+        cbor::write(&mut value, &crate::data::Node::text(&"x".repeat(1_000)), 2_000).unwrap();
+        device.set(&mut field, "/big", &value);
+        device.observe(&mut field, "/big");
+        field.take(1);
+        (device.port, device.shard) = (2, 1);
+        let request = device.request(Code::GET, &Ask { path: "/big", ..Ask::default() });
+        field.send(1, 2, &request);
+        let mut sent = field.take_bytes(2);
+        device.set(&mut field, "/other", b"\x01");
+        let mut writer = Device::up(&mut field, 0, 9);
+        writer.code(&mut field, Code::DELETE, &Ask { path: "/big", ..Ask::default() });
+        writer.set(&mut field, "/big", &value);
+        field.pass(Millis(60_000));
+        sent.extend(field.take_bytes(2));
+        let bytes: usize = sent.iter().map(Vec::len).sum();
+        assert!(bytes <= 3 * 2 * request.len(), "{bytes} bytes for two requests");
+        // Nobody moves on to a third address so that answers to the second are sent unseen.
+        let request = device.request(Code::GET, &Ask { path: "/big", ..Ask::default() });
+        field.world.datagram(1, peer(3), &request);
+        field.world.datagram(1, peer(4), &device.request(Code::GET, &Ask { path: "/none", ..Ask::default() }));
+        field.settle();
+        let sent: usize = field.take_bytes(3).iter().map(Vec::len).sum();
+        assert!(sent <= 3 * request.len(), "{sent}");
+        device.port = 4;
+        let asked =
+            field.take(4).into_iter().find(|heard| heard.code == Code::EMPTY && heard.kind == Kind::Confirmable);
+        if let Some(asked) = asked {
+            device.react(&mut field, Kind::Reset, &asked);
+        }
+        assert_eq!(device.ping(&mut field), Some(Code::CONTENT));
+    });
+}
+
 #[test]
 fn a_large_answer_to_a_new_peer_comes_once_it_has_shown_that_it_is_there() {
     use option::{URI_PATH, URI_QUERY};

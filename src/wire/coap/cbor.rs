@@ -222,7 +222,7 @@ pub fn write(out: &mut Vec<u8>, node: &Node, bytes_max: usize) -> Result<(), Too
 /// rejected", so that one is a text.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_top(out: &mut Vec<u8>, node: &Node, bytes_max: usize) -> Result<(), TooLong> {
     match node.as_leaf() {
         Some(Leaf::Number(number)) if is_float(*number) && number.as_double() < 0.0 => {

@@ -6,7 +6,7 @@ use crate::op::Refusal;
 /// The code of a refusal. Never 4.01: that means an unknown session and makes the SDK begin another
 /// one at once, and again.
 #[must_use]
-pub const fn refused(refusal: &Refusal) -> Code {
+pub fn refused(refusal: &Refusal) -> Code {
     match refusal {
         Refusal::Denied | Refusal::Credential(_) => Code::FORBIDDEN,
         Refusal::Data(_) | Refusal::Path(_) | Refusal::Overlap | Refusal::Malformed(_) => Code::BAD_REQUEST,
