@@ -210,6 +210,10 @@ describe("programs of the documentation", () => {
     test(`registering again: ${name}`, (t) => checkProgram(t, { family: second, parts: ["config", "register-again"], way, ...left }));
     test(`set: ${name}`, (t) => checkProgram(t, { family: legacy, parts: ["set"], way, ...left }));
   }
+  test("registering again in a mini program", (t) =>
+    checkProgram(t, { family: "wilddog25wx", parts: ["config", "register-again"], ...left }));
+  test("status in a mini program", (t) =>
+    checkProgram(t, { family: "wilddog25wx", parts: ["config", "status"], path: "users/status/joe", while_: "online", after: "offline" }));
   test("remove", (t) =>
     checkProgram(t, { family: legacy, parts: ["set", "remove"], path: "disconnectmessage", before: "here", after: null }));
   test("cancel", (t) =>
