@@ -19,9 +19,11 @@ mod write;
 
 pub use connect::{BadNamespace, Connect, namespace};
 pub use frames::Assembler;
+pub(super) use query::Object;
 pub use query::{read_query, write_query};
 pub use read::{Action, Control, Incoming, decode, merge, read, read_merge, read_set};
 pub use refusal::{status, text};
+pub(super) use write::event_head;
 pub use write::{
     EventText, Handshake, authenticated, credential_revoked, done, echoed, event, handshake, listening, outcome, pong,
     refused, reset, shutdown, unauthenticated, value, word,

@@ -150,7 +150,7 @@ fn bound_key(text: &str) -> BoundKey {
 ///
 /// Clients from before exclusive bounds wrote neither; they do not find the query again.
 pub fn write_query(out: &mut Vec<u8>, query: &Query) {
-    let mut object = Object { out, is_empty: true };
+    let mut object = Object::begin(out);
     let is_by_key = query.index == Index::Key;
     if let Some(end) = &query.end {
         object.flag("ein", end.is_inclusive);
@@ -159,15 +159,9 @@ pub fn write_query(out: &mut Vec<u8>, query: &Query) {
         }
         object.bound("ep", end, is_by_key);
     }
-    match &query.index {
-        Index::Priority => {}
-        Index::Key => object.text("i", ".key"),
-        Index::Value => object.text("i", ".value"),
-        Index::Child(path) => object.text("i", path.as_str()),
-    }
+    object.index(&query.index);
     if let Some(limit) = query.limit {
-        object.name("l");
-        json::integer(object.out, limit.count.get());
+        object.integer("l", limit.count.get());
     }
     if let Some(start) = &query.start {
         object.flag("sin", start.is_inclusive);
@@ -183,12 +177,31 @@ pub fn write_query(out: &mut Vec<u8>, query: &Query) {
 }
 
 /// An object being written.
-struct Object<'o> {
+pub(in crate::wire) struct Object<'o> {
     out: &'o mut Vec<u8>,
     is_empty: bool,
 }
 
-impl Object<'_> {
+impl<'o> Object<'o> {
+    pub(in crate::wire) const fn begin(out: &'o mut Vec<u8>) -> Self {
+        Self { out, is_empty: true }
+    }
+
+    /// What a query orders by, unless it is what its absence means.
+    pub(in crate::wire) fn index(&mut self, index: &Index) {
+        match index {
+            Index::Priority => {}
+            Index::Key => self.text("i", ".key"),
+            Index::Value => self.text("i", ".value"),
+            Index::Child(path) => self.text("i", path.as_str()),
+        }
+    }
+
+    pub(in crate::wire) fn integer(&mut self, name: &str, value: u32) {
+        self.name(name);
+        json::integer(self.out, value);
+    }
+
     fn name(&mut self, name: &str) {
         self.out.push(if self.is_empty { b'{' } else { b',' });
         self.is_empty = false;
@@ -196,7 +209,7 @@ impl Object<'_> {
         self.out.push(b':');
     }
 
-    fn text(&mut self, name: &str, value: &str) {
+    pub(in crate::wire) fn text(&mut self, name: &str, value: &str) {
         self.name(name);
         json::text(self.out, value);
     }
@@ -213,7 +226,7 @@ impl Object<'_> {
         }
     }
 
-    fn bound(&mut self, name: &str, bound: &Bound, is_by_key: bool) {
+    pub(in crate::wire) fn bound(&mut self, name: &str, bound: &Bound, is_by_key: bool) {
         self.name(name);
         match &bound.value {
             _ if is_by_key => json::text(self.out, key_text(&bound.key)),
@@ -226,7 +239,7 @@ impl Object<'_> {
         }
     }
 
-    fn end(self) {
+    pub(in crate::wire) fn end(self) {
         self.out.extend_from_slice(if self.is_empty { b"{}" } else { b"}" });
     }
 }

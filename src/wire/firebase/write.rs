@@ -5,7 +5,7 @@ use super::frames;
 use super::query::write_query;
 use super::refusal;
 use crate::base::WallMillis;
-use crate::data::{Node, export};
+use crate::data::{Node, Path, export};
 use crate::json;
 use crate::op::{BadCredential, Event, Outcome, Refusal, Tag, Word};
 
@@ -148,7 +148,7 @@ pub fn credential_revoked(out: &mut Vec<u8>, why: BadCredential) {
 
 /// Appends an event, for the listen with that tag.
 pub fn event(out: &mut Vec<u8>, event: &Event, tag: Tag) {
-    event_head(out, event);
+    event_head(out, event, write_path);
     if let (Event::Revoked { query, .. }, Some(_)) = (event, tag) {
         event_query(out, query);
         event_tail(out, None);
@@ -172,7 +172,7 @@ impl EventText {
     pub fn fill(&mut self, event: &Event) {
         self.head.clear();
         self.query.clear();
-        event_head(&mut self.head, event);
+        event_head(&mut self.head, event, write_path);
         if let Event::Revoked { query, .. } = event {
             event_query(&mut self.query, query);
         }
@@ -197,7 +197,8 @@ impl EventText {
     }
 }
 
-fn event_head(out: &mut Vec<u8>, event: &Event) {
+/// Appends an event up to where the tag goes. `write_path` appends a path as the protocol has it.
+pub(in crate::wire) fn event_head(out: &mut Vec<u8>, event: &Event, write_path: impl FnOnce(&mut Vec<u8>, &Path)) {
     let (action, path) = match event {
         Event::Set { path, .. } => (b'd', path),
         Event::Merge { path, .. } => (b'm', path),
@@ -207,7 +208,7 @@ fn event_head(out: &mut Vec<u8>, event: &Event) {
     out.extend_from_slice(br#"{"t":"d","d":{"a":""#);
     out.push(action);
     out.extend_from_slice(br#"","b":{"p":"#);
-    json::text(out, path.as_str());
+    write_path(out, path);
     match event {
         Event::Set { node, .. } => {
             out.extend_from_slice(br#","d":"#);
@@ -227,6 +228,10 @@ fn event_head(out: &mut Vec<u8>, event: &Event) {
         }
         Event::Revoked { .. } | Event::Operation(_) => {}
     }
+}
+
+fn write_path(out: &mut Vec<u8>, path: &Path) {
+    json::text(out, path.as_str());
 }
 
 fn event_query(out: &mut Vec<u8>, query: &crate::op::Query) {

@@ -2,9 +2,10 @@
 
 use super::refusal;
 use crate::base::WallMillis;
-use crate::data::{Leaf, Number, Path, export};
+use crate::data::{Path, export};
 use crate::json;
-use crate::op::{Bound, BoundKey, Direction, Event, Index, Outcome, Query, Refusal, Tag, Word};
+use crate::op::{BoundKey, Direction, Event, Index, Outcome, Query, Refusal, Tag, Word};
+use crate::wire::firebase::{self, Object};
 
 /// What a server says after Engine.IO's own greeting.
 #[derive(Clone, Copy, Debug)]
@@ -117,7 +118,7 @@ impl EventText {
         self.head.clear();
         self.query.clear();
         begin(&mut self.head);
-        event_head(&mut self.head, event);
+        firebase::event_head(&mut self.head, event, rooted);
         escape(&mut self.head, 0);
         if let Event::Revoked { query, .. } = event {
             self.query.extend_from_slice(br#","q":["#);
@@ -143,38 +144,6 @@ impl EventText {
     }
 }
 
-fn event_head(out: &mut Vec<u8>, event: &Event) {
-    let (action, path) = match event {
-        Event::Set { path, .. } => (b'd', path),
-        Event::Merge { path, .. } => (b'm', path),
-        Event::Revoked { path, .. } => (b'c', path),
-        Event::Operation(_) => unreachable!("only streams are told of operations"),
-    };
-    out.extend_from_slice(br#"{"t":"d","d":{"a":""#);
-    out.push(action);
-    out.extend_from_slice(br#"","b":{"p":"#);
-    rooted(out, path);
-    match event {
-        Event::Set { node, .. } => {
-            out.extend_from_slice(br#","d":"#);
-            export(out, node);
-        }
-        Event::Merge { changes, .. } => {
-            out.extend_from_slice(br#","d":{"#);
-            for (index, (place, node)) in changes.iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                json::text(out, place.as_str());
-                out.push(b':');
-                export(out, node);
-            }
-            out.push(b'}');
-        }
-        Event::Revoked { .. } | Event::Operation(_) => {}
-    }
-}
-
 /// Appends a path with its leading slash, as a string. No key holds what JSON would escape otherwise
 /// at its beginning, so the slash can be put in after the quote.
 fn rooted(out: &mut Vec<u8>, path: &Path) {
@@ -185,65 +154,23 @@ fn rooted(out: &mut Vec<u8>, path: &Path) {
 
 /// Appends a query as these clients wrote it. They know no exclusive bounds.
 fn write_query(out: &mut Vec<u8>, query: &Query) {
-    let mut members = Members { out, is_empty: true };
-    match &query.index {
-        Index::Priority => {}
-        Index::Key => members.text("i", ".key"),
-        Index::Value => members.text("i", ".value"),
-        Index::Child(path) => members.text("i", path.as_str()),
-    }
+    let mut object = Object::begin(out);
+    object.index(&query.index);
+    let is_by_key = query.index == Index::Key;
     for (bound, value_name, key_name) in [(&query.start, "sp", "sn"), (&query.end, "ep", "en")] {
         let Some(bound) = bound else { continue };
-        members.bound(value_name, bound, query.index == Index::Key);
+        object.bound(value_name, bound, is_by_key);
         if let BoundKey::Key(key) = &bound.key
-            && query.index != Index::Key
+            && !is_by_key
         {
-            members.text(key_name, &key.0);
+            object.text(key_name, &key.0);
         }
     }
     if let Some(limit) = query.limit {
-        members.name("l");
-        json::integer(members.out, limit.count.get());
-        members.text("vf", if limit.from == Direction::First { "l" } else { "r" });
+        object.integer("l", limit.count.get());
+        object.text("vf", if limit.from == Direction::First { "l" } else { "r" });
     }
-    members.end();
-}
-
-/// An object being written.
-struct Members<'o> {
-    out: &'o mut Vec<u8>,
-    is_empty: bool,
-}
-
-impl Members<'_> {
-    fn name(&mut self, name: &str) {
-        self.out.push(if self.is_empty { b'{' } else { b',' });
-        self.is_empty = false;
-        json::text(self.out, name);
-        self.out.push(b':');
-    }
-
-    fn text(&mut self, name: &str, value: &str) {
-        self.name(name);
-        json::text(self.out, value);
-    }
-
-    fn bound(&mut self, name: &str, bound: &Bound, is_by_key: bool) {
-        self.name(name);
-        match (&bound.value, &bound.key) {
-            (_, BoundKey::Key(key)) if is_by_key => json::text(self.out, &key.0),
-            (None, _) => self.out.extend_from_slice(b"null"),
-            (Some(Leaf::Bool(true)), _) => self.out.extend_from_slice(b"true"),
-            (Some(Leaf::Bool(false)), _) => self.out.extend_from_slice(b"false"),
-            (Some(Leaf::Number(Number::Int(value))), _) => json::integer(self.out, *value),
-            (Some(Leaf::Number(Number::Double(value))), _) => json::number(self.out, *value),
-            (Some(Leaf::Text(text)), _) => json::text(self.out, text),
-        }
-    }
-
-    fn end(self) {
-        self.out.extend_from_slice(if self.is_empty { b"{}" } else { b"}" });
-    }
+    object.end();
 }
 
 /// Appends the answer to a name lookup (section 2.2): newer clients read the list, older ones the
