@@ -145,7 +145,9 @@ describe("devices", () => {
 /** Debian calls it after the library that it was built with. */
 const CLIENT = ["/usr/bin/coap-client", "/usr/bin/coap-client-notls", "/usr/bin/coap-client-openssl"].find(existsSync);
 
-describe("coap-client of libcoap", { skip: !CLIENT && "coap-client is not installed" }, () => {
+describe("coap-client of libcoap", () => {
+  before(() => assert.ok(CLIENT, "coap-client is not installed: tests/run does it"));
+
   const url = (path) => `coap://${server.ready.coap}/${path}?ns=tools`;
   const run = (...args) => {
     const { stdout, status } = spawnSync(CLIENT, ["-B", "5", ...args], { encoding: "utf8", timeout: 20_000 });
@@ -183,7 +185,9 @@ describe("coap-client of libcoap", { skip: !CLIENT && "coap-client is not instal
 const PYTHON = { ...process.env };
 const HAS_AIOCOAP = spawnSync("python3", ["-c", "import aiocoap"], { env: PYTHON }).status === 0;
 
-describe("aiocoap", { skip: !HAS_AIOCOAP && "aiocoap is not installed" }, () => {
+describe("aiocoap", () => {
+  before(() => assert.ok(HAS_AIOCOAP, "aiocoap is not installed: tests/run does it"));
+
   test("writes, reads and observes", async () => {
     const program = `
 import asyncio, sys
