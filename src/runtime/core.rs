@@ -132,11 +132,12 @@ impl<C: Core, N: Net> Loop<C, N> {
                 break;
             }
             turns = turns.wrapping_add(1);
+            if self.store.as_ref().is_some_and(Store::is_writing) {
+                // Also before a sleep: one that is over at once would leave the executor no time either.
+                Sleep::pass().await;
+            }
             if self.has_work(now.instant) {
-                if self.store.as_ref().is_some_and(Store::is_writing) {
-                    // The executor looks after its files only when its tasks have nothing to do.
-                    sleep.pass(bell).await?;
-                } else if turns.is_multiple_of(TURNS_PER_YIELD) {
+                if turns.is_multiple_of(TURNS_PER_YIELD) {
                     glommio::executor().yield_task_queue_now().await;
                 }
             } else {

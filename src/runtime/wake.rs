@@ -12,8 +12,12 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::Duration;
 
 use glommio::io::BufferedFile;
+
+/// The shortest wait: past before anybody looks, but not when it begins.
+const PASS: Duration = Duration::from_micros(1);
 
 /// Wakes one core.
 #[derive(Debug)]
@@ -113,16 +117,11 @@ impl Sleep {
         Ok(())
     }
 
-    /// Lets the executor look after its rings and tasks once, and goes on.
-    ///
-    /// # Errors
-    /// As [`unless`](Self::unless).
-    pub(super) async fn pass(&self, bell: &Bell) -> io::Result<()> {
-        self.unless(bell, || {
-            bell.ring();
-            false
-        })
-        .await
+    /// Lets the executor look after its files and other tasks once, and goes on. It looks after files only
+    /// when no task can go on; and reading a bell that has been rung is over without a pause. So we wait for
+    /// a moment that has passed before the executor can look.
+    pub(super) async fn pass() {
+        glommio::timer::sleep(PASS).await;
     }
 
     /// Gives the descriptor back.

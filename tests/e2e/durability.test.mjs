@@ -131,6 +131,19 @@ describe("a server that is killed", { concurrency: 2 }, () => {
     await server.stop();
   });
 
+  test("answers a crowd that writes without a pause, to the last write", async (t) => {
+    const server = await start(t, join(folder(t), "data"));
+    const raws = await Promise.all(Array.from({ length: 60 }, () => Raw.open(t, server, "crowd")));
+    await Promise.all(
+      raws.map(async (raw, n) => {
+        for (let round = 0; round < 300; round += 1) await put(raw, `c/${n}`, round);
+      }),
+    );
+    const left = await read(t, server, "crowd", "/c");
+    assert.deepEqual(Object.values(left), Array(60).fill(299));
+    await server.stop();
+  });
+
   test("has lost nothing and doubled nothing, however often it is killed", async (t) => {
     const data = join(folder(t), "data");
     const CLIENTS = 12;
