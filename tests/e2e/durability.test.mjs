@@ -291,7 +291,8 @@ describe("what an operator can do with a log", { concurrency: 2 }, () => {
   test("damage is found, named, and can be cut off", async (t) => {
     const home = folder(t);
     const data = join(home, "data");
-    const server = await start(t, data);
+    // One shard, so that there is one log.
+    const server = await start(t, data, { shards: "1" });
     const raw = await Raw.open(t, server, "app");
     for (let n = 0; n < 4; n += 1) await put(raw, `n${n}`, n);
     await kill(server);
