@@ -143,12 +143,6 @@ impl Draft {
         }
     }
 
-    /// The value, with anything in the place of its server values.
-    #[must_use]
-    pub const fn node(&self) -> &Node {
-        &self.node
-    }
-
     /// Whether this stores nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

@@ -204,7 +204,7 @@ impl Shard {
         told: &mut Vec<Told>,
     ) -> Fate {
         let fate = self.fire_held(now, session, identity, word, heard, told);
-        word.places().iter().for_each(|place| self.stamps.release(place));
+        self.release(&word.places());
         fate
     }
 

@@ -164,7 +164,7 @@ fn bytes_of_event(event: &Event) -> usize {
 
 /// As far as it is known before server values are filled in.
 fn bytes_of_write(write: &Write) -> usize {
-    let bytes = |draft: &Draft| bytes_of(draft.node());
+    let bytes = |draft: &Draft| bytes_of(draft.stand_in());
     match write {
         Write::Set { value, .. } => bytes(value),
         Write::SetPriority { .. } => 0,
