@@ -22,6 +22,7 @@ mod owed;
 mod owner;
 mod poll;
 mod rest;
+mod room;
 mod say;
 mod slices;
 mod visit;
@@ -33,7 +34,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 
 pub use config::{Config, Durability, LateLastWords, Settings};
 pub use engineio::Order;
-pub use io::{Effect, Hangup, Input, Notice, Output, Peer};
+pub use io::{Effect, Hangup, Input, Notice, Output, Peer, Room};
 pub use journal::{Record, Stats};
 pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
 pub use visit::{Caller, Errand, Response, Visit};
@@ -90,6 +91,8 @@ pub struct Engine {
     taking: Option<slices::Taking>,
     /// Whether nothing new can be written down.
     is_full: bool,
+    /// How much memory is left.
+    room: Room,
     /// Requests without a socket.
     desk: rest::Desk,
     /// Peers without a connection.
@@ -138,6 +141,7 @@ impl Engine {
             owed: owed::Owed::default(),
             taking: None,
             is_full: false,
+            room: Room::Ample,
             desk: rest::Desk::default(),
             devices: device::Devices::new(&hashing),
             fallen: Fallen::default(),
@@ -165,6 +169,7 @@ impl Engine {
             Input::Datagram { peer, bytes } => self.datagram_came(now, peer, bytes, false, output),
             Input::Forwarded { from: _, message } => self.inner.push_back(message),
             Input::Full(is_full) => self.is_full = is_full,
+            Input::Room(room) => self.room = room,
             Input::Tick => self.tick(now, output),
             Input::Rules(rules) => self.set_rules(rules, output),
             Input::Verifier(verifier) => self.config.verifier = verifier,

@@ -8,20 +8,17 @@ use crate::op::{Identity, Outcome, Refusal, Request};
 use crate::rules::Ruleset;
 use crate::shard::{Asker, Told};
 
-pub(super) const DISK_FULL: Refusal = Refusal::Limit("the disk is full, so the database is read-only");
-
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
         let Ask { session, id, number, namespace, identity, heard, is_plain, request } = ask;
         self.speak_owed_before(now, &namespace, &request, output);
         self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone() });
         let mut told = Vec::new();
-        let is_new = matches!(request, Request::Write { .. } | Request::Exchange { .. } | Request::MayWrite { .. });
-        let is_read_only = is_new && self.is_read_only(&namespace);
-        let outcome = match self.shard(&namespace) {
-            _ if is_read_only => Outcome::Refused(DISK_FULL),
-            None => Outcome::Refused(Refusal::Limit("too many databases")),
-            Some(shard) => {
+        let too_full = self.is_too_full(&namespace, &request);
+        let outcome = match (too_full, self.shard(&namespace)) {
+            (Some(refusal), _) => Outcome::Refused(refusal),
+            (None, None) => Outcome::Refused(Refusal::Limit("too many databases")),
+            (None, Some(shard)) => {
                 let asker = Asker { session: Some(session), id, identity, heard, is_plain };
                 shard.ask(now, &asker, request, &mut told)
             }

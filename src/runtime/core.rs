@@ -16,13 +16,14 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 
 use rustls::ServerConfig;
 
+use super::memory::Gauge;
 use super::mesh::{Port, Seat};
 use super::net::Net;
 use super::store::Store;
 use super::wake::Sleep;
 use super::{Notify, clock};
 use crate::base::{Instant, Millis, Now, ShardId};
-use crate::engine::{Effect, Engine, Input, Message, Output};
+use crate::engine::{Effect, Engine, Input, Message, Output, Room};
 
 /// Turns between two looks at the executor's other tasks.
 const TURNS_PER_YIELD: u32 = 8;
@@ -88,6 +89,8 @@ pub(super) struct Loop<C, N> {
     pub(super) output: Output,
     /// Where records go, if any do.
     pub(super) store: Option<Store>,
+    /// How much memory is left.
+    pub(super) gauge: Gauge,
 }
 
 /// What another thread tells a core.
@@ -152,6 +155,7 @@ impl<C: Core, N: Net> Loop<C, N> {
     /// Everything that has happened by now, and everything that follows from it.
     pub(super) fn turn(&mut self, now: Now) {
         self.net.gather(now.instant);
+        self.look_at_memory(now);
         self.release(now);
         self.take_commands(now);
         self.take_messages(now);
@@ -164,6 +168,17 @@ impl<C: Core, N: Net> Loop<C, N> {
         self.perform(now);
         let is_congested = self.port.is_congested() || self.store.as_ref().is_some_and(Store::is_congested);
         self.net.hold_reads(is_congested);
+    }
+
+    fn look_at_memory(&mut self, now: Now) {
+        let Some(room) = self.gauge.look(now.instant) else { return };
+        if self.shard == ShardId(0) {
+            match room {
+                Room::Ample => tracing::info!("there is memory again"),
+                Room::Little | Room::None => tracing::error!("memory_max is reached: only deletes are taken"),
+            }
+        }
+        self.core.handle(now, Input::Room(room), &mut self.output);
     }
 
     /// Does what had to wait for records that are safe now.

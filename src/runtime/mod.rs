@@ -19,6 +19,7 @@ pub mod clock;
 mod core;
 mod datagrams;
 mod files;
+mod memory;
 mod mesh;
 mod net;
 mod ring;
@@ -44,6 +45,8 @@ use rustls::ServerConfig;
 pub use self::core::Core;
 use self::core::{Command, Loop, Stage};
 use self::files::DirectFiles;
+use self::memory::Gauge;
+pub use self::memory::{Counted, bytes_in_use};
 use self::mesh::{Port, Seat};
 use self::ring::{RingNet, Room};
 use self::snapshots::Snapshots;
@@ -95,6 +98,8 @@ pub struct Plan {
     pub notify: Notify,
     /// Where records are written down; `None`: nowhere, and the engines make none.
     pub disk: Option<Disk>,
+    /// How many bytes the process may have [in use](bytes_in_use) before it takes nothing new in.
+    pub memory_max: Option<u64>,
 }
 
 impl Plan {
@@ -113,6 +118,7 @@ impl Plan {
             tls: None,
             notify: Arc::new(notify),
             disk: None,
+            memory_max: None,
         }
     }
 }
@@ -357,6 +363,7 @@ impl ShardPlan {
                 waiting_command: None,
                 output: Output::default(),
                 store,
+                gauge: Gauge::new(self.plan.memory_max),
             };
             glommio::spawn_local(async {
                 loop {

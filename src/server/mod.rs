@@ -36,6 +36,7 @@ pub mod tls;
 pub mod transfer;
 pub mod value;
 
+pub use crate::runtime::Counted;
 pub use health::Health;
 
 #[cfg(test)]

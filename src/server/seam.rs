@@ -160,6 +160,8 @@ pub struct Plan {
     pub archive: Option<Recovered>,
     /// From how many bytes of log on a shard takes a snapshot.
     pub snapshot_bytes: u64,
+    /// How many bytes of memory may be in use before nothing new is taken in.
+    pub memory_max: Option<u64>,
     /// What is allowed.
     pub rules: Rules,
     /// What connections that begin with a TLS handshake are served with, if they are.
@@ -201,10 +203,11 @@ struct Inherited {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let Plan { listen, coap, engines, notices, archive, snapshot_bytes, rules: _, tls, health: _ } = plan;
+    let Plan { listen, coap, engines, notices, archive, snapshot_bytes, memory_max, rules: _, tls, health: _ } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
     kernel_plan.tls = tls;
+    kernel_plan.memory_max = memory_max;
     kernel_plan.datagrams = coap;
     let timeouts = engines.iter().flat_map(|engine| engine.namespaces.values().chain([&engine.settings]));
     let timeouts = timeouts.map(|settings| settings.session_timeout);

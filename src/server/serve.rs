@@ -10,7 +10,7 @@ use rustls::ServerConfig;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::archive::{self, Broken, Recovered};
+use super::archive::{self, Broken, Progress, Recovered};
 use super::config::{Config, Meaning, TlsFiles};
 use super::data_dir::{DataDir, Unusable};
 use super::health::Health;
@@ -67,11 +67,13 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
     })?;
     let tls = config.tls.as_ref().map(tls::load).transpose().map_err(|problem| Stop::BadConfig(vec![problem]))?;
     let engines = engines(config, &rules, &keeper.verifier())?;
-    let archive = open_archive(config, &data, &engines[0])?;
+    // Before what may take long: whoever asks is told how far it is.
     let internal = start_internal(config, health)?;
+    let archive = open_archive(config, &data, &engines[0], health)?;
     let plan = Plan {
         archive,
         snapshot_bytes: u64::from(config.snapshot_mib) * 1024 * 1024,
+        memory_max: config.memory_max,
         listen: config.listen,
         coap: config.coap,
         engines,
@@ -115,7 +117,12 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
 }
 
 /// What the last server left, if anything is to be kept at all.
-fn open_archive(config: &Config, data: &DataDir, engine: &engine::Config) -> Result<Option<Recovered>, Stop> {
+fn open_archive(
+    config: &Config,
+    data: &DataDir,
+    engine: &engine::Config,
+    health: &Health,
+) -> Result<Option<Recovered>, Stop> {
     let namespaces = config.namespaces.named.values().chain([&config.namespaces.everywhere]);
     if namespaces.into_iter().all(|namespace| namespace.durability == Durability::None) {
         tracing::warn!("durability = \"none\": data is kept in memory only and does not survive a restart");
@@ -129,7 +136,7 @@ fn open_archive(config: &Config, data: &DataDir, engine: &engine::Config) -> Res
             );
         }
     };
-    archive::recover(&data.path, settle).map(Some).map_err(|broken| match broken {
+    archive::recover(&data.path, &Progress::new(health), settle).map(Some).map_err(|broken| match broken {
         Broken::Failed(error) => failed(&format!("the log in {} cannot be read", data.path.display()), &error),
         Broken::Damaged(damaged) => Stop::Failed(format!(
             "the log in {} is damaged: {}. Restore a backup, or see `stillhere verify --repair --data {}`",
