@@ -135,16 +135,16 @@ impl<C: Core, N: Net> Loop<C, N> {
                 break;
             }
             turns = turns.wrapping_add(1);
-            if self.store.as_ref().is_some_and(Store::is_writing) {
-                // Also before a sleep: one that is over at once would leave the executor no time either.
-                Sleep::pass().await;
-            }
+            // Who writes rings the bell when a frame is done: a core that has nothing else to do sleeps until then.
+            let is_writing = self.store.as_ref().is_some_and(Store::is_writing);
             if self.has_work(now.instant) {
-                if turns.is_multiple_of(TURNS_PER_YIELD) {
+                if is_writing {
+                    Sleep::pass().await;
+                } else if turns.is_multiple_of(TURNS_PER_YIELD) {
                     glommio::executor().yield_task_queue_now().await;
                 }
             } else {
-                sleep.unless(bell, || self.look_again()).await?;
+                sleep.unless(bell, is_writing, || self.look_again()).await?;
                 self.net.wake();
             }
         }
