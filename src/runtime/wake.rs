@@ -112,12 +112,7 @@ impl Sleep {
     ///
     /// # Errors
     /// When the executor cannot read the bell: then nothing would ever wake this core.
-    pub(super) async fn unless(
-        &self,
-        bell: &Bell,
-        has_files: bool,
-        has_work: impl FnOnce() -> bool,
-    ) -> io::Result<()> {
+    pub(super) async fn unless(&self, bell: &Bell, has_files: bool, has_work: impl FnOnce() -> bool) -> io::Result<()> {
         bell.listen();
         let has_slept = if has_work() { false } else { self.wait().await? };
         bell.stop_listening();

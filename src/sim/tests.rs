@@ -14,6 +14,8 @@ const RARE: [&str; 31] = [
     "last word denied",
     "last word left",
     "last word replaced",
+    "held back by the disk",
+    "refused for want of room",
     "last words full",
     "listen revoked",
     "listened again",
