@@ -735,7 +735,9 @@ impl RingNet {
             self.arm_writable(index);
         }
         let is_dead = result & i32::from(libc::POLLERR | libc::POLLHUP) != 0;
-        if is_dead && self.slots[index as usize].is_unread() {
+        let slot = &mut self.slots[index as usize];
+        slot.is_hung_up |= is_dead || result & i32::from(libc::POLLRDHUP) != 0;
+        if is_dead && slot.is_unread() {
             return self.break_off(index);
         }
         if result & room != 0 {
