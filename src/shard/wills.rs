@@ -13,9 +13,10 @@ use std::sync::Arc;
 use super::{Asker, Fate, Shard, Told};
 use crate::base::{Now, SessionId, SessionRef};
 use crate::data::{Location, Path};
-use crate::log::{Database, Estate, Record, encode_left};
+use crate::log::{Database, Estate, OwnRules, Record, encode_left};
 use crate::op::{Identity, Refusal, Write};
 use crate::presence::{Full, Ledger};
+use crate::rules::Ruleset;
 
 const TOO_MANY_LAST_WORDS: Refusal = Refusal::Limit("too many onDisconnect operations");
 
@@ -36,6 +37,9 @@ pub(super) struct Wills {
     /// Of sessions that were over when the server started, by the order in which they came.
     estates: BTreeMap<u64, Estate>,
     by_secret: BTreeMap<u128, u64>,
+    /// By their secrets: of sessions that go on although the server has started anew, and have not been heard of
+    /// yet.
+    away: BTreeMap<u128, Estate>,
     /// Every place that an estate would write.
     by_place: BTreeMap<Path, Vec<u64>>,
 }
@@ -47,6 +51,8 @@ pub enum WillMark {
     Begin,
     /// After this one of before the start.
     Owed(u64),
+    /// After this one that goes on.
+    Away(u128),
     /// After this session.
     Living(SessionRef),
 }
@@ -171,11 +177,21 @@ impl Shard {
         places.iter().for_each(|place| self.stamps.release(place));
     }
 
-    /// Puts in place what was written down before a restart. Only into a shard that is empty.
-    pub fn restore(&mut self, database: Database) {
+    /// Puts in place what was written down before a restart; `own` are its own rules, if it has any. Only into
+    /// a shard that is empty.
+    pub fn restore(&mut self, database: Database, own: Option<Arc<Ruleset>>) {
         assert!(self.root.is_empty() && self.wills.estates.is_empty(), "only an empty shard is restored");
         self.root = database.root;
+        if let Some((rules, OwnRules { over, .. })) = own.zip(database.rules) {
+            (self.rules, self.rules_over) = (rules, Some(over));
+        }
         for estate in database.estates.into_values().filter(|estate| !estate.ledger.is_empty()) {
+            if estate.is_alive {
+                // Whatever others write from here on is newer than the silence of who left this.
+                estate.ledger.places().for_each(|place| self.stamps.hold(&place));
+                self.wills.away.insert(estate.id.secret, estate);
+                continue;
+            }
             let order = estate.order;
             self.wills.by_secret.insert(estate.id.secret, order);
             for place in estate.ledger.places() {
@@ -183,6 +199,13 @@ impl Shard {
             }
             self.wills.estates.insert(order, estate);
         }
+    }
+
+    /// A session is heard of that goes on: what it left is its own again.
+    pub fn resume_will(&mut self, session: SessionRef, id: SessionId, identity: &Arc<Identity>) {
+        let Some(Estate { identity: was, ledger, .. }) = self.wills.away.remove(&id.secret) else { return };
+        self.wills.living.insert(session, Will { id, identity: was, ledger });
+        self.identify_will(session, identity);
     }
 
     /// Appends records of what the next sessions after `after` leave, at most so many; says which was the
@@ -197,6 +220,11 @@ impl Shard {
         let owed = match after {
             WillMark::Begin => Some(self.wills.estates.range(..)),
             WillMark::Owed(order) => Some(self.wills.estates.range((Excluded(order), Unbounded))),
+            WillMark::Away(_) | WillMark::Living(_) => None,
+        };
+        let away = match after {
+            WillMark::Begin | WillMark::Owed(_) => Some(self.wills.away.range(..)),
+            WillMark::Away(secret) => Some(self.wills.away.range((Excluded(secret), Unbounded))),
             WillMark::Living(_) => None,
         };
         let mut left = count;
@@ -204,9 +232,14 @@ impl Shard {
             put(&estate.id, &estate.identity, &estate.ledger);
             (mark, left) = (Some(WillMark::Owed(*order)), left - 1);
         }
+        // Those who are away come before the living, whom they may join meanwhile: nobody is missed.
+        for (secret, estate) in away.into_iter().flatten().take(left) {
+            put(&estate.id, &estate.identity, &estate.ledger);
+            (mark, left) = (Some(WillMark::Away(*secret)), left - 1);
+        }
         let living = match after {
             WillMark::Living(session) => self.wills.living.range((Excluded(session), Unbounded)),
-            WillMark::Begin | WillMark::Owed(_) => self.wills.living.range(..),
+            WillMark::Begin | WillMark::Owed(_) | WillMark::Away(_) => self.wills.living.range(..),
         };
         for (session, will) in living.take(left) {
             put(&will.id, &will.identity, &will.ledger);
