@@ -12,6 +12,7 @@
 //! check     what must be seen, and what was
 //! against   the same against other servers in turn
 //! report    what a run has found
+//! picture   its latencies, drawn
 //! ```
 //!
 //! The surprising idea: whatever is written is the number of a change to its place, so one look at a
@@ -27,6 +28,7 @@ mod clock;
 mod inside;
 mod mqtt;
 mod pace;
+mod picture;
 mod plan;
 mod plays;
 mod process;
@@ -135,6 +137,12 @@ fn play<L: Link>(plan: &Plan, swarm: Swarm<L>, is_inside: bool) -> io::Result<Re
 }
 
 fn tell(plan: &Plan, report: &Report) -> io::Result<()> {
+    if let Some(path) = &plan.picture {
+        match report.to_picture() {
+            Some(picture) => std::fs::write(path, picture)?,
+            None => return Err(io::Error::other("this scenario has no latencies to be drawn")),
+        }
+    }
     let mut out = io::stdout().lock();
     if plan.json { writeln!(out, "{:#}", report.to_json()) } else { write!(out, "{}", report.to_table()) }
 }

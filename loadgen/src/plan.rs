@@ -90,6 +90,9 @@ pub struct Plan {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+    /// Draw the latencies, by percentile, into this file (SVG)
+    #[arg(long, value_name = "FILE")]
+    pub picture: Option<PathBuf>,
     /// Show no progress
     #[arg(long)]
     pub quiet: bool,

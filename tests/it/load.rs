@@ -104,6 +104,12 @@ fn an_engine_needs_no_server() {
     play(&["writes", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
     play(&["flap", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
     play(&["fan-out", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
+    let folder = TempDir::new().expect("a directory");
+    let picture = folder.path().join("latencies.svg");
+    let file = picture.to_str().expect("it is text");
+    play(&["writes", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--picture", file]);
+    let drawn = std::fs::read_to_string(&picture).expect("it is there");
+    assert!(drawn.starts_with("<svg") && drawn.contains("<polyline"), "{drawn}");
 }
 
 #[test]
