@@ -131,6 +131,8 @@ pub enum Peer {
 pub enum Driver {
     /// WebSocket, Firebase protocol version 5
     Firebase,
+    /// WebSocket, packets of Engine.IO, Wilddog's protocol
+    Wilddog,
     /// No server: an engine inside this process, without sockets
     Engine,
     /// MQTT 3.1.1, where a last word is the will: brokers, to be compared with
