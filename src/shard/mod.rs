@@ -7,6 +7,7 @@
 
 mod apply;
 mod listens;
+mod living;
 mod profile;
 mod wills;
 

@@ -4,12 +4,13 @@
 //! So one list of records, in one order, tells everything about a database: what stands in it, and what
 //! is still owed to it.
 //!
-//! Costs: some 80 bytes a session that leaves something, beside its words; nothing for the others.
+//! Costs: some 60 bytes a session that leaves something, beside its words; nothing for the others.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
+use super::living::BySession;
 use super::{Asker, Fate, Shard, Told};
 use crate::base::{Now, SessionId, SessionRef};
 use crate::data::{Location, Path};
@@ -33,7 +34,7 @@ struct Will {
 /// What all leave.
 #[derive(Debug, Default)]
 pub(super) struct Wills {
-    living: BTreeMap<SessionRef, Will>,
+    living: BySession<Will>,
     /// Of sessions that were over when the server started, by the order in which they came.
     estates: BTreeMap<u64, Estate>,
     by_secret: BTreeMap<u128, u64>,
@@ -106,7 +107,7 @@ impl Shard {
         if self.recording.is_on() {
             encode_left(&mut record, &self.namespace, &id, &asker.identity, bytes_noted, &write);
         }
-        let will = self.wills.living.entry(session).or_insert_with(|| Will {
+        let will = self.wills.living.get_or_insert_with(session, || Will {
             id,
             identity: Arc::clone(&asker.identity),
             ledger: Ledger::EMPTY,
@@ -121,7 +122,7 @@ impl Shard {
             }
             Err(Full::Words | Full::Bytes) => {
                 if will.ledger.is_empty() {
-                    self.wills.living.remove(&session);
+                    self.wills.living.remove(session);
                 }
                 Err(TOO_MANY_LAST_WORDS)
             }
@@ -130,25 +131,29 @@ impl Shard {
 
     /// Cancels a session's last words at and below `path`.
     pub(super) fn cancel_words(&mut self, session: SessionRef, path: &Path) {
-        let Some(will) = self.wills.living.get_mut(&session) else { return };
+        let Some(will) = self.wills.living.get_mut(session) else { return };
         let (cancelled, secret) = (will.ledger.cancel(path), will.id.secret);
         if will.ledger.is_empty() {
-            self.wills.living.remove(&session);
+            self.wills.living.remove(session);
         }
         if !cancelled.is_empty() {
             self.release(&cancelled);
-            let namespace = self.namespace.to_string();
-            self.recording.note(|records| Record::Cancelled { namespace, secret, path: path.clone() }.encode(records));
+            self.recording.note(|records| {
+                let namespace = self.namespace.to_string();
+                Record::Cancelled { namespace, secret, path: path.clone() }.encode(records);
+            });
         }
     }
 
     /// A session is somebody else from here on.
     pub(super) fn identify_will(&mut self, session: SessionRef, identity: &Arc<Identity>) {
-        let Some(will) = self.wills.living.get_mut(&session).filter(|will| will.identity != *identity) else { return };
+        let Some(will) = self.wills.living.get_mut(session).filter(|will| will.identity != *identity) else { return };
         will.identity = Arc::clone(identity);
-        let (namespace, secret) = (self.namespace.to_string(), will.id.secret);
-        let identity = (**identity).clone();
-        self.recording.note(|records| Record::Identified { namespace, secret, identity }.encode(records));
+        let secret = will.id.secret;
+        self.recording.note(|records| {
+            let (namespace, identity) = (self.namespace.to_string(), (**identity).clone());
+            Record::Identified { namespace, secret, identity }.encode(records);
+        });
     }
 
     /// The session is over: it hears no more, and what it leaves is to be [spoken](Self::fire) at once.
@@ -157,14 +162,16 @@ impl Shard {
         self.listens.remove_all(session);
         self.stop_profiling(session);
         self.profile_disconnect(now, told);
-        let Some(mut will) = self.wills.living.remove(&session) else { return Vec::new() };
+        let Some(mut will) = self.wills.living.remove(session) else { return Vec::new() };
         self.note_over(will.id.secret);
         will.ledger.take()
     }
 
     fn note_over(&mut self, secret: u128) {
-        let namespace = self.namespace.to_string();
-        self.recording.note(|records| Record::Over { namespace, secret }.encode(records));
+        self.recording.note(|records| {
+            let namespace = self.namespace.to_string();
+            Record::Over { namespace, secret }.encode(records);
+        });
     }
 
     /// Remembers writes to the places of a word, and above them, until they are released.
@@ -204,7 +211,7 @@ impl Shard {
     /// A session is heard of that goes on: what it left is its own again.
     pub fn resume_will(&mut self, session: SessionRef, id: SessionId, identity: &Arc<Identity>) {
         let Some(Estate { identity: was, ledger, .. }) = self.wills.away.remove(&id.secret) else { return };
-        self.wills.living.insert(session, Will { id, identity: was, ledger });
+        self.wills.living.get_or_insert_with(session, || Will { id, identity: was, ledger });
         self.identify_will(session, identity);
     }
 
@@ -237,13 +244,13 @@ impl Shard {
             put(&estate.id, &estate.identity, &estate.ledger);
             (mark, left) = (Some(WillMark::Away(*secret)), left - 1);
         }
-        let living = match after {
-            WillMark::Living(session) => self.wills.living.range((Excluded(session), Unbounded)),
-            WillMark::Begin | WillMark::Owed(_) | WillMark::Away(_) => self.wills.living.range(..),
+        let after = match after {
+            WillMark::Living(session) => Some(session),
+            WillMark::Begin | WillMark::Owed(_) | WillMark::Away(_) => None,
         };
-        for (session, will) in living.take(left) {
+        for (session, will) in self.wills.living.iter_after(after).take(left) {
             put(&will.id, &will.identity, &will.ledger);
-            mark = Some(WillMark::Living(*session));
+            mark = Some(WillMark::Living(session));
         }
         mark
     }

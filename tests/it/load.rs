@@ -91,6 +91,15 @@ fn every_scenario_is_played_and_checked() {
         check(&["flap", "--sessions", "5", "--for", "300ms"], "server CPU per round", 10);
         check(&["storm", "--sessions", "50", "--rate", "500"], "server CPU per connect", 0);
         check(&["idle", "--sessions", "200", "--for", "1500ms"], "heartbeats", 0);
+        let wilddog = |words: &[&str], figure: &str, good_min: u64| {
+            check(&[words, &["--driver", "wilddog"]].concat(), figure, good_min);
+        };
+        wilddog(&["writes", "--sessions", "10", "--for", "300ms"], "server CPU per write", 10);
+        wilddog(&["mass-disconnect", "--sessions", "200", "--words", "2"], "server CPU per last word", 400);
+        wilddog(&["silent-death", "--sessions", "20", "--session-timeout", "2s"], "last words", 20);
+        wilddog(&["fan-out", "--sessions", "20", "--for", "300ms"], "server CPU per delivery", 20);
+        wilddog(&["flap", "--sessions", "5", "--for", "300ms"], "server CPU per round", 10);
+        wilddog(&["idle", "--sessions", "50", "--for", "1500ms"], "server CPU per connect", 0);
     }
 }
 
@@ -104,6 +113,50 @@ fn an_engine_needs_no_server() {
     play(&["writes", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
     play(&["flap", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
     play(&["fan-out", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
+    let folder = TempDir::new().expect("a directory");
+    let picture = folder.path().join("latencies.svg");
+    let file = picture.to_str().expect("it is text");
+    play(&["writes", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--picture", file]);
+    let drawn = std::fs::read_to_string(&picture).expect("it is there");
+    assert!(drawn.starts_with("<svg") && drawn.contains("<polyline"), "{drawn}");
+}
+
+#[test]
+fn a_broker_is_measured_beside_us() {
+    let check = |words: &[&str], figure: &str| {
+        let common = ["--against", "mosquitto", "--rounds", "1", "--warm-up", "100ms", "--check", "--json"];
+        let output = Command::new(generator())
+            .args([words, &common].concat())
+            .args(["--stillhere", env!("CARGO_BIN_EXE_stillhere")])
+            .output()
+            .expect("it starts");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{words:?} {told} {}", String::from_utf8_lossy(&output.stderr));
+        let told: Value = serde_json::from_str(&told).expect("it is JSON");
+        for name in ["stillhere", "mosquitto"] {
+            assert!(told["figures"][figure]["medians"][name].as_f64().unwrap_or(0.0) > 0.0, "{told:#}");
+        }
+        let remarks = told["remarks"].as_array().expect("a list").iter().filter_map(Value::as_str);
+        assert_eq!(remarks.filter(|remark| remark.contains("not all")).count(), 0, "{told:#}");
+    };
+    check(&["mass-disconnect", "--sessions", "50"], "last words");
+    check(&["writes", "--sessions", "5", "--for", "300ms", "--depth", "3"], "sessions");
+    check(&["flap", "--sessions", "5", "--for", "300ms"], "sessions");
+    check(&["fan-out", "--sessions", "10", "--for", "300ms"], "connects");
+}
+
+#[test]
+fn what_cannot_be_asked_of_a_broker_is_refused() {
+    #[track_caller]
+    fn check(words: &[&str], why: &str) {
+        let output = Command::new(generator()).args(words).args(["--driver", "mqtt"]).output().expect("it starts");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(why), "{told}");
+    }
+    check(&["storm", "--words", "2"], "one will");
+    check(&["flap", "--ending", "goodbye"], "forgets the will");
+    check(&["silent-death", "--session-timeout", "2s"], "one and a half times");
 }
 
 #[test]

@@ -286,9 +286,8 @@ fn a_snapshot_between_two_changes_of_a_device_loses_neither() {
     for_restarts(|field, shards| {
         let mut devices: Vec<Device> = (0..4).map(|n| Device::up(field, usize::from(n), 10 + n)).collect();
         devices[0].last_word(field, "/s/0", OFF);
-        field.restart(shards);
         // A snapshot is taken before the owner has heard of the devices, and while they come.
-        let mut world = std::mem::replace(&mut field.world, World::new(1, 0));
+        let mut world = std::mem::replace(&mut field.world, World::new(1, 0)).cut_power(shards);
         for shard in 0..3 {
             world.snapshot(shard, World::settle_and_sync);
         }
