@@ -9,5 +9,5 @@ pub mod limits;
 pub mod time;
 
 pub use hash::{Hashing, Map};
-pub use ids::{ConnId, SessionId, SessionRef, ShardId};
+pub use ids::{ConnId, GuestId, SessionId, SessionRef, ShardId};
 pub use time::{Instant, Millis, Now, WallMillis};

@@ -443,7 +443,7 @@ impl Engine {
                 self.end(now, session, End::Killed, output);
             }
             Channel::Gone => {}
-            Channel::Rest(_) | Channel::Stream(_) | Channel::Device(_) => {
+            Channel::Rest(_) | Channel::Stream(_) | Channel::Device(_) | Channel::Guest(_) => {
                 unreachable!("their clients send no messages")
             }
         }

@@ -7,6 +7,7 @@ use rand_core::RngCore as _;
 
 use super::device::Device;
 use super::engineio::EngineIo;
+use super::guest::Guest;
 use super::poll::Polled;
 use super::rest::Stream;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
@@ -77,13 +78,15 @@ pub(super) enum Channel {
     EngineIo(Box<EngineIo>),
     /// Datagrams.
     Device(Box<Device>),
+    /// The program that the server runs within.
+    Guest(Box<Guest>),
 }
 
 impl Channel {
     /// The connection over which something came last: for logs.
     pub(super) fn last_conn(&self) -> Option<ConnId> {
         match self {
-            Self::Gone | Self::Device(_) => None,
+            Self::Gone | Self::Device(_) | Self::Guest(_) => None,
             Self::Socket(conn) | Self::Rest(conn) => Some(*conn),
             Self::Poll(polled) => Some(polled.last),
             Self::EngineIo(channel) => Some(channel.last()),
@@ -144,6 +147,7 @@ impl Session {
     fn deadline(&self) -> Instant {
         let timeout = match &self.channel {
             Channel::Device(device) => device.patience(self.settings.coap_session_timeout),
+            Channel::Guest(guest) => guest.patience(self.settings.session_timeout),
             _ => self.settings.session_timeout,
         };
         self.heard + timeout
@@ -157,6 +161,8 @@ impl Session {
                 let due = device.next_due(self.heard, self.settings.coap_session_timeout);
                 due.map_or(self.deadline(), |due| due.min(self.deadline()))
             }
+            // Only its program knows how to ask.
+            Channel::Guest(_) => self.deadline(),
             _ => ping.min(self.deadline()),
         };
         let expires = self.expires.map_or(duty, |expires| duty.min(expires));
@@ -286,11 +292,15 @@ impl Engine {
         let (socket, is_stream) = match state.channel {
             Channel::Socket(conn) => (Some(conn), false),
             Channel::Stream(_) => (None, true),
-            Channel::Poll(_) | Channel::EngineIo(_) | Channel::Rest(_) | Channel::Device(_) | Channel::Gone => {
-                (None, false)
-            }
+            Channel::Poll(_)
+            | Channel::EngineIo(_)
+            | Channel::Rest(_)
+            | Channel::Device(_)
+            | Channel::Guest(_)
+            | Channel::Gone => (None, false),
         };
         self.unpause_if_calm(session, output);
+        self.guest_goes_on(now, session, output);
         if is_stream {
             self.stream_listen(session, output);
         }
@@ -312,7 +322,7 @@ impl Engine {
         }
     }
 
-    fn request(
+    pub(super) fn request(
         &mut self,
         now: Now,
         session: SessionRef,
@@ -482,7 +492,8 @@ impl Engine {
             Some(Channel::Socket(conn)) => output.effects.push(Effect::Read { conn: *conn, is_wanted }),
             Some(Channel::Poll(_)) => self.stir(session),
             Some(Channel::EngineIo(_)) => self.set_reading_packets(session, is_wanted, output),
-            Some(Channel::Rest(_) | Channel::Stream(_) | Channel::Device(_) | Channel::Gone) | None => {}
+            Some(Channel::Rest(_) | Channel::Stream(_) | Channel::Device(_) | Channel::Guest(_) | Channel::Gone)
+            | None => {}
         }
     }
 
@@ -512,7 +523,10 @@ impl Engine {
                     Some(Channel::Poll(_)) => self.answer_polls(now, session, output),
                     Some(Channel::EngineIo(_)) => self.deliver_packets(now, session, output),
                     Some(Channel::Device(_)) => self.notify_device(now, session, output),
-                    Some(Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone) | None => {}
+                    Some(
+                        Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Guest(_) | Channel::Gone,
+                    )
+                    | None => {}
                 }
             }
         }
@@ -548,7 +562,7 @@ impl Engine {
         }
         self.device_due(now, session, output);
         let Some(state) = self.sessions.get_mut(session) else { return };
-        let is_pinged = !matches!(state.channel, Channel::Device(_));
+        let is_pinged = !matches!(state.channel, Channel::Device(_) | Channel::Guest(_));
         let is_ping_due = is_pinged && now.instant >= state.heard.max(state.pinged) + state.settings.heartbeat;
         if is_ping_due {
             state.pinged = now.instant;
@@ -562,7 +576,7 @@ impl Engine {
                 Channel::Poll(_) => self.let_a_poll_go(now, session, output),
                 Channel::EngineIo(_) => self.ask_for_packets(now, session, output),
                 Channel::Stream(_) => self.keep_stream_alive(now, session, output),
-                Channel::Rest(_) | Channel::Device(_) | Channel::Gone => {}
+                Channel::Rest(_) | Channel::Device(_) | Channel::Guest(_) | Channel::Gone => {}
             }
         }
     }
@@ -646,6 +660,7 @@ impl Engine {
             Channel::Stream(stream) => self.stream_over(*stream, output),
             Channel::Rest(conn) => self.close(conn, output),
             Channel::Device(device) => self.device_gone(&device),
+            Channel::Guest(guest) => self.guest_gone(&guest, end, output),
             Channel::Gone => {}
         }
     }

@@ -4,11 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::guest::{GuestWord, Saying};
 use super::message::Message;
 use crate::auth::Verifier;
-use crate::base::{ConnId, Millis, ShardId};
+use crate::base::{ConnId, GuestId, Millis, ShardId};
 use crate::data::Path;
-use crate::op::{End, Namespace};
+use crate::op::{End, Event, Namespace, Tag};
 use crate::rules::Ruleset;
 use crate::shard::Fate;
 
@@ -57,6 +58,13 @@ pub enum Input<'a> {
         peer: Peer,
         /// What.
         bytes: &'a [u8],
+    },
+    /// The program that the server runs within says something for one of its clients.
+    Guest {
+        /// For which. The driver chose it; it may be used again after [`GuestWord::Over`].
+        guest: GuestId,
+        /// What.
+        saying: Saying,
     },
     /// A message from another shard. From one shard they come in the order in which they were sent.
     Forwarded {
@@ -137,6 +145,20 @@ pub enum Effect {
         to: ShardId,
         /// What.
         message: Message,
+    },
+    /// Tell a guest's program something.
+    Guest {
+        /// Which guest.
+        guest: GuestId,
+        /// What.
+        word: GuestWord,
+    },
+    /// Tell guests what has happened.
+    TellGuests {
+        /// What.
+        event: Arc<Event>,
+        /// Whom, each with its number for the listen.
+        to: Vec<(GuestId, Tag)>,
     },
     /// Tell the operator.
     Notice(Notice),

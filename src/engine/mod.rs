@@ -14,6 +14,7 @@ mod conn;
 mod device;
 mod engineio;
 mod gather;
+mod guest;
 mod home;
 mod io;
 mod journal;
@@ -33,6 +34,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 
 pub use config::{Config, Durability, LateLastWords, Settings};
 pub use engineio::Order;
+pub use guest::{GuestWord, Opening, Parting, Saying};
 pub use io::{Effect, Hangup, Input, Notice, Output, Peer};
 pub use journal::{Record, Stats};
 pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
@@ -92,6 +94,8 @@ pub struct Engine {
     is_full: bool,
     /// Requests without a socket.
     desk: rest::Desk,
+    /// By `GuestId`: the driver numbers guests densely.
+    guests: Vec<Option<SessionRef>>,
     /// Peers without a connection.
     devices: device::Devices,
     /// Data that was removed and is yet to be dropped.
@@ -139,6 +143,7 @@ impl Engine {
             taking: None,
             is_full: false,
             desk: rest::Desk::default(),
+            guests: Vec::new(),
             devices: device::Devices::new(&hashing),
             fallen: Fallen::default(),
             journal: Journal::default(),
@@ -163,6 +168,7 @@ impl Engine {
             Input::Closed { conn, how } => self.hung_up(now, conn, how, output),
             Input::Backlog { conn, bytes } => self.backlog(now, conn, bytes, output),
             Input::Datagram { peer, bytes } => self.datagram_came(now, peer, bytes, false, output),
+            Input::Guest { guest, saying } => self.guest_says(now, guest, saying, output),
             Input::Forwarded { from: _, message } => self.inner.push_back(message),
             Input::Full(is_full) => self.is_full = is_full,
             Input::Tick => self.tick(now, output),

@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 
 use rustls::ServerConfig;
 
+use super::guests::Guests;
 use super::mesh::{Port, Seat};
 use super::net::Net;
 use super::store::Store;
@@ -88,6 +89,8 @@ pub(super) struct Loop<C, N> {
     pub(super) output: Output,
     /// Where records go, if any do.
     pub(super) store: Option<Store>,
+    /// Sessions of the program that the server runs within.
+    pub(super) guests: Guests,
 }
 
 /// What another thread tells a core.
@@ -154,6 +157,7 @@ impl<C: Core, N: Net> Loop<C, N> {
         self.net.gather(now.instant);
         self.release(now);
         self.take_commands(now);
+        self.take_guests(now);
         self.take_messages(now);
         self.take_sockets(now);
         let is_due = self.core.next_wake().is_some_and(|due| due <= now.instant);
@@ -162,8 +166,13 @@ impl<C: Core, N: Net> Loop<C, N> {
             self.core.handle(now, Input::Tick, &mut self.output);
         }
         self.perform(now);
-        let is_congested = self.port.is_congested() || self.store.as_ref().is_some_and(Store::is_congested);
+        let is_congested = self.is_congested() || self.store.as_ref().is_some_and(Store::is_congested);
         self.net.hold_reads(is_congested);
+    }
+
+    /// Whether peers, or the couriers of guests, are so far behind that clients must wait.
+    fn is_congested(&self) -> bool {
+        self.port.is_congested() || self.guests.is_congested()
     }
 
     /// Does what had to wait for records that are safe now.
@@ -205,6 +214,23 @@ impl<C: Core, N: Net> Loop<C, N> {
                 self.net.stop_accepting();
             }
             self.core.handle(now, input, &mut self.output);
+        }
+    }
+
+    fn take_guests(&mut self, now: Now) {
+        if self.is_congested() {
+            return;
+        }
+        self.guests.begin_turn();
+        while let Some((guest, saying)) = self.guests.next() {
+            // What had been sent to us when this was said comes first.
+            if self.port.has_news() {
+                hand_over(&mut self.port, &mut self.core, now, &mut self.output);
+            }
+            self.core.handle(now, Input::Guest { guest, saying }, &mut self.output);
+            if self.output.bytes.len() >= OUTPUT_BYTES {
+                self.perform(now);
+            }
         }
     }
 
@@ -254,6 +280,8 @@ impl<C: Core, N: Net> Loop<C, N> {
                 Effect::Close { conn } => self.net.close(conn),
                 Effect::Read { conn, is_wanted } => self.net.read(conn, is_wanted),
                 Effect::Forward { to, message } => self.port.send(to, message),
+                Effect::Guest { guest, word } => self.guests.tell(guest, word),
+                Effect::TellGuests { event, to } => self.guests.tell_all(&event, &to),
                 Effect::Notice(notice) => (self.notify)(self.shard, &notice),
                 Effect::Drained => {
                     if let Stage::Draining { until } = self.stage {
@@ -265,6 +293,10 @@ impl<C: Core, N: Net> Loop<C, N> {
             }
         }
         self.port.flush(clock::stamp);
+        // While a message could not go, nobody may learn what follows from it.
+        if !self.port.is_stuck() {
+            self.guests.flush();
+        }
         self.net.flush(&output.bytes, now.instant, !self.port.is_stuck());
         output.clear();
         output.bytes.shrink_to(OUTPUT_BYTES_KEPT);
@@ -273,6 +305,7 @@ impl<C: Core, N: Net> Loop<C, N> {
     /// Whether another turn is due at once.
     fn has_work(&self, now: Instant) -> bool {
         self.waiting_command.is_some()
+            || (self.guests.has_work() && !self.is_congested())
             || self.net.has_work()
             || self.port.has_news()
             || self.store.as_ref().is_some_and(|store| store.has_news() || store.is_snapshot_due())
@@ -285,6 +318,7 @@ impl<C: Core, N: Net> Loop<C, N> {
         let until = self.next_wake();
         self.waiting_command = self.commands.try_recv().ok();
         self.waiting_command.is_some()
+            || (!self.is_congested() && self.guests.look_again())
             || self.port.has_news()
             || !self.port.is_settled()
             || self.is_done()
@@ -306,6 +340,7 @@ impl<C: Core, N: Net> Loop<C, N> {
             && !self.port.is_stuck()
             && !self.port.has_news()
             && self.net.is_settled()
+            && self.guests.is_settled()
             && self.store.as_ref().is_none_or(Store::is_settled)
     }
 

@@ -19,6 +19,7 @@ pub mod clock;
 mod core;
 mod datagrams;
 mod files;
+mod guests;
 mod mesh;
 mod net;
 mod ring;
@@ -44,6 +45,8 @@ use rustls::ServerConfig;
 pub use self::core::Core;
 use self::core::{Command, Loop, Stage};
 use self::files::DirectFiles;
+use self::guests::{Courier, Guests};
+pub use self::guests::{Door, Ear, Place, Ticket};
 use self::mesh::{Port, Seat};
 use self::ring::{RingNet, Room};
 use self::snapshots::Snapshots;
@@ -95,6 +98,8 @@ pub struct Plan {
     pub notify: Notify,
     /// Where records are written down; `None`: nowhere, and the engines make none.
     pub disk: Option<Disk>,
+    /// Whether the program opens sessions of its own: see [`Running::doors`].
+    pub has_guests: bool,
 }
 
 impl Plan {
@@ -113,6 +118,7 @@ impl Plan {
             tls: None,
             notify: Arc::new(notify),
             disk: None,
+            has_guests: false,
         }
     }
 }
@@ -123,7 +129,9 @@ pub struct Running {
     local_addr: SocketAddr,
     datagrams_addr: Option<SocketAddr>,
     remote: Remote,
+    doors: Vec<Door>,
     threads: Vec<JoinHandle<()>>,
+    couriers: Vec<Courier>,
 }
 
 impl Running {
@@ -145,6 +153,13 @@ impl Running {
         self.remote.clone()
     }
 
+    /// The ways in for sessions of the program, one for each shard; none if they were not
+    /// [planned](Plan::has_guests).
+    #[must_use]
+    pub fn doors(&self) -> &[Door] {
+        &self.doors
+    }
+
     /// See [`Remote::request_drain`].
     pub fn request_drain(&self) {
         self.remote.request_drain();
@@ -154,6 +169,9 @@ impl Running {
     pub fn join(self) {
         for thread in self.threads {
             thread.join().expect("a shard that panics ends the process");
+        }
+        for thread in self.couriers.into_iter().filter_map(|courier| courier.0) {
+            thread.join().expect("a courier that panics ends the process");
         }
     }
 }
@@ -247,12 +265,17 @@ where
     let ports = mesh::connect(&seats, mesh::RING_MESSAGES);
     let drained_count = Arc::new(AtomicUsize::new(0));
     let (report, reports) = channel();
-    let mut gates = Vec::new();
-    let mut threads = Vec::new();
+    let (mut gates, mut threads) = (Vec::new(), Vec::new());
+    let (mut doors, mut couriers) = (Vec::new(), Vec::new());
     let parts = listeners.into_iter().zip(datagrams).zip(receivers).zip(ports).zip(placements(count));
     for (shard, ((((listener, datagrams), commands), port), placement)) in (0..plan.shards).zip(parts) {
         let (gate, go) = channel();
         gates.push(gate);
+        let (guests, door, courier) = guests::connect(ShardId(shard), &seats, plan.has_guests)?;
+        couriers.push(courier);
+        if plan.has_guests {
+            doors.push(door);
+        }
         let shard_plan = ShardPlan {
             shard: ShardId(shard),
             listener,
@@ -264,6 +287,7 @@ where
             seats: Arc::clone(&seats),
             room: Arc::clone(&room),
             drained_count: Arc::clone(&drained_count),
+            guests,
         };
         let (make_core, report) = (make_core.clone(), report.clone());
         let thread = Builder::new().name(format!("shard-{shard}"));
@@ -282,7 +306,8 @@ where
     for gate in gates {
         gate.send(()).expect("a thread that is ready waits at its gate");
     }
-    Ok(Running { local_addr, datagrams_addr, remote: Remote { seats, commands: senders }, threads })
+    let remote = Remote { seats, commands: senders };
+    Ok(Running { local_addr, datagrams_addr, remote, doors, threads, couriers })
 }
 
 /// One shard's thread, before it runs.
@@ -297,6 +322,7 @@ struct ShardPlan {
     seats: Arc<[Seat]>,
     room: Arc<Room>,
     drained_count: Arc<AtomicUsize>,
+    guests: Guests,
 }
 
 impl ShardPlan {
@@ -357,6 +383,7 @@ impl ShardPlan {
                 waiting_command: None,
                 output: Output::default(),
                 store,
+                guests: self.guests,
             };
             glommio::spawn_local(async {
                 loop {

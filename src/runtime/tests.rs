@@ -584,6 +584,7 @@ fn messages_come_before_the_bytes_that_may_follow_from_them() {
         }
         tell.send(Told::of(now, &input)).unwrap();
     };
+    let (guests, ..) = guests::connect(ShardId(0), &seats, false).unwrap();
     let mut turns = Loop {
         shard: ShardId(0),
         core: Act { act, timing: Timing::default() },
@@ -598,6 +599,7 @@ fn messages_come_before_the_bytes_that_may_follow_from_them() {
         waiting_command: None,
         output: Output::default(),
         store: None,
+        guests,
     };
     turns.turn(clock::read());
     let told: Vec<Told> = told.try_iter().collect();

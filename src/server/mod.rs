@@ -16,6 +16,7 @@ pub mod absent;
 pub mod archive;
 pub mod archive_commands;
 pub mod auth;
+pub mod builder;
 pub mod check;
 pub mod config;
 pub mod data_dir;
@@ -26,6 +27,7 @@ pub mod health;
 pub mod internal;
 pub mod kernel;
 pub mod keys;
+pub mod life;
 pub mod logs;
 pub mod low;
 pub mod place;
@@ -36,7 +38,9 @@ pub mod tls;
 pub mod transfer;
 pub mod value;
 
+pub use builder::Builder;
 pub use health::Health;
+pub use life::{Addresses, Server};
 
 #[cfg(test)]
 mod tests;
@@ -61,14 +65,29 @@ pub const EXIT_FAILURE: u8 = 1;
 /// clap's own.
 pub const EXIT_BAD_CONFIG: u8 = 78;
 
-/// Why the process ends without having done what was asked.
+/// Why a server, or the process, ends without having done what was asked.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Stop {
     /// It was told something that cannot be: at least one problem.
     BadConfig(Vec<Problem>),
     /// It could not, for this reason.
     Failed(String),
 }
+
+impl std::fmt::Display for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::BadConfig(problems) => {
+                let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                f.write_str(&texts.join("; "))
+            }
+            Self::Failed(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for Stop {}
 
 /// The whole program: does what the command line says.
 #[must_use]
@@ -119,7 +138,7 @@ fn run_serve(file: Option<FilePath>, flags: Low) -> ExitCode {
         Err(error) => return end(Err(Stop::Failed(format!("the log cannot be started: {error}"))), complain),
     };
     // From here on, whoever reads the log finds everything in it.
-    end(serve::serve(&meaning, &health), |line| tracing::error!("{line}"))
+    end(serve::serve(meaning, &health), |line| tracing::error!("{line}"))
 }
 
 fn run_check(file: Option<FilePath>, flags: Low) -> Result<(), Stop> {

@@ -17,6 +17,7 @@ use super::value::{Durability, LateLastWords, RulesDialect};
 use crate::auth::Verifier;
 use crate::base::ShardId;
 use crate::engine;
+use crate::gateway;
 use crate::log::Database;
 use crate::rules::{Dialect, Ruleset, casefile};
 use crate::runtime;
@@ -166,6 +167,8 @@ pub struct Plan {
     pub tls: Option<Arc<ServerConfig>>,
     /// Where the shards may count.
     pub health: Arc<Health>,
+    /// Whether this program opens sessions of its own.
+    pub has_guests: bool,
 }
 
 /// A server that runs.
@@ -177,13 +180,15 @@ pub struct Running {
     /// Where CoAP clients come in over DTLS.
     pub coaps: Option<SocketAddr>,
     /// Asks all shards to end their sessions and stop. Returns at once.
-    pub request_drain: Box<dyn Fn() + Send>,
+    pub request_drain: Box<dyn Fn() + Send + Sync>,
     /// Gives all shards new rules. Returns at once.
-    pub set_rules: Box<dyn Fn(Rules) + Send>,
+    pub set_rules: Box<dyn Fn(Rules) + Send + Sync>,
     /// Tells all shards whom to believe. Returns at once.
     pub set_verifier: Box<dyn Fn(Arc<Verifier>) + Send>,
     /// Serves new TLS connections with this. Only for servers that were started with TLS. Returns at once.
-    pub certify: Box<dyn Fn(Arc<ServerConfig>) + Send>,
+    pub certify: Box<dyn Fn(Arc<ServerConfig>) + Send + Sync>,
+    /// For sessions of this program, if it wanted any.
+    pub gateway: Option<gateway::Engine>,
     /// Waits until all shards have stopped; an error is why one did without being asked.
     pub join: Box<dyn FnOnce() -> io::Result<()> + Send>,
 }
@@ -194,11 +199,12 @@ pub struct Running {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let Plan { listen, coap, engines, notices, archive, snapshot_bytes, rules: _, tls, health: _ } = plan;
+    let Plan { listen, coap, engines, notices, archive, snapshot_bytes, rules: _, tls, health: _, has_guests } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
     kernel_plan.tls = tls;
     kernel_plan.datagrams = coap;
+    kernel_plan.has_guests = has_guests;
     let timeouts = engines.iter().flat_map(|engine| engine.namespaces.values().chain([&engine.settings]));
     let timeouts = timeouts.map(|settings| settings.session_timeout);
     kernel_plan.unanswered_max = timeouts.max().expect("an engine for each shard");
@@ -232,6 +238,7 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         tcp: running.local_addr(),
         coap: running.datagrams_addr(),
         coaps: None,
+        gateway: has_guests.then(|| gateway::Engine::new(running.doors())),
         request_drain: Box::new(move || draining.request_drain()),
         set_rules: Box::new(move |rules| {
             for shard in 0..shards {

@@ -641,7 +641,7 @@ fn new_clients_are_sent_elsewhere_before_the_others_go() {
     let health = Health::default();
     health.set_ready(1);
     let seen = std::cell::Cell::new(None);
-    super::serve::drain(&health, &|| seen.set(Some(health.state())));
+    super::life::drain(&health, &|| seen.set(Some(health.state())));
     assert_eq!(seen.get(), Some(State::Draining));
 }
 
