@@ -6,6 +6,7 @@
 pub mod hash;
 pub mod ids;
 pub mod limits;
+pub mod meter;
 pub mod time;
 
 pub use hash::{Hashing, Map};

@@ -10,7 +10,7 @@ use super::engineio::EngineIo;
 use super::guest::Guest;
 use super::poll::Polled;
 use super::rest::Stream;
-use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
+use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings, Speech};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
 use crate::data::{Key, KeyStr, Path};
@@ -22,6 +22,8 @@ use crate::wire::ws;
 /// A client that we believe in.
 #[derive(Debug)]
 pub(super) struct Session {
+    /// What its client speaks, also when it no longer does.
+    speech: Speech,
     pub(super) channel: Channel,
     pub(super) namespace: Namespace,
     pub(super) identity: Arc<Identity>,
@@ -187,7 +189,13 @@ impl Engine {
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
         let settings = self.settings_for(&channel, settings);
+        let speech = Speech::of(&channel);
+        if speech != Speech::Rest && !self.warden.session_comes(&namespace) {
+            self.meters.unwelcome += 1;
+            return Err(session::Full);
+        }
         let session = Session {
+            speech,
             channel,
             namespace,
             identity: Arc::new(Identity::NOBODY),
@@ -204,8 +212,18 @@ impl Engine {
             is_paused: false,
             is_stirred: false,
         };
-        let duty = session.next_duty();
-        let session = self.sessions.open(secret, session)?;
+        let (duty, full_namespace) = (session.next_duty(), session.namespace.clone());
+        let session = match self.sessions.open(secret, session) {
+            Ok(session) => session,
+            Err(session::Full) => {
+                if speech != Speech::Rest {
+                    self.warden.session_goes(&full_namespace);
+                }
+                return Err(session::Full);
+            }
+        };
+        self.meters.sessions[speech as usize] += 1;
+        self.meters.sessions_opened[speech as usize] += 1;
         let look = self.session_wheel.arm(session.slot, duty);
         self.sessions.get_mut(session).expect("it was opened just now").next_look = look;
         let id = self.sessions.id(session).expect("it was opened just now");
@@ -587,7 +605,7 @@ impl Engine {
         if self.sessions.get(session).is_some_and(|state| state.is_waiting) && end != End::ServerStopped {
             return self.part(now, session, end, output);
         }
-        let Some(state) = self.sessions.close(session) else { return };
+        let Some(state) = self.close_session(session) else { return };
         let is_expired = state.is_expired(now);
         let Session { mut channel, namespace, identity, settings, heard, .. } = state;
         if let Channel::Rest(conn) = channel {
@@ -596,13 +614,25 @@ impl Engine {
         }
         // Last words are spoken as whoever the session is now, not as who it was when they were left.
         let identity = if is_expired { Arc::new(Identity::NOBODY) } else { identity };
-        output.effects.push(Effect::Notice(Notice::Ended { end, silent: now.instant.since(heard) }));
+        let silent = now.instant.since(heard);
+        self.meters.silences[end.index()].count(silent.0);
+        output.effects.push(Effect::Notice(Notice::Ended { end, silent }));
         let made = self.made_paths(now, &mut channel);
         self.let_go(now, channel, end, output);
         let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
         let owner = self.owner(&namespace);
-        let over = Over { session, namespace, identity, made, end, heard, is_yielding };
+        let over = Over { session, namespace, identity, made, end, ended: now.instant, heard, is_yielding };
         self.send(owner, Message::Over(Box::new(over)), output);
+    }
+
+    /// Takes a session out of the table.
+    pub(super) fn close_session(&mut self, session: SessionRef) -> Option<Session> {
+        let state = self.sessions.close(session)?;
+        self.meters.sessions[state.speech as usize] -= 1;
+        if state.speech != Speech::Rest {
+            self.warden.session_goes(&state.namespace);
+        }
+        Some(state)
     }
 
     /// The client has begun anew in the same session: what it listened to is over, its last words are
@@ -617,7 +647,8 @@ impl Engine {
             state.channel = channel;
         }
         let owner = self.owner(&namespace);
-        let over = Over { session, namespace, identity, made, end, heard, is_yielding: false };
+        let over =
+            Over { session, namespace, identity, made, end, ended: now.instant, heard, is_yielding: false };
         self.send(owner, Message::Over(Box::new(over)), output);
     }
 

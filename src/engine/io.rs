@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::guest::{GuestWord, Saying};
 use super::message::Message;
+use super::quota::Limits;
 use crate::auth::Verifier;
 use crate::base::{ConnId, GuestId, Millis, ShardId};
 use crate::data::Path;
@@ -78,6 +79,8 @@ pub enum Input<'a> {
     /// Others are believed from here on. Who has signed in already stays who it is until its credential
     /// runs out.
     Verifier(Arc<Verifier>),
+    /// Other limits apply from here on. What there is already stays.
+    Limits(Arc<Limits>),
     /// Whether the disk is full: then nothing new is taken in that would have to be written down, but what
     /// was left is spoken.
     Full(bool),

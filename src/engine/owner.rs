@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Ask, Engine, Message, Output, Over, Record};
+use super::{Ask, Came, Engine, Kind, Message, Output, Over, Record};
 use crate::base::{Now, SessionRef, ShardId};
 use crate::op::{Identity, Outcome, Refusal, Request};
 use crate::rules::Ruleset;
-use crate::shard::{Asker, Told};
+use crate::shard::{Asker, Shard, Told};
 
 const DISK_FULL: Refusal = Refusal::Limit("the disk is full, so the database is read-only");
 
@@ -18,14 +18,19 @@ impl Engine {
         let mut told = Vec::new();
         let is_new = matches!(request, Request::Write { .. } | Request::Exchange { .. } | Request::MayWrite { .. });
         let is_read_only = is_new && self.is_read_only(&namespace);
-        let outcome = match self.shard(&namespace) {
+        let kind = Kind::of(&request);
+        let last_words = || self.shards.get(&namespace).map_or(0, Shard::last_words_count);
+        let admitted = self.warden.admit(now, &namespace, &identity, &request, last_words);
+        let outcome = match (admitted, self.shard(&namespace)) {
+            (Err(refusal), _) => Outcome::Refused(refusal),
             _ if is_read_only => Outcome::Refused(DISK_FULL),
-            None => Outcome::Refused(Refusal::Limit("too many databases")),
-            Some(shard) => {
+            (_, None) => Outcome::Refused(Refusal::Limit("too many databases")),
+            (_, Some(shard)) => {
                 let asker = Asker { session: Some(session), id, identity, heard, is_plain };
                 shard.ask(now, &asker, request, &mut told)
             }
         };
+        self.meters.requests[kind as usize][Came::of(&outcome) as usize] += 1;
         // What the request caused is heard before its answer.
         self.finish_owning(&namespace, told, output);
         self.send(session.home, Message::Answer { session, number, outcome }, output);
@@ -49,7 +54,8 @@ impl Engine {
 
     /// Ends a session's listens and performs its last words, in order, each once.
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
-        let Over { session, namespace, identity, made, end, heard, is_yielding } = over;
+        let Over { session, namespace, identity, made, end, ended, heard, is_yielding } = over;
+        self.meters.delays.count(now.instant.since(ended).0);
         let mut told = Vec::new();
         let words =
             self.shards.get_mut(&namespace).map(|shard| shard.leave(now, session, &mut told)).unwrap_or_default();
@@ -98,6 +104,7 @@ impl Engine {
             if listeners.is_empty() {
                 continue;
             }
+            self.meters.listeners.count(listeners.len() as u64);
             let is_all_here = listeners.iter().all(|listener| listener.session.home == self.config.shard);
             if is_all_here {
                 self.inner.push_back(Message::Tell(Told { event, listeners }));

@@ -103,6 +103,9 @@ impl Engine {
             End::TimedOut | End::Superseded | End::ServerStopped => ws::close_code::GOING_AWAY,
             End::Killed => ws::close_code::POLICY,
         };
+        if end == End::ServerStopped {
+            self.send_back(conn, output);
+        }
         if self.is_socket(conn) {
             self.send_bytes(conn, output, |bytes| ws::write_close(bytes, code, end.as_str()));
         }

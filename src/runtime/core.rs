@@ -12,18 +12,19 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 
 use rustls::ServerConfig;
 
 use super::guests::Guests;
 use super::mesh::{Port, Seat};
+use super::meters::{Meters, Reading};
 use super::net::Net;
 use super::store::Store;
 use super::wake::Sleep;
 use super::{Notify, clock};
 use crate::base::{Instant, Millis, Now, ShardId};
-use crate::engine::{Effect, Engine, Input, Message, Output};
+use crate::engine::{self, Effect, Engine, Input, Message, Output};
 
 /// Turns between two looks at the executor's other tasks.
 const TURNS_PER_YIELD: u32 = 8;
@@ -40,6 +41,10 @@ pub trait Core {
     fn next_wake(&self) -> Option<Instant>;
     /// Whether [`Input::Tick`] is wanted at once.
     fn is_busy(&self) -> bool;
+    /// What it has counted.
+    fn meters(&self) -> engine::Meters {
+        engine::Meters::default()
+    }
     /// Begins a snapshot of what is written down, as it is now.
     fn begin_snapshot(&mut self) {}
     /// Appends the next records of that snapshot; says whether there are more.
@@ -59,6 +64,10 @@ impl Core for Engine {
 
     fn is_busy(&self) -> bool {
         Self::is_busy(self)
+    }
+
+    fn meters(&self) -> engine::Meters {
+        Self::meters(self)
     }
 
     fn begin_snapshot(&mut self) {
@@ -91,6 +100,7 @@ pub(super) struct Loop<C, N> {
     pub(super) store: Option<Store>,
     /// Sessions of the program that the server runs within.
     pub(super) guests: Guests,
+    pub(super) meters: Meters,
 }
 
 /// What another thread tells a core.
@@ -100,6 +110,8 @@ pub(super) enum Command {
     Handle(Input<'static>),
     /// A certificate for its net.
     Certify(Arc<ServerConfig>),
+    /// Somebody wants to know what it has counted.
+    Measure(Sender<Reading>),
 }
 
 /// How far the end has come.
@@ -130,7 +142,9 @@ impl<C: Core, N: Net> Loop<C, N> {
         let bell = &seats[self.shard.index()].bell;
         loop {
             let now = clock::read();
+            let began = clock::stamp();
             self.turn(now);
+            self.meters.turned((clock::stamp() - began) / 1_000);
             if self.is_over(now.instant) {
                 break;
             }
@@ -205,6 +219,11 @@ impl<C: Core, N: Net> Loop<C, N> {
                     self.net.certify(config);
                     continue;
                 }
+                Command::Measure(asker) => {
+                    let reading = Reading { shard: self.shard, core: self.measure(), engine: self.core.meters() };
+                    let _heard_or_gone = asker.send(reading);
+                    continue;
+                }
             };
             if matches!(input, Input::Drain) {
                 if self.stage != Stage::Serving {
@@ -232,6 +251,16 @@ impl<C: Core, N: Net> Loop<C, N> {
                 self.perform(now);
             }
         }
+    }
+
+    fn measure(&self) -> Meters {
+        let mut meters = self.meters.clone();
+        meters.outbox = self.port.waiting_count();
+        self.guests.measure(&mut meters);
+        if let Some(store) = &self.store {
+            store.measure(&mut meters);
+        }
+        meters
     }
 
     fn take_messages(&mut self, now: Now) {

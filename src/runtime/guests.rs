@@ -20,6 +20,7 @@ use slab::Slab;
 
 use super::Watch;
 use super::mesh::Seat;
+use super::meters::Meters;
 use crate::base::limits::{GUEST_CARRIED_MAX, GUEST_QUEUE_MAX, GUEST_SAYINGS_PER_TURN};
 use crate::base::{GuestId, ShardId};
 use crate::engine::{GuestWord, Parting, Saying};
@@ -346,6 +347,12 @@ impl Guests {
     /// Whether something was left for another turn.
     pub(super) const fn has_work(&self) -> bool {
         self.is_more || self.waiting.is_some()
+    }
+
+    /// Notes what waits.
+    pub(super) fn measure(&self, meters: &mut Meters) {
+        meters.guest_queue = self.gate.queued.load(Ordering::Relaxed) as u64;
+        meters.courier_queue = self.carried.load(Ordering::Relaxed) as u64;
     }
 
     /// The last look before a sleep: whether somebody says something.

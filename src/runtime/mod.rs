@@ -21,6 +21,7 @@ mod datagrams;
 mod files;
 mod guests;
 mod mesh;
+pub mod meters;
 mod net;
 mod ring;
 mod snapshots;
@@ -37,7 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 use rustls::ServerConfig;
@@ -48,6 +49,8 @@ use self::files::DirectFiles;
 use self::guests::{Courier, Guests};
 pub use self::guests::{Door, Ear, Place, Ticket};
 use self::mesh::{Port, Seat};
+pub use self::meters::Reading;
+use self::meters::Meters;
 use self::ring::{RingNet, Room};
 use self::snapshots::Snapshots;
 pub use self::store::Disk;
@@ -209,6 +212,24 @@ impl Remote {
         for shard in 0..self.commands.len() {
             self.tell_index(shard, Command::Certify(Arc::clone(config)));
         }
+    }
+
+    /// What the shards have counted, those that say so in time.
+    #[must_use]
+    pub fn measure(&self) -> Vec<Reading> {
+        let (asker, readings) = channel();
+        for shard in 0..self.commands.len() {
+            self.tell_index(shard, Command::Measure(asker.clone()));
+        }
+        drop(asker);
+        let until = Instant::now() + meters::PATIENCE;
+        let left = || until.saturating_duration_since(Instant::now());
+        let mut all = Vec::new();
+        // Whoever has ended has dropped its end: nobody waits for it.
+        while let Ok(reading) = readings.recv_timeout(left()) {
+            all.push(reading);
+        }
+        all
     }
 
     /// How many shards there are.
@@ -384,6 +405,7 @@ impl ShardPlan {
                 output: Output::default(),
                 store,
                 guests: self.guests,
+                meters: Meters::default(),
             };
             glommio::spawn_local(async {
                 loop {

@@ -600,6 +600,7 @@ fn messages_come_before_the_bytes_that_may_follow_from_them() {
         output: Output::default(),
         store: None,
         guests,
+        meters: Meters::default(),
     };
     turns.turn(clock::read());
     let told: Vec<Told> = told.try_iter().collect();

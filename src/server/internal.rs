@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::health::{Health, State};
+use super::metrics;
 use crate::base::limits;
 
 /// The internal address, served as long as this lives.
@@ -171,7 +172,7 @@ pub(super) fn answer(head: &[u8], health: &Health) -> Option<Answer> {
             State::Draining => Answer { body: "draining\n".into(), ..Answer::text(503, "Service Unavailable") },
         },
         "/metrics" => Answer {
-            content_type: "text/plain; version=0.0.4; charset=utf-8",
+            content_type: metrics::CONTENT_TYPE,
             body: health.metrics(),
             ..Answer::text(200, "OK")
         },

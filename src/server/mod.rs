@@ -30,6 +30,7 @@ pub mod keys;
 pub mod life;
 pub mod logs;
 pub mod low;
+pub mod metrics;
 pub mod place;
 pub mod rules;
 pub mod seam;

@@ -199,7 +199,7 @@ pub struct Running {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let Plan { listen, coap, engines, notices, archive, snapshot_bytes, rules: _, tls, health: _, has_guests } = plan;
+    let Plan { listen, coap, engines, notices, archive, snapshot_bytes, rules: _, tls, health, has_guests } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
     kernel_plan.tls = tls;
@@ -233,7 +233,8 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         engine
     })?;
     let (draining, reloading, believing) = (running.remote(), running.remote(), running.remote());
-    let certifying = running.remote();
+    let (certifying, measuring) = (running.remote(), running.remote());
+    health.set_source(move || measuring.measure());
     Ok(Running {
         tcp: running.local_addr(),
         coap: running.datagrams_addr(),
