@@ -78,6 +78,8 @@ pub const TICK: Millis = Millis(16);
 pub const HEARTBEAT_MIN: Millis = Millis(1_000);
 /// The longest heartbeat and the longest session timeout that may be configured.
 pub const SESSION_TIMEOUT_MAX: Millis = Millis(24 * 60 * 60 * 1_000);
+/// The longest time that a stop may be configured to take.
+pub const DRAIN_MAX: Millis = Millis(60 * 60 * 1_000);
 /// Bytes of a rules file.
 pub const RULES_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of a set of keys, and of a file of secrets.

@@ -60,7 +60,9 @@ mod tests {
 
     #[test]
     fn each_size_has_its_bucket() {
-        for (size, bucket) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (9, 4), (1 << 20, 20), (u64::MAX, 29)] {
+        for (size, bucket) in
+            [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (9, 4), (1 << 20, 20), (u64::MAX, 29)]
+        {
             let mut histogram = Histogram::default();
             histogram.count(size);
             let found = histogram.counts().iter().position(|count| *count == 1);

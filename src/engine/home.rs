@@ -647,8 +647,7 @@ impl Engine {
             state.channel = channel;
         }
         let owner = self.owner(&namespace);
-        let over =
-            Over { session, namespace, identity, made, end, ended: now.instant, heard, is_yielding: false };
+        let over = Over { session, namespace, identity, made, end, ended: now.instant, heard, is_yielding: false };
         self.send(owner, Message::Over(Box::new(over)), output);
     }
 

@@ -29,15 +29,8 @@ pub enum Speech {
 
 impl Speech {
     /// All of them, in their order.
-    pub const ALL: [Self; 7] = [
-        Self::FirebaseSocket,
-        Self::FirebasePolling,
-        Self::Rest,
-        Self::Stream,
-        Self::Wilddog,
-        Self::Coap,
-        Self::Guest,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::FirebaseSocket, Self::FirebasePolling, Self::Rest, Self::Stream, Self::Wilddog, Self::Coap, Self::Guest];
 
     /// The word for metrics.
     #[must_use]

@@ -40,8 +40,8 @@ pub use engineio::Order;
 pub use guest::{GuestWord, Opening, Parting, Saying};
 pub use io::{Effect, Hangup, Input, Notice, Output, Peer};
 pub use journal::{Record, Stats};
-pub use meters::{Came, Kind, Meters, Speech};
 pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
+pub use meters::{Came, Kind, Meters, Speech};
 pub use quota::{Limits, Quota, Usage};
 pub use visit::{Caller, Errand, Response, Visit};
 

@@ -367,7 +367,6 @@ impl Guests {
     pub(super) const fn is_settled(&self) -> bool {
         self.outbox.is_empty()
     }
-
 }
 
 impl Drop for Guests {

@@ -49,10 +49,11 @@ use self::files::DirectFiles;
 use self::guests::{Courier, Guests};
 pub use self::guests::{Door, Ear, Place, Ticket};
 use self::mesh::{Port, Seat};
-pub use self::meters::Reading;
 use self::meters::Meters;
+pub use self::meters::Reading;
 use self::ring::{RingNet, Room};
 use self::snapshots::Snapshots;
+pub use self::socket::passed;
 pub use self::store::Disk;
 use self::store::{Store, Writer};
 use self::tls::TlsNet;
@@ -89,6 +90,8 @@ pub struct Plan {
     pub listen: SocketAddr,
     /// Where to listen for datagrams.
     pub datagrams: Option<SocketAddr>,
+    /// A socket that listens already: then `listen` says nothing.
+    pub passed: Option<Arc<OwnedFd>>,
     /// How long what was sent to a peer may stay unacknowledged before its connection is broken.
     pub unanswered_max: Millis,
     /// How long a drain may take before what is left is dropped.
@@ -115,6 +118,7 @@ impl Plan {
             shards,
             listen,
             datagrams: None,
+            passed: None,
             unanswered_max: Millis::from_secs(45),
             drain_max: Millis::from_secs(10),
             connections_max: usize::MAX,
@@ -266,7 +270,11 @@ where
     let files = socket::raise_open_files()?;
     let for_clients = usize::try_from(files - FILES_RESERVED.min(files / 4)).unwrap_or(usize::MAX);
     let room = Arc::new(Room::new(plan.connections_max.min(for_clients)));
-    let (listeners, local_addr) = socket::listeners(plan.listen, count, plan.unanswered_max)
+    let listeners = match &plan.passed {
+        Some(socket) => socket::passed_listeners(socket, count, plan.unanswered_max),
+        None => socket::listeners(plan.listen, count, plan.unanswered_max),
+    };
+    let (listeners, local_addr) = listeners
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", plan.listen)))?;
 
     let (datagrams, datagrams_addr) = match plan.datagrams {

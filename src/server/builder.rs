@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::config::{self, Machine};
 use super::health::Health;
-use super::life::{Beginning, Server};
+use super::life::{Again, Beginning, Server};
 use super::low::Low;
 use super::place::{Origin, Problem, Typed};
 use super::value::{Address, FilePath};
@@ -106,15 +106,21 @@ impl Builder {
     ///
     /// [`Stop::BadConfig`]: what it was told cannot be. [`Stop::Failed`]: it could not.
     pub fn start(self) -> Result<Server, Stop> {
-        let bad = |problem: Problem| Stop::BadConfig(vec![problem]);
+        let bad = |problem: Problem| vec![problem];
         let Self { file, text, low, has_internal, is_without_sessions } = self;
-        let below = file.map(|path| file::read(&path)).transpose().map_err(bad)?.unwrap_or_default();
-        let text = text.map(|text| file::parse(Path::new("config_text"), &text)).transpose().map_err(bad)?;
-        let low: Low = low.over(text.unwrap_or_default()).over(below);
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let meaning = config::mean(&low, Machine { cores, is_terminal: false }).map_err(Stop::BadConfig)?;
-        let has_guests = !is_without_sessions;
-        Server::start(Beginning { meaning, health: Arc::new(Health::default()), has_internal, has_guests })
+        let read = move || {
+            let below = file.as_deref().map(file::read).transpose().map_err(bad)?.unwrap_or_default();
+            let text =
+                text.as_deref().map(|text| file::parse(Path::new("config_text"), text)).transpose().map_err(bad)?;
+            let low: Low = low.clone().over(text.unwrap_or_default()).over(below);
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            config::mean(&low, Machine { cores, is_terminal: false })
+        };
+        let meaning = read().map_err(Stop::BadConfig)?;
+        // How much is logged is the subscriber's to say, and that is the program's.
+        let again = Again { read: Box::new(read), set_log_level: Box::new(|_| {}) };
+        let (health, has_guests) = (Arc::new(Health::default()), !is_without_sessions);
+        Server::start(Beginning { meaning, health, has_internal, has_guests, again, passed: None })
     }
 }
 

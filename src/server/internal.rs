@@ -171,11 +171,7 @@ pub(super) fn answer(head: &[u8], health: &Health) -> Option<Answer> {
             State::Starting => Answer { body: "starting\n".into(), ..Answer::text(503, "Service Unavailable") },
             State::Draining => Answer { body: "draining\n".into(), ..Answer::text(503, "Service Unavailable") },
         },
-        "/metrics" => Answer {
-            content_type: metrics::CONTENT_TYPE,
-            body: health.metrics(),
-            ..Answer::text(200, "OK")
-        },
+        "/metrics" => Answer { content_type: metrics::CONTENT_TYPE, body: health.metrics(), ..Answer::text(200, "OK") },
         _ => Answer::text(404, "Not Found"),
     };
     Some(Answer { is_head, ..answer })

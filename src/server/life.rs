@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,19 +11,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls::ServerConfig;
 
 use super::archive::{self, Broken, Recovered};
-use super::config::{Config, Meaning, TlsFiles};
+use super::config::{Config, Line, Meaning, TlsFiles};
 use super::data_dir::{DataDir, Unusable};
 use super::health::Health;
 use super::internal::{self, Internal};
 use super::keys::Keeper;
-use super::logs::NoticeLog;
+use super::logs::{NoticeLog, SetLevel};
 use super::place::Problem;
 use super::seam::{self, Plan, Rules, Running};
 use super::value::Durability;
 use super::{Stop, kernel, rules, tls};
 use crate::auth::Verifier;
-use crate::base::ShardId;
-use crate::gateway;
+use crate::base::{Millis, ShardId};
+use crate::{engine, gateway};
 
 /// What a server begins with.
 #[derive(Debug)]
@@ -33,7 +34,28 @@ pub(super) struct Beginning {
     pub(super) has_internal: bool,
     /// Whether this program opens sessions of its own.
     pub(super) has_guests: bool,
+    pub(super) again: Again,
+    /// A socket that listens already.
+    pub(super) passed: Option<OwnedFd>,
 }
+
+/// How what may change while a server runs is read again.
+pub struct Again {
+    /// Reads the configuration.
+    pub read: Box<dyn Fn() -> Result<Meaning, Vec<Problem>> + Send + Sync>,
+    /// Changes how much is logged.
+    pub set_log_level: SetLevel,
+}
+
+impl std::fmt::Debug for Again {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Again")
+    }
+}
+
+/// Settings that a reload puts in force; others need a restart.
+const RELOADED: [&str; 6] =
+    ["log_level", "sessions_max", "last_words_max", "writes_per_second", "connections_per_address", "drain_spread"];
 
 /// Where a server listens, with the ports that were chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +89,11 @@ pub struct Server {
     certify: Box<dyn Fn(Arc<ServerConfig>) + Send + Sync>,
     reload_keys: Mutex<Sender<()>>,
     join: Mutex<Option<Join>>,
+    again: Again,
+    /// The settings that it was started with.
+    lines: Vec<Line>,
+    set_limits: Box<dyn Fn(Arc<engine::Limits>) + Send + Sync>,
+    is_alive: Box<dyn Fn() -> bool + Send + Sync>,
     _internal: Option<Internal>,
 }
 
@@ -77,8 +104,8 @@ impl Server {
     ///
     /// It cannot start; nothing is left behind.
     pub(super) fn start(beginning: Beginning) -> Result<Self, Stop> {
-        let Beginning { meaning, health, has_internal, has_guests } = beginning;
-        let Meaning { config, warnings, .. } = meaning;
+        let Beginning { meaning, health, has_internal, has_guests, again, passed } = beginning;
+        let Meaning { config, warnings, lines } = meaning;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             shards = config.shards,
@@ -114,10 +141,15 @@ impl Server {
             tls,
             health: Arc::clone(&health),
             has_guests,
+            limits: seam::limits(&config),
+            usage_seed: [random_word()?, random_word()?, random_word()?, random_word()?],
+            drain_max: config.drain_max,
+            passed,
         };
         let running =
             seam::start(plan).map_err(|error| failed(&format!("cannot serve at {}", config.listen), &error))?;
-        let Running { tcp, coap, coaps, request_drain, set_rules, set_verifier, certify, gateway, join } = running;
+        let Running { tcp, coap, coaps, request_drain, set_rules, set_limits, set_verifier, .. } = running;
+        let Running { certify, gateway, is_alive, join, .. } = running;
         let reload_keys = keeper.start(set_verifier).map_err(|error| failed("a thread cannot be started", &error))?;
         health.set_ready(config.shards);
         let internal_address = internal.as_ref().map(Internal::address);
@@ -138,6 +170,10 @@ impl Server {
             certify,
             reload_keys: Mutex::new(reload_keys),
             join: Mutex::new(Some(join)),
+            again,
+            lines,
+            set_limits,
+            is_alive,
             _internal: internal,
         })
     }
@@ -170,14 +206,50 @@ impl Server {
         self.gateway.clone().expect("the server was built for sessions of this program")
     }
 
-    /// Reads the files of rules, certificates and keys again. What is wrong in them changes nothing and is logged.
+    /// Whether every core answers. Waits for them half a second at most.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        (self.is_alive)()
+    }
+
+    /// How long it may take to stop.
+    #[must_use]
+    pub const fn drain_max(&self) -> Millis {
+        self.config.drain_max
+    }
+
+    /// Reads the configuration and the files of rules, certificates and keys again. Limits and the log level apply
+    /// from now on. What is wrong in one of them changes nothing of it and is logged.
     pub fn reload(&self) {
+        self.reload_config();
         reload(&self.config, &self.health, &self.set_rules);
         if let Some(files) = &self.config.tls {
             reload_certificate(files, &self.health, &self.certify);
         }
         // That thread goes only with the server.
         let _ = self.reload_keys.lock().unwrap_or_else(PoisonError::into_inner).send(());
+    }
+
+    fn reload_config(&self) {
+        let meaning = match (self.again.read)() {
+            Ok(meaning) => meaning,
+            Err(problems) => {
+                for Problem { place, reason } in problems {
+                    tracing::error!(place, reason, "the configuration is wrong: the one in force stays");
+                }
+                return self.health.count_config_reload(false);
+            }
+        };
+        (self.again.set_log_level)(meaning.config.log_level);
+        (self.set_limits)(seam::limits(&meaning.config));
+        warn(&meaning.warnings);
+        let is_reloaded = |name: &str| RELOADED.contains(&name.rsplit('.').next().unwrap_or(name));
+        let is_same = |line: &&Line| self.lines.iter().any(|old| (&old.name, &old.value) == (&line.name, &line.value));
+        for line in meaning.lines.iter().filter(|line| !is_reloaded(&line.name) && !is_same(line)) {
+            tracing::warn!(setting = line.name, "takes effect with the next start");
+        }
+        tracing::info!("configuration reloaded");
+        self.health.count_config_reload(true);
     }
 
     /// Begins to stop: no new clients, those that are here are sent away, what they leave is written. Does not wait.
@@ -305,7 +377,7 @@ fn start_internal(config: &Config, health: &Arc<Health>) -> Result<Internal, Sto
     internal::start(listener, Arc::clone(health)).map_err(|error| failed("cannot serve internal requests", &error))
 }
 
-fn engines(config: &Config, rules: &Rules, verifier: &Arc<Verifier>) -> Result<Vec<crate::engine::Config>, Stop> {
+fn engines(config: &Config, rules: &Rules, verifier: &Arc<Verifier>) -> Result<Vec<engine::Config>, Stop> {
     let common_seed = [random_word()?, random_word()?, random_word()?, random_word()?];
     (0..config.shards)
         .map(|shard| {

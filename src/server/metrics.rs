@@ -7,10 +7,9 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::base::meter::Histogram;
@@ -132,13 +131,22 @@ impl Sheet {
         self.gauge("stillhere_connections", "TCP connections now.", whole(all.connections));
         let plain = all.connections_opened.saturating_sub(all.connections_encrypted);
         let opened = [("plain", plain), ("tls", all.connections_encrypted)];
-        self.by("stillhere_connections_opened", "TCP connections ever, by what they turned out to be.", "transport", opened);
+        self.by(
+            "stillhere_connections_opened",
+            "TCP connections ever, by what they turned out to be.",
+            "transport",
+            opened,
+        );
         let by_protocol = |counts: &[u64; Speech::ALL.len()]| {
             Speech::ALL.map(|speech| (labels([("protocol", speech.as_str())]), counts[speech as usize])).to_vec()
         };
         let sessions = by_protocol(&all.sessions).into_iter().map(|(labels, count)| (labels, whole(count)));
         self.gauges("stillhere_sessions", "Sessions now, by what their clients speak.", sessions.collect());
-        self.counter("stillhere_sessions_opened", "Sessions ever, by what their clients speak.", by_protocol(&all.sessions_opened));
+        self.counter(
+            "stillhere_sessions_opened",
+            "Sessions ever, by what their clients speak.",
+            by_protocol(&all.sessions_opened),
+        );
         self.count("stillhere_quota_refusals", "Sessions and connections that a quota has kept out.", all.unwelcome);
         let silences = End::ALL.map(|end| (labels([("end", end.as_str())]), all.silences[end.index()])).to_vec();
         self.histogram(
@@ -147,7 +155,11 @@ impl Sheet {
             MILLISECONDS,
             silences,
         );
-        self.gauge("stillhere_last_words_pending", "Last words that wait for the end of their session.", whole(all.last_words));
+        self.gauge(
+            "stillhere_last_words_pending",
+            "Last words that wait for the end of their session.",
+            whole(all.last_words),
+        );
         self.histogram(
             "stillhere_last_words_delay_seconds",
             "From the end of a session to when its last words had been performed.",
@@ -257,40 +269,54 @@ pub(super) const fn whole(count: u64) -> f64 {
 }
 
 impl Collector for Sheet {
+    #[expect(clippy::cast_possible_truncation, reason = "what does not fit is printed as it is")]
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for Family { name, help, samples } in &self.0 {
-            // The encoder brings a full stop of its own.
-            let help = help.trim_end_matches('.');
+            let kind = match samples {
+                Samples::Counter(_) | Samples::Seconds(_) => MetricType::Counter,
+                Samples::Gauge(_) => MetricType::Gauge,
+                Samples::Histogram(..) => MetricType::Histogram,
+            };
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
             match samples {
+                Samples::Seconds(seconds) => ConstCounter::new(*seconds).encode(family)?,
                 Samples::Counter(samples) => {
-                    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-                    for (labels, count) in samples {
-                        ConstCounter::new(*count).encode(family.encode_family(labels)?)?;
+                    each(&mut family, samples, |sample, count| {
+                        sample.encode_counter::<NoLabelSet, _, u64>(count, None)
+                    })?;
+                }
+                Samples::Gauge(samples) => each(&mut family, samples, |sample, value| {
+                    // Whole numbers look like whole numbers.
+                    match *value as i64 {
+                        #[expect(clippy::cast_precision_loss, reason = "it is compared with what it was made of")]
+                        whole if whole as f64 == *value => sample.encode_gauge(&whole),
+                        _ => sample.encode_gauge(value),
                     }
-                }
-                Samples::Seconds(seconds) => {
-                    let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-                    ConstCounter::new(*seconds).encode(family)?;
-                }
-                Samples::Gauge(samples) => {
-                    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-                    for (labels, value) in samples {
-                        ConstGauge::new(*value).encode(family.encode_family(labels)?)?;
-                    }
-                }
-                Samples::Histogram(scale, samples) => {
-                    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-                    for (labels, histogram) in samples {
-                        let sum = whole(histogram.sum()) * scale.unit;
-                        let buckets = scale.buckets(histogram);
-                        let mut sample = family.encode_family(labels)?;
-                        sample.encode_histogram::<NoLabelSet>(sum, histogram.total(), &buckets, None)?;
-                    }
-                }
+                })?,
+                Samples::Histogram(scale, samples) => each(&mut family, samples, |sample, histogram| {
+                    let sum = whole(histogram.sum()) * scale.unit;
+                    sample.encode_histogram::<NoLabelSet>(sum, histogram.total(), &scale.buckets(histogram), None)
+                })?,
             }
         }
         Ok(())
     }
+}
+
+/// Encodes each sample, with its labels if it has any.
+fn each<T>(
+    family: &mut MetricEncoder<'_>,
+    samples: &[(Labels, T)],
+    encode: impl Fn(&mut MetricEncoder<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    for (labels, value) in samples {
+        if labels.is_empty() {
+            encode(family, value)?;
+        } else {
+            encode(&mut family.encode_family(labels)?, value)?;
+        }
+    }
+    Ok(())
 }
 
 impl Scale {
@@ -300,7 +326,7 @@ impl Scale {
         let mut buckets: Vec<(f64, u64)> =
             (self.from..=self.to).map(|bucket| (whole(1 << bucket) * self.unit, counts[bucket])).collect();
         buckets[0].1 = counts[..=self.from].iter().sum();
-        buckets.push((f64::MAX, counts[self.to + 1..].iter().sum()));
+        buckets.push((f64::INFINITY, counts[self.to + 1..].iter().sum()));
         buckets
     }
 }

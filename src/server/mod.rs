@@ -31,10 +31,13 @@ pub mod life;
 pub mod logs;
 pub mod low;
 pub mod metrics;
+pub mod papers;
 pub mod place;
+pub mod reference;
 pub mod rules;
 pub mod seam;
 pub mod serve;
+pub mod service;
 pub mod tls;
 pub mod transfer;
 pub mod value;
@@ -54,7 +57,8 @@ use std::sync::Arc;
 use clap::Parser as _;
 
 use config::{Machine, Meaning};
-use flags::{Command, CommandLine, RulesCommand};
+use flags::{Command, CommandLine, ConfigCommand, RulesCommand};
+use life::Again;
 use low::Low;
 use place::Problem;
 use seam::Tally;
@@ -97,8 +101,11 @@ pub fn main() -> ExitCode {
     match command {
         Command::Serve(mut flags) => {
             let file = flags.config.take();
-            run_serve(file, flags.low(log))
+            run_serve(file, &flags.low(log))
         }
+        Command::Config(ConfigCommand::Reference) => end(print(&reference::reference()), complain),
+        Command::Completions { shell } => end(print(&papers::completions(shell)), complain),
+        Command::Man => end(print(&papers::manual()), complain),
         Command::Check(mut flags) => {
             let file = flags.config.take();
             end(run_check(file, flags.low(log)), complain)
@@ -127,19 +134,31 @@ fn end(result: Result<(), Stop>, tell: impl Fn(&str)) -> ExitCode {
     }
 }
 
-fn run_serve(file: Option<FilePath>, flags: Low) -> ExitCode {
-    let meaning = match read(file, flags) {
+fn print(text: &str) -> Result<(), Stop> {
+    let done = io::stdout().lock().write_all(text.as_bytes());
+    done.map_err(|error| Stop::Failed(format!("it cannot be printed: {error}")))
+}
+
+fn run_serve(file: Option<FilePath>, flags: &Low) -> ExitCode {
+    let meaning = match read(file.clone(), flags.clone()) {
         Ok(meaning) => meaning,
         Err(problems) => return end(Err(Stop::BadConfig(problems)), complain),
     };
     let health = Arc::new(Health::default());
     let config = &meaning.config;
-    let _logs = match logs::start(config.log_format, config.log_level, io::stderr().is_terminal(), &health) {
+    let logs = match logs::start(config.log_format, config.log_level, io::stderr().is_terminal(), &health) {
         Ok(logs) => logs,
         Err(error) => return end(Err(Stop::Failed(format!("the log cannot be started: {error}"))), complain),
     };
     // From here on, whoever reads the log finds everything in it.
-    end(serve::serve(meaning, &health), |line| tracing::error!("{line}"))
+    let again = Again {
+        read: Box::new({
+            let flags = flags.clone();
+            move || read(file.clone(), flags.clone())
+        }),
+        set_log_level: logs.level_setter(),
+    };
+    end(serve::serve(meaning, again, &health), |line| tracing::error!("{line}"))
 }
 
 fn run_check(file: Option<FilePath>, flags: Low) -> Result<(), Stop> {

@@ -3,14 +3,16 @@
 use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Stop;
 use super::config::Meaning;
-use super::health::Health;
-use super::life::{Addresses, Beginning, Server, failed};
+use super::health::{Health, State};
+use super::life::{Addresses, Again, Beginning, Server, failed};
+use super::service::{self, Service};
 
 /// What can happen to a server.
 enum Happening {
@@ -27,12 +29,20 @@ enum Happening {
 /// # Errors
 ///
 /// It cannot start, or a shard failed.
-pub fn serve(meaning: Meaning, health: &Arc<Health>) -> Result<(), Stop> {
+pub fn serve(meaning: Meaning, again: Again, health: &Arc<Health>) -> Result<(), Stop> {
     // First, so that whoever asks during the start is heard once it is over.
     let (happened, happenings) = mpsc::channel();
     watch_signals(happened.clone()).map_err(|error| failed("signals cannot be watched", &error))?;
+    let service = Arc::new(Service::find());
+    let passed = service::passed_listener().map(|(socket, others)| {
+        if others > 0 {
+            tracing::warn!(others, "more sockets were passed than are used: only the first is");
+        }
+        socket
+    });
+    let health = Arc::clone(health);
     let server =
-        Server::start(Beginning { meaning, health: Arc::clone(health), has_internal: true, has_guests: false })?;
+        Arc::new(Server::start(Beginning { meaning, health, has_internal: true, has_guests: false, again, passed })?);
     let joining = std::thread::Builder::new().name("join".into());
     let join = server.take_join();
     joining
@@ -42,9 +52,14 @@ pub fn serve(meaning: Meaning, health: &Arc<Health>) -> Result<(), Stop> {
         })
         .map_err(|error| failed("a thread cannot be started", &error))?;
     say_ready(&server);
+    service.say_ready(&format!("serving at {}", server.addresses().tcp));
+    feed_watchdog(&service, &server).map_err(|error| failed("a thread cannot be started", &error))?;
     loop {
         match happenings.recv().expect("the thread that joins sends before it goes") {
-            Happening::DrainAsked => server.drain(),
+            Happening::DrainAsked => {
+                service.say_stopping(Duration::from_millis(server.drain_max().0));
+                server.drain();
+            }
             Happening::ReloadAsked => server.reload(),
             Happening::Ended(Ok(())) => {
                 tracing::info!("stopped");
@@ -53,6 +68,22 @@ pub fn serve(meaning: Meaning, health: &Arc<Health>) -> Result<(), Stop> {
             Happening::Ended(Err(stop)) => return Err(stop),
         }
     }
+}
+
+/// Tells whoever watches that every core answers, as often as it wants to hear it.
+fn feed_watchdog(service: &Arc<Service>, server: &Arc<Server>) -> io::Result<()> {
+    let Some(pause) = service.watchdog_pause() else { return Ok(()) };
+    let (service, server) = (Arc::clone(service), Arc::clone(server));
+    std::thread::Builder::new().name("watchdog".into()).spawn(move || {
+        loop {
+            // Cores that have stopped in order are well.
+            if server.health().state() == State::Draining || server.is_alive() {
+                service.say_alive();
+            }
+            std::thread::sleep(pause);
+        }
+    })?;
+    Ok(())
 }
 
 /// The first SIGTERM or SIGINT asks for a drain, the second ends the process at once.
