@@ -4,6 +4,8 @@
 //! connections that are buffers in memory; a real one would ask its sockets. It needs none of the crate's
 //! features: `cargo run --no-default-features --example own_loop`.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

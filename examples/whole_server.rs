@@ -3,6 +3,8 @@
 //!
 //! `cargo run --example whole_server`
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::error::Error;
 
 use stillhere::Server;

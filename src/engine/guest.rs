@@ -29,7 +29,7 @@ pub enum Saying {
         /// The program's number for it.
         number: i64,
         /// What.
-        request: Request,
+        request: Box<Request>,
     },
     /// The client says who it is: answered as a request is.
     SignIn {
@@ -103,7 +103,7 @@ pub(super) struct Guest {
 
 #[derive(Debug)]
 enum Asked {
-    Request(Request),
+    Request(Box<Request>),
     SignIn(String),
     SignOut,
 }
@@ -189,7 +189,7 @@ impl Engine {
 
     fn guest_asks(&mut self, now: Now, session: SessionRef, number: i64, asked: Asked, output: &mut Output) {
         let action = match asked {
-            Asked::Request(request) => Action::Ask(request),
+            Asked::Request(request) => Action::Ask(*request),
             Asked::SignIn(cred) => Action::Auth { cred, noauth: false, authvar: None },
             Asked::SignOut => Action::Unauth,
         };

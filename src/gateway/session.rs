@@ -272,7 +272,7 @@ impl Line {
     }
 
     async fn ask(&self, request: Request) -> Result<Outcome, Error> {
-        self.ask_as(|number| Saying::Ask { number, request }).await
+        self.ask_as(|number| Saying::Ask { number, request: Box::new(request) }).await
     }
 
     /// Says something that is answered, and waits for the answer.
@@ -293,7 +293,7 @@ impl Line {
     /// For what must not wait and is not answered. Does nothing for a session that is over.
     pub(super) fn say_at_once_unanswered(&self, request: Request) {
         if self.ear.over().is_none() {
-            self.door.say_at_once(self.ear.clone(), Saying::Ask { number: UNANSWERED, request });
+            self.door.say_at_once(self.ear.clone(), Saying::Ask { number: UNANSWERED, request: Box::new(request) });
         }
     }
 

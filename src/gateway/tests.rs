@@ -1,5 +1,7 @@
 //! Sessions of a program, against a whole server in this process.
 
+#![expect(clippy::disallowed_methods, reason = "tests write the files of their servers")]
+
 use std::future::Future;
 use std::task::Poll;
 use std::time::Duration;
@@ -105,9 +107,9 @@ fn last_words_are_spoken_once_however_a_session_ends() {
             joe.set("/gone", true).await.unwrap();
             assert_eq!(watcher.get("/count").await.unwrap().json(), "0", "not before its end");
             if is_polite {
-                joe.end().await
+                joe.end().await;
             } else {
-                drop(joe)
+                drop(joe);
             }
             until(&mut count, "1").await;
             assert_eq!(watcher.get("/both").await.unwrap().json(), r#"{"x":1,"y":2}"#);

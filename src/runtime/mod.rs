@@ -270,23 +270,7 @@ where
     let files = socket::raise_open_files()?;
     let for_clients = usize::try_from(files - FILES_RESERVED.min(files / 4)).unwrap_or(usize::MAX);
     let room = Arc::new(Room::new(plan.connections_max.min(for_clients)));
-    let listeners = match &plan.passed {
-        Some(socket) => socket::passed_listeners(socket, count, plan.unanswered_max),
-        None => socket::listeners(plan.listen, count, plan.unanswered_max),
-    };
-    let (listeners, local_addr) = listeners
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", plan.listen)))?;
-
-    let (datagrams, datagrams_addr) = match plan.datagrams {
-        None => ((0..count).map(|_| None).collect::<Vec<_>>(), None),
-        Some(address) => {
-            let (sockets, address) = socket::datagram_sockets(address, count).map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot listen for datagrams at {address}: {error}"))
-            })?;
-            (sockets.into_iter().map(Some).collect(), Some(address))
-        }
-    };
-
+    let Listening { listeners, local_addr, datagrams, datagrams_addr } = listen(&plan, count)?;
     let plan = Arc::new(plan);
     let seats: io::Result<Vec<Seat>> = (0..count).map(|_| Bell::new().map(Seat::new)).collect();
     let seats: Arc<[Seat]> = seats?.into();
@@ -337,6 +321,34 @@ where
     }
     let remote = Remote { seats, commands: senders };
     Ok(Running { local_addr, datagrams_addr, remote, doors, threads, couriers })
+}
+
+/// The sockets at which clients come in, one of each kind for each shard.
+struct Listening {
+    listeners: Vec<OwnedFd>,
+    local_addr: SocketAddr,
+    datagrams: Vec<Option<OwnedFd>>,
+    datagrams_addr: Option<SocketAddr>,
+}
+
+fn listen(plan: &Plan, count: usize) -> io::Result<Listening> {
+    let listeners = match &plan.passed {
+        Some(socket) => socket::passed_listeners(socket, count, plan.unanswered_max),
+        None => socket::listeners(plan.listen, count, plan.unanswered_max),
+    };
+    let (listeners, local_addr) = listeners
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", plan.listen)))?;
+
+    let (datagrams, datagrams_addr) = match plan.datagrams {
+        None => ((0..count).map(|_| None).collect(), None),
+        Some(address) => {
+            let (sockets, address) = socket::datagram_sockets(address, count).map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot listen for datagrams at {address}: {error}"))
+            })?;
+            (sockets.into_iter().map(Some).collect(), Some(address))
+        }
+    };
+    Ok(Listening { listeners, local_addr, datagrams, datagrams_addr })
 }
 
 /// One shard's thread, before it runs.

@@ -53,44 +53,44 @@ impl Builder {
 
     /// Where WebSocket, Engine.IO, REST and streaming clients come in; port 0 means any free one.
     pub fn listen(mut self, address: SocketAddr) -> Self {
-        self.low.listen = in_code(Address(address));
+        self.low.listen = Some(in_code(Address(address)));
         self
     }
 
     /// Where CoAP clients come in.
     pub fn coap(mut self, address: SocketAddr) -> Self {
-        self.low.coap = in_code(Address(address));
+        self.low.coap = Some(in_code(Address(address)));
         self
     }
 
     /// Serves health and metrics there. Otherwise they are to be had from [`Server::health`] only.
     pub fn internal(mut self, address: SocketAddr) -> Self {
-        self.low.internal = in_code(Address(address));
+        self.low.internal = Some(in_code(Address(address)));
         self.has_internal = true;
         self
     }
 
     /// The data directory.
     pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.low.data = in_code(FilePath(directory.into()));
+        self.low.data = Some(in_code(FilePath(directory.into())));
         self
     }
 
     /// The file with the rules. Without one everything is denied, but for administrators.
     pub fn rules(mut self, path: impl Into<PathBuf>) -> Self {
-        self.low.rules = in_code(FilePath(path.into()));
+        self.low.rules = Some(in_code(FilePath(path.into())));
         self
     }
 
     /// How many cores to use; all by default.
     pub fn shards(mut self, count: u16) -> Self {
-        self.low.shards = in_code(count);
+        self.low.shards = Some(in_code(count));
         self
     }
 
     /// Believes everybody and, without rules, allows everything. Only on loopback addresses.
     pub fn dev(mut self) -> Self {
-        self.low.dev = in_code(true);
+        self.low.dev = Some(in_code(true));
         self
     }
 
@@ -124,6 +124,6 @@ impl Builder {
     }
 }
 
-fn in_code<T>(value: T) -> Option<Typed<T>> {
-    Some(Typed { value, origin: Origin::Code })
+const fn in_code<T>(value: T) -> Typed<T> {
+    Typed { value, origin: Origin::Code }
 }
