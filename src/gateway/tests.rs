@@ -278,3 +278,48 @@ fn the_end_of_the_server_is_told_to_everybody() {
         assert_eq!(late.unwrap_err(), Error::Over(End::ServerStopped));
     }
 }
+
+#[test]
+fn quotas_are_kept_over_all_cores_and_metrics_count_guests() {
+    for shards in [1, 2] {
+        let house =
+            House::new(shards, "durability = \"none\"\n[namespace.small]\nsessions_max = 3\nlast_words_max = 2\n");
+        let engine = house.server.engine();
+        let count = |metric: &str| {
+            let text = house.server.health().metrics();
+            let line = text.lines().find(|line| line.starts_with(metric)).expect("it is printed");
+            line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        let guests = || count("stillhere_sessions{protocol=\"guest\"}");
+        run(async {
+            let mut three = Vec::new();
+            for _ in 0..3 {
+                three.push(engine.open(Opening::new("small")).await.unwrap());
+            }
+            let refused = engine.open(Opening::new("small")).await.unwrap_err();
+            assert_eq!(refused, Error::Refused(Refusal::Limit("too many sessions")));
+            let other = open(&engine).await;
+            assert_eq!(guests(), 4);
+            three[0].on_disconnect("/a").unwrap().set(1).await.unwrap();
+            three[1].on_disconnect("/b").unwrap().set(1).await.unwrap();
+            let refused = three[2].on_disconnect("/c").unwrap().set(1).await.unwrap_err();
+            assert_eq!(refused.as_str(), "limit");
+            assert_eq!(count("stillhere_last_words_pending"), 2);
+            three.pop().unwrap().end().await;
+            let again = engine.open(Opening::new("small")).await.unwrap();
+            three.pop().unwrap().end().await;
+            // What is asked after an end finds its last words spoken.
+            assert_eq!(again.get("/b").await.unwrap().json(), "1");
+            again.on_disconnect("/c").unwrap().set(1).await.unwrap();
+            assert_eq!(count("stillhere_quota_refusals_total"), 1);
+            drop(three);
+            again.end().await;
+            other.end().await;
+            while guests() > 0 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(count("stillhere_last_words_pending"), 0);
+        });
+        house.server.stop().unwrap();
+    }
+}

@@ -409,3 +409,6 @@ impl Round {
         self.gate.wake_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,13 @@ pub fn manual() -> String {
     let mut command = CommandLine::command();
     command.build();
     let man = clap_mangen::Man::new(command.clone()).manual("Stillhere");
-    man.render(&mut out).expect("memory takes whatever is written");
+    let written = man
+        .render_title(&mut out)
+        .and_then(|()| man.render_name_section(&mut out))
+        .and_then(|()| man.render_synopsis_section(&mut out))
+        .and_then(|()| man.render_description_section(&mut out))
+        .and_then(|()| man.render_options_section(&mut out));
+    written.expect("memory takes whatever is written");
     for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
         let man = clap_mangen::Man::new(subcommand.clone());
         let name = subcommand.get_bin_name().unwrap_or_default().to_uppercase();
