@@ -208,6 +208,7 @@ impl Engine {
             self.drain(now, output);
         }
         self.serve_stirred(now, output);
+        self.write_down_devices(output);
         self.fallen.drop_some(FALLEN_MAX);
     }
 
@@ -226,6 +227,7 @@ impl Engine {
         let is_behind = self.session_wheel.is_behind() || self.conn_wheel.is_behind();
         is_behind
             || self.owed.is_due()
+            || self.has_devices_away()
             || !self.inner.is_empty()
             || self.has_pieces()
             || self.has_long_bodies()
@@ -292,6 +294,7 @@ impl Engine {
         for slot in due {
             self.look_at_session(now, slot, output);
         }
+        self.resume_some_devices(output);
         self.send_pieces(now, output);
         self.speak_some_owed(now, output);
         self.read_long_bodies(now, output);
@@ -324,6 +327,9 @@ impl Engine {
                 self.identified(now, session, &namespace, &identity, output);
             }
             Message::Over(over) => self.speak_last_words(now, *over, output),
+            Message::Resume { session, id, namespace, identity } => {
+                self.resumed(session, id, &namespace, &identity, output);
+            }
             Message::Claim { old, namespace } => self.claimed(now, &old, &namespace, output),
             Message::Supersede { old, new, namespace } => self.supersede(now, old, new, &namespace, output),
             Message::Settle { session } => self.send(session.home, Message::Settled { session }, output),
@@ -351,7 +357,8 @@ impl Engine {
     fn drain(&mut self, now: Now, output: &mut Output) {
         let slots = if self.drain.is_on && !self.drain.is_silent { Some(self.drain_slots(now)) } else { None };
         if slots.is_some_and(|slots| self.end_some_sessions(now, slots, output)) {
-            assert!(self.sessions.is_empty(), "none was opened since the drain began");
+            let is_nobody_left = self.all_sessions().all(|(_, state)| state.is_kept());
+            assert!(is_nobody_left, "none was opened since the drain began");
             self.drain.is_silent = true;
             for peer in (0..self.config.shards).map(ShardId).filter(|peer| *peer != self.config.shard) {
                 output.effects.push(Effect::Forward { to: peer, message: Message::Silence });

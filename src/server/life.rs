@@ -23,6 +23,7 @@ use super::value::Durability;
 use super::{Stop, kernel, rules, tls};
 use crate::auth::Verifier;
 use crate::base::{Millis, ShardId};
+use crate::log::State;
 use crate::{engine, gateway};
 
 /// What a server begins with.
@@ -129,13 +130,14 @@ impl Server {
         let tls = config.tls.as_ref().map(tls::load).transpose().map_err(|problem| Stop::BadConfig(vec![problem]))?;
         // Whoever asks whether it is ready is answered while the log is read.
         let internal = if has_internal { Some(start_internal(&config, &health)?) } else { None };
-        let archive = open_archive(&config, &data)?;
+        let engines = engines(&config, &rules, &keeper.verifier())?;
+        let archive = open_archive(&config, &data, &engines[0])?;
         let plan = Plan {
             archive,
             snapshot_bytes: u64::from(config.snapshot_mib) * 1024 * 1024,
             listen: config.listen,
             coap: config.coap,
-            engines: engines(&config, &rules, &keeper.verifier())?,
+            engines,
             notices: (0..config.shards).map(|shard| NoticeLog::new(ShardId(shard), Arc::clone(&health))).collect(),
             rules,
             tls,
@@ -296,13 +298,21 @@ impl std::fmt::Debug for Server {
 }
 
 /// What the last server left, if anything is to be kept at all.
-fn open_archive(config: &Config, data: &DataDir) -> Result<Option<Recovered>, Stop> {
+fn open_archive(config: &Config, data: &DataDir, engine: &engine::Config) -> Result<Option<Recovered>, Stop> {
     let namespaces = config.namespaces.named.values().chain([&config.namespaces.everywhere]);
     if namespaces.into_iter().all(|namespace| namespace.durability == Durability::None) {
         tracing::warn!("durability = \"none\": data is kept in memory only and does not survive a restart");
         return Ok(None);
     }
-    archive::recover(&data.path).map(Some).map_err(|broken| match broken {
+    let settle = |state: &mut State| {
+        for database in engine.inherit(state) {
+            tracing::warn!(
+                database,
+                "the rules that were put in place for this database are dropped: those of all have changed"
+            );
+        }
+    };
+    archive::recover(&data.path, settle).map(Some).map_err(|broken| match broken {
         Broken::Failed(error) => failed(&format!("the log in {} cannot be read", data.path.display()), &error),
         Broken::Damaged(damaged) => Stop::Failed(format!(
             "the log in {} is damaged: {}. Restore a backup, or see `stillhere verify --repair --data {}`",

@@ -46,7 +46,7 @@ pub const ABOUT: [About; KEYS.len()] = [
     about(
         "rules",
         "none",
-        "rules file, up to 1 MiB. Without one everything is denied, or allowed with `dev`. Read again at SIGHUP",
+        "rules file, up to 1 MiB. Without one everything is denied, or allowed with `dev`. Read again at SIGHUP. A database that was given others by `PUT /.settings/rules.json` keeps those until this file is reloaded, or is another at a start",
     ),
     about(
         "rules_dialect",
