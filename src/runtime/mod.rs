@@ -214,6 +214,13 @@ impl Remote {
         self.tell_index(shard.index(), Command::Handle(input));
     }
 
+    /// Gives every shard's engine something to handle.
+    pub fn tell_all(&self, input: impl Fn() -> Input<'static>) {
+        for shard in 0..self.commands.len() {
+            self.tell_index(shard, Command::Handle(input()));
+        }
+    }
+
     /// Serves new TLS connections with this from here on. Those that there are stay as they are.
     ///
     /// # Panics

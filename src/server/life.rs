@@ -107,17 +107,7 @@ impl Server {
     pub(super) fn start(beginning: Beginning) -> Result<Self, Stop> {
         let Beginning { meaning, health, has_internal, has_guests, again, passed } = beginning;
         let Meaning { config, warnings, lines } = meaning;
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            shards = config.shards,
-            data = %config.data.display(),
-            rules = rules::describe(&config),
-            "starting"
-        );
-        warn(&warnings);
-        if config.is_dev {
-            tracing::warn!("dev: anybody who reaches this server may do anything");
-        }
+        announce(&config, &warnings);
         kernel::check_io_uring().map_err(Stop::Failed)?;
         let rules = rules::load(&config).map_err(|problem| Stop::BadConfig(vec![problem]))?;
         warn(&rules::warnings(&config, &rules));
@@ -295,6 +285,21 @@ impl Drop for Server {
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// Says what is about to start.
+fn announce(config: &Config, warnings: &[Problem]) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        shards = config.shards,
+        data = %config.data.display(),
+        rules = rules::describe(config),
+        "starting"
+    );
+    warn(warnings);
+    if config.is_dev {
+        tracing::warn!("dev: anybody who reaches this server may do anything");
     }
 }
 

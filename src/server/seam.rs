@@ -273,14 +273,15 @@ pub fn start(plan: Plan) -> io::Result<Running> {
     let running = runtime::start(kernel_plan, move |shard| {
         let now = runtime::clock::read();
         let engine = engine::Engine::new(engines[shard.index()].clone(), now);
-        let mut engine = engine.limited(Arc::clone(&limits), Arc::clone(&usage));
+        // What goes on from before is counted, and not turned away.
+        let mut engine = engine.limited(Arc::default(), Arc::clone(&usage));
         let mut own = inherited[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
         let Inherited { databases, devices } = std::mem::take(&mut *own);
         for (name, database) in databases {
             engine.restore(now, &name, database);
         }
         devices.iter().for_each(|device| engine.restore_device(now, device));
-        engine
+        engine.limited(Arc::clone(&limits), Arc::clone(&usage))
     })?;
     let (draining, reloading, believing) = (running.remote(), running.remote(), running.remote());
     let (certifying, measuring, limiting) = (running.remote(), running.remote(), running.remote());
@@ -293,21 +294,9 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         is_alive: Box::new(move || asking.measure().len() == asking.shards()),
         gateway: has_guests.then(|| gateway::Engine::new(running.doors())),
         request_drain: Box::new(move || draining.request_drain()),
-        set_rules: Box::new(move |rules| {
-            for shard in 0..shards {
-                reloading.tell(ShardId(shard), engine::Input::Rules(Arc::clone(&rules.compiled)));
-            }
-        }),
-        set_limits: Box::new(move |limits| {
-            for shard in 0..shards {
-                limiting.tell(ShardId(shard), engine::Input::Limits(Arc::clone(&limits)));
-            }
-        }),
-        set_verifier: Box::new(move |verifier| {
-            for shard in 0..shards {
-                believing.tell(ShardId(shard), engine::Input::Verifier(Arc::clone(&verifier)));
-            }
-        }),
+        set_rules: Box::new(move |rules| reloading.tell_all(|| engine::Input::Rules(Arc::clone(&rules.compiled)))),
+        set_limits: Box::new(move |limits| limiting.tell_all(|| engine::Input::Limits(Arc::clone(&limits)))),
+        set_verifier: Box::new(move |verifier| believing.tell_all(|| engine::Input::Verifier(Arc::clone(&verifier)))),
         certify: Box::new(move |config| certifying.certify(&config)),
         join: Box::new(move || {
             running.join();

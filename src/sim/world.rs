@@ -688,6 +688,7 @@ impl World {
         assert_eq!(read.map(|scan| scan.tail), Ok(Tail::Clean));
         for (shard, disk) in self.disks.iter_mut().enumerate() {
             let safe = disk.file.len();
+            check_flip(&disk.file, shard, self.dice.next_u64());
             disk.sync(shard);
             let half = safe + (disk.file.len() - safe) / BLOCK_BYTES / 2 * BLOCK_BYTES + 30;
             let kept = [safe, half.min(disk.file.len()), disk.file.len()][(self.dice.next_u64() % 3) as usize];
@@ -830,6 +831,31 @@ impl Disk {
         self.file.append(&mut frame);
         self.sequence += 1;
     }
+}
+
+/// One bit of what was safe is another: that is noticed, or nothing follows from it, or the last frame is taken
+/// for one that never was finished. Never is anything read that was not written.
+fn check_flip(file: &[u8], shard: usize, chance: u64) {
+    if file.is_empty() {
+        return;
+    }
+    let read = |file: &[u8]| {
+        let mut records = Vec::new();
+        let found = scan(&mut &*file, disk_id(shard), |record| records.push(record));
+        (found.unwrap_or_else(|never| match never {}), records)
+    };
+    let mut flipped = file.to_vec();
+    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below a length")]
+    let at = (chance / 8 % file.len() as u64) as usize;
+    flipped[at] ^= 1 << (chance % 8);
+    let ((whole, records), (found, left)) = (read(file), read(&flipped));
+    assert!(records.starts_with(&left), "what was never written is read after bit {chance} has flipped");
+    let is_noticed = match found.tail {
+        Tail::Damaged(_) => true,
+        Tail::Torn => found.frames + 1 == whole.frames,
+        Tail::Clean => found.frames == whole.frames || (found.frames + 1 == whole.frames && left.len() < records.len()),
+    };
+    assert!(is_noticed, "bit {chance} of {shard} has flipped, and nobody notices: {found:?} of {whole:?}");
 }
 
 fn disk_id(shard: usize) -> FileId {
