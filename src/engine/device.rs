@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 
 use super::home::Channel;
 use super::io::Peer;
-use super::{Effect, Engine, Message, Output};
+use super::{Engine, Message, Output};
 use crate::base::limits::{
     DEPTH_MAX, DEVICE_LEGACY_TIMEOUT_MIN, DEVICE_PLAIN_TIMEOUT, DEVICE_REQUESTS_MAX, DEVICE_UNPROVEN_TIMEOUT,
     DEVICE_WATCHES_MAX,
@@ -133,7 +133,7 @@ struct Candidate {
     name: Name,
     secret: u128,
     identity: Identity,
-    peer: SocketAddr,
+    peer: Peer,
     /// The client has begun anew: what its last life left behind is over.
     is_reborn: bool,
 }
@@ -218,7 +218,8 @@ impl Device {
             name,
             old_name: None,
             candidate: None,
-            is_proven: false,
+            // A tunnel begins with a cookie: whoever has one receives.
+            is_proven: peer.sealed_at.is_some(),
             was_proven: false,
             is_name_here: name.is_some(),
             is_legacy: false,
@@ -281,6 +282,12 @@ impl Device {
             self.credit_bytes -= bytes;
         }
         is_allowed
+    }
+
+    /// Whether that peer cannot be its client: what began sealed never goes on in the clear, where everybody reads
+    /// its name.
+    const fn refuses(&self, peer: &Peer) -> bool {
+        self.peer.sealed_at.is_some() && peer.sealed_at.is_none()
     }
 
     fn may_challenge(&mut self, now: Instant) -> bool {
@@ -372,7 +379,7 @@ impl Engine {
         let back = Back::of(arrival.peer, &arrival.message, arrival.bytes.len());
         let name = call.name.and_then(Name::parse);
         let Some(device) = self.device(session) else { return };
-        let is_here = device.peer.remote == arrival.peer.remote;
+        let is_here = device.peer.is_at(&arrival.peer);
         if call.what == What::Ping && !device.brake.lets(now.instant, PEER_PACE) {
             return;
         }
@@ -426,7 +433,7 @@ impl Engine {
         let Candidate { name, secret, identity, peer, is_reborn } = *candidate;
         let forgotten = device.old_name.take();
         device.old_name = device.name.replace(name).map(|old| (old, now.instant + OLD_NAME_FOR));
-        device.is_name_here = device.peer.remote == peer;
+        device.is_name_here = device.peer.is_at(&peer);
         if let Some((old, _)) = forgotten {
             self.devices.names.remove(&old);
         }
@@ -445,34 +452,38 @@ impl Engine {
     /// one is told again.
     fn rebind(&mut self, session: SessionRef, peer: Peer) {
         let Some(device) = self.device(session) else { return };
-        if device.peer.remote == peer.remote {
+        if device.peer.is_at(&peer) {
             device.peer = peer;
             return;
         }
-        let (old, slot, next) = (device.peer.remote, device.slot, device.next_at_peer);
+        let (old, slot, next) = (device.peer, device.slot, device.next_at_peer);
         device.peer = peer;
-        (device.is_proven, device.is_name_here) = (false, false);
+        (device.is_proven, device.is_name_here) = (peer.sealed_at.is_some(), false);
         (device.credit_bytes, device.challenge) = (0, None);
         device.withheld.clear();
         for watch in device.watches.iter_mut().filter(|watch| watch.flight.is_some()) {
             watch.sleep();
         }
         self.forget_peer(old, slot, next);
-        self.remember_peer(session, peer.remote);
+        self.remember_peer(session, peer);
     }
 
     /// Has the session be found by its address.
-    fn remember_peer(&mut self, session: SessionRef, remote: SocketAddr) {
-        let key = self.hashing.hash_one(remote);
+    fn remember_peer(&mut self, session: SessionRef, peer: Peer) {
+        let key = self.peer_key(&peer);
         let next = self.devices.peers.insert(key, session.slot).unwrap_or(NO_SLOT);
         if let Some(device) = self.device(session) {
             device.next_at_peer = next;
         }
     }
 
+    fn peer_key(&self, peer: &Peer) -> u64 {
+        self.hashing.hash_one((peer.remote, peer.sealed_at.is_some()))
+    }
+
     /// Takes a session, after which `next` comes, out of the list of its address.
-    fn forget_peer(&mut self, remote: SocketAddr, slot: u32, next: u32) {
-        let key = self.hashing.hash_one(remote);
+    fn forget_peer(&mut self, peer: Peer, slot: u32, next: u32) {
+        let key = self.peer_key(&peer);
         let Some(&head) = self.devices.peers.get(&key) else { return };
         if head == slot && next == NO_SLOT {
             self.devices.peers.remove(&key);
@@ -524,7 +535,7 @@ impl Engine {
         if self.is_answered(now, arrival, output) {
             return;
         }
-        let live = self.session_at(remote, Some(namespace));
+        let live = self.session_at(&arrival.peer, Some(namespace));
         let guest_of = self.devices.guests.get(now.instant, &remote).copied();
         if let (None, Some(home), false) = (live, guest_of, arrival.is_forwarded) {
             return self.send_home(now, home, arrival, output);
@@ -591,7 +602,7 @@ impl Engine {
         // "A MID equal to 1 in either byte order on a `/.cs` whose old session already saw other MIDs: it
         // means a new process."
         let is_reborn = device.has_moved_on && is_first_id(arrival.message.id.0);
-        let candidate = Candidate { name, secret, identity, peer: arrival.peer.remote, is_reborn };
+        let candidate = Candidate { name, secret, identity, peer: arrival.peer, is_reborn };
         device.credit_bytes = device.credit_bytes.saturating_add(CREDIT_FACTOR * arrival.bytes.len());
         let (older, slot) = (device.candidate.replace(Box::new(candidate)), device.slot);
         if let Some(older) = older {
@@ -637,7 +648,7 @@ impl Engine {
         if let Some(name) = name {
             self.devices.names.insert(name, session.slot);
         }
-        self.remember_peer(session, remote);
+        self.remember_peer(session, arrival.peer);
         Some((session, id))
     }
 
@@ -653,8 +664,7 @@ impl Engine {
             self.answer_stranger(arrival, Code::BAD_REQUEST, output);
             return None;
         };
-        let remote = arrival.peer.remote;
-        let at_peer = self.sessions_at(remote);
+        let at_peer = self.sessions_at(&arrival.peer);
         let known = at_peer.into_iter().find(|session| self.is_of(*session, Some(namespace), false));
         if let Some(session) = known {
             self.recognise(now, arrival, session, None, output);
@@ -690,7 +700,8 @@ impl Engine {
         };
         let known = self.sessions.find(&id).map(|session| (session, None));
         let known = known.or_else(|| by_candidate().map(|(session, name)| (session, Some(name))));
-        let known = known.filter(|(session, _)| self.is_of(*session, None, true));
+        let known =
+            known.filter(|(session, _)| self.is_of(*session, None, true) && !self.is_refused(*session, &arrival.peer));
         let Some((session, name)) = known else {
             return self.answer_stranger(arrival, Code::BAD_REQUEST, output);
         };
@@ -713,7 +724,7 @@ impl Engine {
     }
 
     fn legacy_sign_of_life(&mut self, now: Now, peer: Peer) {
-        for session in self.sessions_at(peer.remote) {
+        for session in self.sessions_at(&peer) {
             if self.device(session).is_some_and(|device| device.is_legacy) {
                 self.heard(now, session);
             }
@@ -740,7 +751,7 @@ impl Engine {
     fn heard_back(&mut self, now: Now, arrival: &Arrival<'_>, output: &mut Output) {
         let id = arrival.message.id;
         let is_reset = arrival.message.kind == Kind::Reset;
-        for session in self.sessions_at(arrival.peer.remote) {
+        for session in self.sessions_at(&arrival.peer) {
             let Some(device) = self.device(session) else { continue };
             let is_challenge = device.challenge.is_some_and(|(asked, _)| asked == id);
             let flying = device.watches.iter_mut().find(|watch| watch.flight.is_some_and(|flight| flight.id == id));
@@ -1008,7 +1019,7 @@ impl Engine {
         let Some(device) = self.device(session) else { return };
         if device.may_send(len) {
             let peer = device.peer;
-            output.effects.push(Effect::Datagram { peer, bytes: from..output.bytes.len() });
+            self.send_datagram(peer, from..output.bytes.len(), output);
         } else {
             output.bytes.truncate(from);
             if let Some(watch) = self.watch(session, tag) {
@@ -1056,7 +1067,7 @@ impl Engine {
         for name in device.names() {
             self.devices.names.remove(&name);
         }
-        self.forget_peer(device.peer.remote, device.slot, device.next_at_peer);
+        self.forget_peer(device.peer, device.slot, device.next_at_peer);
     }
 
     fn find_named(&mut self, now: Instant, arrival: &Arrival<'_>, namespace: Option<&str>, text: &[u8]) -> Found {
@@ -1064,7 +1075,7 @@ impl Engine {
         let is_first_value = text == b"00000000";
         let is_legacy = text.eq_ignore_ascii_case(b"a2617368");
         if is_first_value || is_legacy {
-            let Some(session) = self.session_at(remote, namespace) else {
+            let Some(session) = self.session_at(&arrival.peer, namespace) else {
                 let guest_of = self.devices.guests.get(now, &remote).filter(|_| !arrival.is_forwarded);
                 return guest_of.map_or(Found::Nobody, |home| Found::Elsewhere(*home));
             };
@@ -1085,7 +1096,10 @@ impl Engine {
         let Some((session, device)) = session.and_then(|session| Some((session, self.device(session)?))) else {
             return Found::Nobody;
         };
-        let is_here = device.peer.remote == remote;
+        if device.refuses(&arrival.peer) {
+            return Found::Nobody;
+        }
+        let is_here = device.peer.is_at(&arrival.peer);
         match device.old_name {
             Some((old, until)) if old == name && (now > until || !is_here) => Found::Nobody,
             _ => Found::Here(session),
@@ -1093,24 +1107,29 @@ impl Engine {
     }
 
     /// The session of that address that has a name, if there is exactly one.
-    fn session_at(&self, remote: SocketAddr, namespace: Option<&str>) -> Option<SessionRef> {
-        let mut all = self.sessions_at(remote).into_iter().filter(|session| self.is_of(*session, namespace, true));
+    fn session_at(&self, peer: &Peer, namespace: Option<&str>) -> Option<SessionRef> {
+        let mut all = self.sessions_at(peer).into_iter().filter(|session| self.is_of(*session, namespace, true));
         let one = all.next()?;
         all.next().is_none().then_some(one)
     }
 
-    fn sessions_at(&self, remote: SocketAddr) -> SmallVec<[SessionRef; 2]> {
+    fn sessions_at(&self, peer: &Peer) -> SmallVec<[SessionRef; 2]> {
         let mut found = SmallVec::new();
-        let mut next = self.devices.peers.get(&self.hashing.hash_one(remote)).copied();
+        let mut next = self.devices.peers.get(&self.peer_key(peer)).copied();
         while let Some(session) = next.and_then(|slot| self.sessions.in_slot(slot))
             && let Some(Channel::Device(device)) = self.sessions.get(session).map(|state| &state.channel)
         {
-            if device.peer.remote == remote {
+            if device.peer.is_at(peer) {
                 found.push(session);
             }
             next = Some(device.next_at_peer);
         }
         found
+    }
+
+    fn is_refused(&self, session: SessionRef, peer: &Peer) -> bool {
+        let channel = self.sessions.get(session).map(|state| &state.channel);
+        matches!(channel, Some(Channel::Device(device)) if device.refuses(peer))
     }
 
     /// Whether a session is a device's of that namespace, with or without a name.
@@ -1163,7 +1182,7 @@ impl Engine {
             key,
             Kept::Answered { at: now.instant, bytes: output.bytes[bytes.clone()].into() },
         );
-        output.effects.push(Effect::Datagram { peer: arrival.peer, bytes });
+        self.send_datagram(arrival.peer, bytes, output);
     }
 
     /// Answers somebody who has no session with a code.
@@ -1175,7 +1194,7 @@ impl Engine {
 
     /// Names a datagram of a peer.
     fn datagram_key(&self, arrival: &Arrival<'_>) -> u64 {
-        self.hashing.hash_one((arrival.peer.remote, arrival.bytes))
+        self.hashing.hash_one((arrival.peer.remote, arrival.peer.sealed_at.is_some(), arrival.bytes))
     }
 
     /// Names a request of a session, whatever the client calls the session: "after a session change the

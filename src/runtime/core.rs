@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 
 use rustls::ServerConfig;
 
+use super::dtls::DtlsKeys;
 use super::mesh::{Port, Seat};
 use super::net::Net;
 use super::store::Store;
@@ -97,6 +98,8 @@ pub(super) enum Command {
     Handle(Input<'static>),
     /// A certificate for its net.
     Certify(Arc<ServerConfig>),
+    /// The same for its datagrams.
+    CertifyDatagrams(DtlsKeys),
 }
 
 /// How far the end has come.
@@ -194,6 +197,10 @@ impl<C: Core, N: Net> Loop<C, N> {
                 Command::Handle(input) => input,
                 Command::Certify(config) => {
                     self.net.certify(config);
+                    continue;
+                }
+                Command::CertifyDatagrams(keys) => {
+                    self.net.certify_datagrams(&keys);
                     continue;
                 }
             };

@@ -5,7 +5,8 @@
 //! network runs on a second io_uring of the same thread, because that is a third cheaper than the
 //! executor's own sockets, and an idle connection costs 32 bytes instead of a kilobyte.
 //!
-//! Connections that begin with a TLS handshake are unwrapped in `tls.rs`: the engine sees what was in them.
+//! Connections that begin with a TLS handshake are unwrapped in `tls.rs`, datagrams that come by DTLS in `dtls.rs`:
+//! the engine sees what was in them.
 //!
 //! This room decides nothing: delete it and no rule of the product is lost. It holds all of the
 //! product's `unsafe` code.
@@ -18,6 +19,7 @@
 pub mod clock;
 mod core;
 mod datagrams;
+mod dtls;
 mod files;
 mod mesh;
 mod net;
@@ -43,6 +45,8 @@ use rustls::ServerConfig;
 
 pub use self::core::Core;
 use self::core::{Command, Loop, Stage};
+use self::dtls::Dtls;
+pub use self::dtls::DtlsKeys;
 use self::files::DirectFiles;
 use self::mesh::{Port, Seat};
 use self::ring::{RingNet, Room};
@@ -83,6 +87,8 @@ pub struct Plan {
     pub listen: SocketAddr,
     /// Where to listen for datagrams.
     pub datagrams: Option<SocketAddr>,
+    /// Where to listen for datagrams that come by DTLS, and what to show there.
+    pub sealed_datagrams: Option<(SocketAddr, DtlsKeys)>,
     /// How long what was sent to a peer may stay unacknowledged before its connection is broken.
     pub unanswered_max: Millis,
     /// How long a drain may take before what is left is dropped.
@@ -107,6 +113,7 @@ impl Plan {
             shards,
             listen,
             datagrams: None,
+            sealed_datagrams: None,
             unanswered_max: Millis::from_secs(45),
             drain_max: Millis::from_secs(10),
             connections_max: usize::MAX,
@@ -122,6 +129,7 @@ impl Plan {
 pub struct Running {
     local_addr: SocketAddr,
     datagrams_addr: Option<SocketAddr>,
+    sealed_datagrams_addr: Option<SocketAddr>,
     remote: Remote,
     threads: Vec<JoinHandle<()>>,
 }
@@ -137,6 +145,12 @@ impl Running {
     #[must_use]
     pub fn datagrams_addr(&self) -> Option<SocketAddr> {
         self.datagrams_addr
+    }
+
+    /// Where it listens for datagrams that come by DTLS, with the port that was chosen.
+    #[must_use]
+    pub fn sealed_datagrams_addr(&self) -> Option<SocketAddr> {
+        self.sealed_datagrams_addr
     }
 
     /// A handle for other threads.
@@ -193,6 +207,16 @@ impl Remote {
         }
     }
 
+    /// Serves new DTLS peers with this from here on. Those that there are stay as they are.
+    ///
+    /// # Panics
+    /// In the shards, if the server was started without DTLS.
+    pub fn certify_datagrams(&self, keys: &DtlsKeys) {
+        for shard in 0..self.commands.len() {
+            self.tell_index(shard, Command::CertifyDatagrams(keys.clone()));
+        }
+    }
+
     /// How many shards there are.
     #[must_use]
     pub fn shards(&self) -> usize {
@@ -230,15 +254,9 @@ where
     let (listeners, local_addr) = socket::listeners(plan.listen, count, plan.unanswered_max)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", plan.listen)))?;
 
-    let (datagrams, datagrams_addr) = match plan.datagrams {
-        None => ((0..count).map(|_| None).collect::<Vec<_>>(), None),
-        Some(address) => {
-            let (sockets, address) = socket::datagram_sockets(address, count).map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot listen for datagrams at {address}: {error}"))
-            })?;
-            (sockets.into_iter().map(Some).collect(), Some(address))
-        }
-    };
+    let (datagrams, datagrams_addr) = datagram_sockets(plan.datagrams, count)?;
+    let sealed_address = plan.sealed_datagrams.as_ref().map(|(address, _)| *address);
+    let (sealed, sealed_datagrams_addr) = datagram_sockets(sealed_address, count)?;
 
     let plan = Arc::new(plan);
     let seats: io::Result<Vec<Seat>> = (0..count).map(|_| Bell::new().map(Seat::new)).collect();
@@ -249,6 +267,7 @@ where
     let (report, reports) = channel();
     let mut gates = Vec::new();
     let mut threads = Vec::new();
+    let datagrams = datagrams.into_iter().zip(sealed);
     let parts = listeners.into_iter().zip(datagrams).zip(receivers).zip(ports).zip(placements(count));
     for (shard, ((((listener, datagrams), commands), port), placement)) in (0..plan.shards).zip(parts) {
         let (gate, go) = channel();
@@ -282,14 +301,32 @@ where
     for gate in gates {
         gate.send(()).expect("a thread that is ready waits at its gate");
     }
-    Ok(Running { local_addr, datagrams_addr, remote: Remote { seats, commands: senders }, threads })
+    Ok(Running {
+        local_addr,
+        datagrams_addr,
+        sealed_datagrams_addr,
+        remote: Remote { seats, commands: senders },
+        threads,
+    })
+}
+
+/// A socket for each shard at that address, and where it is; none where there is none.
+fn datagram_sockets(
+    address: Option<SocketAddr>,
+    count: usize,
+) -> io::Result<(Vec<Option<OwnedFd>>, Option<SocketAddr>)> {
+    let Some(address) = address else { return Ok(((0..count).map(|_| None).collect(), None)) };
+    let (sockets, address) = socket::datagram_sockets(address, count)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen for datagrams at {address}: {error}")))?;
+    Ok((sockets.into_iter().map(Some).collect(), Some(address)))
 }
 
 /// One shard's thread, before it runs.
 struct ShardPlan {
     shard: ShardId,
     listener: OwnedFd,
-    datagrams: Option<OwnedFd>,
+    /// Plain ones, and sealed ones.
+    datagrams: (Option<OwnedFd>, Option<OwnedFd>),
     commands: Receiver<Command>,
     port: Port<Message>,
     placement: Placement,
@@ -343,10 +380,12 @@ impl ShardPlan {
             if go.recv().is_err() {
                 return;
             }
+            let sealed = self.plan.sealed_datagrams.as_ref();
+            let dtls = sealed.map(|(_, keys)| Dtls::new(self.shard, keys));
             let shard_loop = Loop {
                 shard: self.shard,
                 core: make_core(self.shard),
-                net: TlsNet::new(net, self.plan.tls.clone()),
+                net: TlsNet::new(net, self.plan.tls.clone(), dtls),
                 port: self.port,
                 seats: Arc::clone(&self.seats),
                 commands: self.commands,

@@ -152,6 +152,8 @@ pub struct Plan {
     pub listen: SocketAddr,
     /// Where CoAP clients come in, if they do.
     pub coap: Option<SocketAddr>,
+    /// Where CoAP clients come in over DTLS, and with what, if they do.
+    pub coaps: Option<(SocketAddr, runtime::DtlsKeys)>,
     /// One for each shard, in their order.
     pub engines: Vec<engine::Config>,
     /// One for each shard, in their order.
@@ -184,6 +186,8 @@ pub struct Running {
     pub set_verifier: Box<dyn Fn(Arc<Verifier>) + Send>,
     /// Serves new TLS connections with this. Only for servers that were started with TLS. Returns at once.
     pub certify: Box<dyn Fn(Arc<ServerConfig>) + Send>,
+    /// The same for new DTLS peers, of servers that were started with DTLS.
+    pub certify_coaps: Box<dyn Fn(runtime::DtlsKeys) + Send>,
     /// Waits until all shards have stopped; an error is why one did without being asked.
     pub join: Box<dyn FnOnce() -> io::Result<()> + Send>,
 }
@@ -194,11 +198,12 @@ pub struct Running {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let Plan { listen, coap, engines, notices, archive, snapshot_bytes, rules: _, tls, health: _ } = plan;
+    let Plan { listen, coap, coaps, engines, notices, archive, snapshot_bytes, rules: _, tls, health: _ } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
     kernel_plan.tls = tls;
     kernel_plan.datagrams = coap;
+    kernel_plan.sealed_datagrams = coaps;
     let timeouts = engines.iter().flat_map(|engine| engine.namespaces.values().chain([&engine.settings]));
     let timeouts = timeouts.map(|settings| settings.session_timeout);
     kernel_plan.unanswered_max = timeouts.max().expect("an engine for each shard");
@@ -227,11 +232,11 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         engine
     })?;
     let (draining, reloading, believing) = (running.remote(), running.remote(), running.remote());
-    let certifying = running.remote();
+    let (certifying, certifying_coaps) = (running.remote(), running.remote());
     Ok(Running {
         tcp: running.local_addr(),
         coap: running.datagrams_addr(),
-        coaps: None,
+        coaps: running.sealed_datagrams_addr(),
         request_drain: Box::new(move || draining.request_drain()),
         set_rules: Box::new(move |rules| {
             for shard in 0..shards {
@@ -244,6 +249,7 @@ pub fn start(plan: Plan) -> io::Result<Running> {
             }
         }),
         certify: Box::new(move |config| certifying.certify(&config)),
+        certify_coaps: Box::new(move |keys| certifying_coaps.certify_datagrams(&keys)),
         join: Box::new(move || {
             running.join();
             Ok(())

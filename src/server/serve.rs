@@ -22,6 +22,7 @@ use super::value::Durability;
 use super::{Stop, internal, kernel, rules, tls};
 use crate::auth::Verifier;
 use crate::base::ShardId;
+use crate::runtime::DtlsKeys;
 
 /// What can happen to a server.
 enum Happening {
@@ -64,6 +65,7 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
         Unusable::Held(reason) => Stop::Failed(reason),
     })?;
     let tls = config.tls.as_ref().map(tls::load).transpose().map_err(|problem| Stop::BadConfig(vec![problem]))?;
+    let coaps = load_coaps(config)?;
     let archive = open_archive(config, &data)?;
     let internal = start_internal(config, health)?;
     let plan = Plan {
@@ -71,6 +73,7 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
         snapshot_bytes: u64::from(config.snapshot_mib) * 1024 * 1024,
         listen: config.listen,
         coap: config.coap,
+        coaps,
         engines: engines(config, &rules, &keeper.verifier())?,
         notices: (0..config.shards).map(|shard| NoticeLog::new(ShardId(shard), Arc::clone(health))).collect(),
         rules,
@@ -78,7 +81,7 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
         health: Arc::clone(health),
     };
     let running = seam::start(plan).map_err(|error| failed(&format!("cannot serve at {}", config.listen), &error))?;
-    let Running { tcp, coap, coaps, request_drain, set_rules, set_verifier, certify, join } = running;
+    let Running { tcp, coap, coaps, request_drain, set_rules, set_verifier, certify, certify_coaps, join } = running;
     let reload_keys = keeper.start(set_verifier).map_err(|error| failed("a thread cannot be started", &error))?;
     let joining = std::thread::Builder::new().name("join".into());
     joining
@@ -96,9 +99,7 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
             Happening::DrainAsked => drain(health, &request_drain),
             Happening::ReloadAsked => {
                 reload(config, health, &set_rules);
-                if let Some(files) = &config.tls {
-                    reload_certificate(files, health, &certify);
-                }
+                reload_certificates(config, health, &certify, &certify_coaps);
                 // That thread goes only with the process.
                 let _ = reload_keys.send(());
             }
@@ -109,6 +110,13 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
             Happening::Ended(Err(error)) => return Err(failed("a shard failed", &error)),
         }
     }
+}
+
+/// Where to serve DTLS, and with what, if at all.
+fn load_coaps(config: &Config) -> Result<Option<(SocketAddr, DtlsKeys)>, Stop> {
+    let Some((address, files)) = &config.coaps else { return Ok(None) };
+    let keys = tls::load_for_datagrams(files).map_err(|problem| Stop::BadConfig(vec![problem]))?;
+    Ok(Some((*address, keys)))
 }
 
 /// What the last server left, if anything is to be kept at all.
@@ -152,16 +160,26 @@ fn reload(config: &Config, health: &Health, set_rules: &dyn Fn(Rules)) {
     }
 }
 
-/// Serves new TLS connections with the certificate as its files are now. A bad one changes nothing.
-fn reload_certificate(files: &TlsFiles, health: &Health, certify: &dyn Fn(Arc<ServerConfig>)) {
-    match tls::load(files) {
-        Ok(config) => {
-            certify(config);
-            health.count_tls_reload(true);
-            tracing::info!(cert = %files.cert.display(), "certificate reloaded");
-        }
+/// Serves new TLS connections and DTLS peers with the certificates as their files are now. A bad one changes nothing.
+fn reload_certificates(
+    config: &Config,
+    health: &Health,
+    certify: &dyn Fn(Arc<ServerConfig>),
+    certify_coaps: &dyn Fn(DtlsKeys),
+) {
+    if let Some(files) = &config.tls {
+        tell_reloaded(files, health, tls::load(files).map(certify));
+    }
+    if let Some((_, files)) = &config.coaps {
+        tell_reloaded(files, health, tls::load_for_datagrams(files).map(certify_coaps));
+    }
+}
+
+fn tell_reloaded(files: &TlsFiles, health: &Health, reloaded: Result<(), Problem>) {
+    health.count_tls_reload(reloaded.is_ok());
+    match reloaded {
+        Ok(()) => tracing::info!(cert = %files.cert.display(), "certificate reloaded"),
         Err(Problem { place, reason }) => {
-            health.count_tls_reload(false);
             tracing::error!(place, reason, "the certificate is wrong: the one in use stays");
         }
     }

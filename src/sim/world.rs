@@ -568,7 +568,11 @@ impl World {
             }
             match effect {
                 Effect::Send { conn, bytes } => self.arrive(shard, conn, &output.bytes[bytes]),
-                Effect::Datagram { peer, bytes } => self.datagrams.push((peer, output.bytes[bytes].to_vec())),
+                Effect::Datagram { peer, bytes } => {
+                    let has_keys = peer.sealed_at.is_none_or(|core| core.index() == shard);
+                    assert!(has_keys, "core {shard} has no keys for {peer:?}");
+                    self.datagrams.push((peer, output.bytes[bytes].to_vec()));
+                }
                 Effect::Close { conn } => {
                     if let Some(client) = self.find(shard, conn) {
                         self.clients[client.0].is_closing = true;

@@ -1,9 +1,11 @@
 //! Answers to devices: what was asked is remembered until it is answered, what was answered until
 //! nobody can ask again.
 
+use std::ops::Range;
+
 use super::super::home::Channel;
 use super::super::io::Peer;
-use super::super::{Effect, Engine, Output};
+use super::super::{Effect, Engine, Message as Mail, Output};
 use super::watch::Watch;
 use super::{ANSWER_SPAN, Device};
 use crate::base::{Instant, SessionRef};
@@ -86,7 +88,7 @@ impl Engine {
             Kept::Answered { at, bytes } if now.since(*at) < ANSWER_SPAN => {
                 let from = output.bytes.len();
                 output.bytes.extend_from_slice(bytes);
-                output.effects.push(Effect::Datagram { peer: back.peer, bytes: from..output.bytes.len() });
+                self.send_datagram(back.peer, from..output.bytes.len(), output);
                 Some(())
             }
             Kept::Asked { .. } | Kept::Answered { .. } => None,
@@ -227,7 +229,7 @@ impl Engine {
         let bytes = from..output.bytes.len();
         let len = bytes.len();
         let Some(device) = self.device(session) else { return };
-        let is_here = device.peer.remote == back.peer.remote;
+        let is_here = device.peer.is_at(&back.peer);
         if is_here && !device.may_send(len) {
             if device.withheld.len() < WITHHELD_MAX {
                 device.withheld.push(output.bytes[bytes].into());
@@ -239,7 +241,7 @@ impl Engine {
             output.bytes.truncate(from);
             return;
         }
-        output.effects.push(Effect::Datagram { peer: back.peer, bytes });
+        self.send_datagram(back.peer, bytes, output);
     }
 
     /// Asks whether anybody is at the peer's address: an empty confirmable message, which everybody
@@ -257,10 +259,26 @@ impl Engine {
     }
 
     /// Sends a datagram.
-    pub(super) fn post_datagram(&mut self, peer: Peer, output: &mut Output, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(in super::super) fn post_datagram(
+        &mut self,
+        peer: Peer,
+        output: &mut Output,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let from = output.bytes.len();
         write(&mut output.bytes);
-        output.effects.push(Effect::Datagram { peer, bytes: from..output.bytes.len() });
+        self.send_datagram(peer, from..output.bytes.len(), output);
+    }
+
+    /// Has these bytes sent as a datagram: by the core that holds the peer's keys, if it has any.
+    pub(super) fn send_datagram(&mut self, peer: Peer, bytes: Range<usize>, output: &mut Output) {
+        match peer.sealed_at {
+            Some(core) if core != self.config.shard => {
+                let message = Mail::Post { peer, bytes: output.bytes[bytes].into() };
+                self.send(core, message, output);
+            }
+            _ => output.effects.push(Effect::Datagram { peer, bytes }),
+        }
     }
 
     pub(super) fn device(&mut self, session: SessionRef) -> Option<&mut Device> {

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::auth::{AuthConfig, Verifier};
-use crate::base::Millis;
+use crate::base::{Millis, ShardId};
 use crate::engine::{Notice, Peer, Settings};
 use crate::op::End;
 use crate::rules::{Dialect, Ruleset};
@@ -26,8 +26,11 @@ fn address(port: u16) -> SocketAddr {
 }
 
 fn peer(port: u16) -> Peer {
-    Peer { remote: address(port), local: Ipv4Addr::UNSPECIFIED }
+    Peer { remote: address(port), local: Ipv4Addr::UNSPECIFIED, sealed_at: None }
 }
+
+/// Peers with ports from here on are met sealed.
+const SEALED_PORTS: u16 = 40_000;
 
 /// Every story is told with one engine and with several.
 fn for_shards(story: impl Fn(u8)) {
@@ -36,6 +39,7 @@ fn for_shards(story: impl Fn(u8)) {
 
 /// A world with devices in it.
 struct Field {
+    shards: u8,
     world: World,
     /// What has arrived at each port.
     heard: BTreeMap<u16, Vec<Vec<u8>>>,
@@ -64,13 +68,13 @@ impl Heard {
 
 impl Field {
     fn new(shards: u8) -> Self {
-        Self { world: World::new(shards, 77), heard: BTreeMap::new() }
+        Self { shards, world: World::new(shards, 77), heard: BTreeMap::new() }
     }
 
     fn with_rules(shards: u8, rules: &str) -> Self {
         let rules = Ruleset::parse(rules, Dialect::Both).expect("rules");
         let world = World::with(shards, 78, &Arc::new(Settings::default()), &Arc::new(rules));
-        Self { world, heard: BTreeMap::new() }
+        Self { shards, world, heard: BTreeMap::new() }
     }
 
     fn settle(&mut self) {
@@ -86,7 +90,9 @@ impl Field {
     }
 
     fn send(&mut self, shard: usize, port: u16, bytes: &[u8]) {
-        self.world.datagram(shard, peer(port), bytes);
+        let core = u8::try_from(shard % usize::from(self.shards)).unwrap();
+        let sealed_at = (port >= SEALED_PORTS).then_some(ShardId(core));
+        self.world.datagram(shard, Peer { sealed_at, ..peer(port) }, bytes);
         self.settle();
     }
 
@@ -509,7 +515,7 @@ fn pings_whose_gaps_grow_keep_a_session() {
 fn the_timeout_is_the_listener_s() {
     let settings = Settings { coap_session_timeout: Millis(30_000), ..Settings::default() };
     let world = World::with(1, 5, &Arc::new(settings), &Arc::new(Ruleset::open()));
-    let mut field = Field { world, heard: BTreeMap::new() };
+    let mut field = Field { shards: 1, world, heard: BTreeMap::new() };
     Device::up(&mut field, 0, 1).last_word(&mut field, "/d", OFF);
     field.pass(Millis(29_900));
     assert_eq!(field.ends(), []);
@@ -676,6 +682,57 @@ fn a_token_makes_somebody_and_a_bad_one_is_refused_once() {
             device.exchange(&mut field, &bytes).is_some()
         });
         assert!(answered.count() <= 10);
+    });
+}
+
+#[test]
+fn what_began_sealed_is_never_spoken_for_in_the_clear() {
+    for_shards(|shards| {
+        let mut field = Field::new(shards);
+        let watcher = field.watcher("/d");
+        let mut device = Device::up(&mut field, 0, SEALED_PORTS);
+        device.last_word(&mut field, "/d", OFF);
+        device.observe(&mut field, "/w");
+        let began = device.begin_bytes(b"");
+        let answer = device.exchange(&mut field, &began).expect("an answer");
+        device.take_names(&answer);
+        assert_eq!(device.ping(&mut field), Some(Code::CONTENT));
+        // Somebody who has read its names elsewhere, and is at its address, or not.
+        for port in [SEALED_PORTS - 1, 1] {
+            let mut stranger = Device { port, ..device.clone() };
+            assert_eq!(stranger.ping(&mut field), Some(Code::UNAUTHORIZED));
+            assert_eq!(stranger.set(&mut field, "/x", ON), Some(Code::UNAUTHORIZED));
+            assert_eq!(stranger.off(&mut field), Some(Code::UNAUTHORIZED));
+            assert_eq!(stranger.returns(&mut field), Some(Code::BAD_REQUEST));
+        }
+        // At its very address, in the clear.
+        field.world.datagram(0, peer(SEALED_PORTS), &began);
+        field.settle();
+        let [other] = field.take(SEALED_PORTS).try_into().expect("one answer");
+        assert_ne!(other.payload, answer.payload, "what was said in the tunnel is not said again outside");
+        // In another tunnel, at another core, it goes on, and is told there.
+        (device.port, device.shard) = (SEALED_PORTS + 1, 1);
+        assert_eq!(device.set(&mut field, "/w", ON), Some(Code::CONTENT));
+        let [told] = field.take(SEALED_PORTS + 1).try_into().expect("one notification");
+        device.acknowledge(&mut field, &told);
+        assert_eq!(told.payload, ON);
+        assert_eq!(field.events(watcher), [""; 0]);
+        field.pass(Millis(181_000));
+        assert_eq!(field.events(watcher), ["d=\"off\""]);
+    });
+}
+
+#[test]
+fn a_session_that_began_in_the_clear_may_go_on_sealed() {
+    for_shards(|shards| {
+        let mut field = Field::new(shards);
+        let mut device = Device::up(&mut field, 0, 1);
+        (device.port, device.shard) = (SEALED_PORTS, 1);
+        assert_eq!(device.ping(&mut field), Some(Code::UNAUTHORIZED));
+        assert_eq!(device.returns(&mut field), Some(Code::CONTENT));
+        assert_eq!(device.ping(&mut field), Some(Code::CONTENT));
+        device.port = 1;
+        assert_eq!(device.ping(&mut field), Some(Code::UNAUTHORIZED), "there is no way back");
     });
 }
 
@@ -1026,7 +1083,7 @@ fn a_closed_server_says_so_in_words_that_do_not_storm() {
     let verifier = Arc::new(Verifier::new(auth).unwrap());
     let rules = Arc::new(Ruleset::open());
     let world = World::of_namespaces(1, 9, &settings, &BTreeMap::new(), &rules, &verifier);
-    let mut field = Field { world, heard: BTreeMap::new() };
+    let mut field = Field { shards: 1, world, heard: BTreeMap::new() };
     let mut device = Device::up(&mut field, 0, 1);
     device.last_word(&mut field, "/d", OFF);
     field.world.input_all(|| crate::engine::Input::Drain);
