@@ -6,6 +6,7 @@
 //! plays     what clients do in each phase
 //! client    the protocol's other side, for many clients at once
 //! sockets   how bytes travel to a server
+//! devices   clients that speak CoAP: what they do, and how it travels
 //! inside    how bytes travel to an engine in this process
 //! pace      when the next thing is due
 //! check     what must be seen, and what was
@@ -21,6 +22,7 @@
 mod check;
 mod client;
 mod clock;
+mod devices;
 mod inside;
 mod pace;
 mod plan;
@@ -78,6 +80,12 @@ fn run(plan: &Plan) -> io::Result<Report> {
             }
             let sockets = Sockets::new(plan.address, clients, plan.server_pid.map(Process::new))?;
             play(plan, Swarm::new(sockets, clients, &host, &plan.ns), false)
+        }
+        // The devices share a socket; the watcher has its own.
+        Driver::Coap => {
+            let server = plan.server_pid.map(Process::new);
+            let swarm = Swarm::new(Sockets::new(plan.address, 1, server)?, 1, &host, &plan.ns);
+            play(plan, swarm, false)
         }
         Driver::Engine => {
             let timeout = Millis(u64::try_from(plan.session_timeout.as_millis()).unwrap_or(u64::MAX));
