@@ -15,10 +15,11 @@
 //! again are in a table of the engine that forgets them after 15 to 30 seconds.
 
 mod answer;
+mod blocks;
 mod lately;
 mod watch;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use rand_core::RngCore as _;
 use smallvec::SmallVec;
@@ -34,10 +35,11 @@ use crate::base::{Hashing, Instant, Map, Millis, Now, SessionId, SessionRef, Sha
 use crate::data::{Draft, Path};
 use crate::op::{End, Event, Identity, Namespace, Query, Request, Tag, Write};
 use crate::wire::coap::{
-    self, Call, Code, Data, Form, Kind, Malformed, MessageId, Method, Name, Pass, Token, What, Writer, cbor,
+    self, Block, Call, Code, Data, Form, Kind, Malformed, MessageId, Method, Name, Pass, Token, What, Writer, cbor,
 };
 use crate::wire::firebase::{Action, Incoming};
 use answer::{Asked, Back, Exchange, Kept};
+use blocks::Transfer;
 use lately::{Brake, Lately, Pace};
 use watch::{Flight, Watch};
 
@@ -85,6 +87,8 @@ pub(super) struct Devices {
     peer_brakes: Lately<(SocketAddr, Urge), Brake>,
     source_brakes: Lately<IpAddr, Brake>,
     stranger_brakes: Lately<IpAddr, Brake>,
+    /// Bytes of all values that come or go in blocks.
+    bodies_bytes: usize,
 }
 
 /// The session's side of a peer.
@@ -123,6 +127,8 @@ pub(super) struct Device {
     has_words: bool,
     /// Last words whose keys are made when they are spoken.
     pushes: Vec<Path>,
+    /// Values that come or go in blocks.
+    transfer: Option<Box<Transfer>>,
 }
 
 const _: () = assert!(size_of::<Device>() <= 320, "there may be a million");
@@ -173,6 +179,7 @@ impl Devices {
             peer_brakes: Lately::new(hashing, BRAKE_SPAN, BRAKES_MAX),
             source_brakes: Lately::new(hashing, BRAKE_SPAN, BRAKES_MAX),
             stranger_brakes: Lately::new(hashing, BRAKE_SPAN, BRAKES_MAX),
+            bodies_bytes: 0,
         }
     }
 
@@ -192,12 +199,20 @@ impl Devices {
 
     /// Whether a host may have one more session. This machine may have as many as it likes.
     fn lets_in(&mut self, now: Instant, remote: SocketAddr) -> bool {
-        remote.ip().is_loopback() || lets(&mut self.source_brakes, now, remote.ip(), SOURCE_PACE)
+        remote.ip().is_loopback() || lets(&mut self.source_brakes, now, host(remote), SOURCE_PACE)
     }
 
     /// Whether a host may use one more name that nobody has.
     fn lets_guess(&mut self, now: Instant, remote: SocketAddr) -> bool {
-        remote.ip().is_loopback() || lets(&mut self.stranger_brakes, now, remote.ip(), STRANGER_PACE)
+        remote.ip().is_loopback() || lets(&mut self.stranger_brakes, now, host(remote), STRANGER_PACE)
+    }
+}
+
+/// Who somebody is to a brake: of IPv6, whoever has one address has the 2^64 beside it.
+fn host(remote: SocketAddr) -> IpAddr {
+    match remote.ip().to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+        ip @ IpAddr::V4(_) => ip,
     }
 }
 
@@ -234,6 +249,7 @@ impl Device {
             watches: Vec::new(),
             has_words: false,
             pushes: Vec::new(),
+            transfer: None,
         }
     }
 
@@ -802,14 +818,24 @@ impl Engine {
         }
         let back = Back::of(arrival.peer, &arrival.message, arrival.bytes.len());
         match data {
+            Data::Get if self.answer_part(session, path, forms.0, &back, output) => {}
             Data::Get => {
                 let request = Request::Get { path: path.clone(), query: Query::ALL };
-                self.device_act(now, session, Asked::Get, forms.0, back, Action::Ask(request), 0, output);
+                let what = Asked::Get(path.clone());
+                self.device_act(now, session, what, forms.0, back, Action::Ask(request), 0, output);
             }
             Data::Observe => self.observe(now, arrival, session, path, forms.0, back, output),
             Data::Unobserve => self.unobserve(now, session, path, forms.0, back, output),
             Data::Write(_) | Data::LastWord(_) | Data::CancelLastWords => {
-                self.device_writes(now, arrival, session, path, data, forms, back, output);
+                let payload = match back.block1 {
+                    None => None,
+                    Some(_) => match self.take_block(now, arrival, session, path, &back, output) {
+                        Some(body) => Some(body),
+                        None => return,
+                    },
+                };
+                let payload = payload.as_deref().unwrap_or(arrival.message.payload);
+                self.device_writes(now, arrival, session, path, data, forms, back, payload, output);
             }
         }
     }
@@ -824,6 +850,7 @@ impl Engine {
         data: Data,
         forms: (Form, Form),
         mut back: Back,
+        payload: &[u8],
         output: &mut Output,
     ) {
         let key = self.exchange_key(session, arrival);
@@ -850,7 +877,6 @@ impl Engine {
             },
             Method::Set | Method::Remove => path.clone(),
         };
-        let payload = arrival.message.payload;
         let value = match method {
             Method::Remove => Ok(Draft::EMPTY),
             Method::Set | Method::Push => self.device_value(payload, forms.1, place.depth()),
@@ -934,7 +960,8 @@ impl Engine {
             }
             device.numbers += 1;
             let tag = device.numbers.unsigned_abs();
-            let watch = Watch::new(tag, token, path.clone(), form, request_hash, now.instant);
+            let mut watch = Watch::new(tag, token, path.clone(), form, request_hash, now.instant);
+            watch.block = back.block2.unwrap_or(Block::FIRST);
             device.watches.push(watch);
             tag
         };
@@ -955,7 +982,8 @@ impl Engine {
             self.device_answer(session, &back, Code::CONTENT, output);
         } else {
             let request = Request::Get { path: path.clone(), query: Query::ALL };
-            self.device_act(now, session, Asked::Get, form, back, Action::Ask(request), 0, output);
+            let what = Asked::Get(path.clone());
+            self.device_act(now, session, what, form, back, Action::Ask(request), 0, output);
         }
     }
 
@@ -1009,12 +1037,21 @@ impl Engine {
         let sequence = if was_dirty { watch.next_sequence() } else { watch.sequence };
         let from = output.bytes.len();
         write_notification(&mut output.bytes, watch, flight.id, sequence, &payload);
+        let mut body = None;
         if output.bytes.len() - from > coap::DATAGRAM_BYTES_MAX {
             output.bytes.truncate(from);
-            watch.over = Some(Code::TOO_LARGE);
-            write_notification(&mut output.bytes, watch, flight.id, sequence, &[]);
+            if watch.form == Form::Device {
+                watch.over = Some(Code::TOO_LARGE);
+                write_notification(&mut output.bytes, watch, flight.id, sequence, &[]);
+            } else {
+                write_first_part(&mut output.bytes, watch, flight.id, sequence, &payload);
+                body = Some((watch.path.clone(), watch.form, payload));
+            }
         }
         watch.flight = Some(flight);
+        if let Some((path, form, body)) = body {
+            self.keep_body(session, path, form, body);
+        }
         let len = output.bytes.len() - from;
         let Some(device) = self.device(session) else { return };
         if device.may_send(len) {
@@ -1068,6 +1105,7 @@ impl Engine {
             self.devices.names.remove(&name);
         }
         self.forget_peer(device.peer, device.slot, device.next_at_peer);
+        self.forget_transfer(device);
     }
 
     fn find_named(&mut self, now: Instant, arrival: &Arrival<'_>, namespace: Option<&str>, text: &[u8]) -> Found {
@@ -1233,6 +1271,14 @@ fn write_notification(out: &mut Vec<u8>, watch: &Watch, id: MessageId, sequence:
     } else {
         writer.done();
     }
+}
+
+/// The same where only the first block of the value fits: the client fetches the others.
+fn write_first_part(out: &mut Vec<u8>, watch: &Watch, id: MessageId, sequence: u32, body: &[u8]) {
+    let writer = Writer::new(out, Kind::Confirmable, Code::CONTENT, id, watch.token);
+    let block = watch.block.first();
+    let is_there = blocks::write_part(writer, body, block, Some(sequence), watch.form);
+    assert!(is_there, "every body has a first block");
 }
 
 #[cfg(test)]

@@ -548,6 +548,12 @@ impl World {
         self.engines.iter().map(Engine::session_count).sum()
     }
 
+    /// Bytes of values that come or go in blocks.
+    #[cfg(test)]
+    pub(crate) fn device_bodies_bytes(&self) -> usize {
+        self.engines.iter().map(Engine::device_bodies_bytes).sum()
+    }
+
     fn input(&mut self, shard: usize, input: Input<'_>) {
         let mut output = Output::default();
         self.engines[shard].handle(now(self.now), input, &mut output);

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::auth::{AuthConfig, Verifier};
+use crate::base::limits::DEVICE_BODY_BYTES_MAX;
 use crate::base::{Millis, ShardId};
 use crate::engine::{Notice, Peer, Settings};
 use crate::op::End;
@@ -1259,4 +1260,85 @@ fn a_large_answer_to_a_new_peer_comes_once_it_has_shown_that_it_is_there() {
     assert_eq!(field.take(5), [], "a guess is no proof");
     Device::new(0, 5).react(&mut field, Kind::Reset, &question[0]);
     assert_eq!(field.take(5).iter().map(|heard| heard.payload.len()).collect::<Vec<_>>(), [1_002]);
+}
+
+#[test]
+fn bodies_come_and_go_in_blocks() {
+    for_shards(|shards| {
+        let mut field = Field::new(shards);
+        let port = SEALED_PORTS;
+        let mut id = 0x1000;
+        let mut ask = |field: &mut Field, code, block: Option<(u32, u32)>, payload: &[u8]| {
+            id += 1;
+            let value = block.map(|(_, value)| value.to_be_bytes()).unwrap_or_default();
+            let mut options = vec![(option::URI_HOST, &b"myapp"[..]), (option::URI_PATH, b"big")];
+            options.extend(block.map(|(number, _)| (number, &value[1..])));
+            field.send(0, port, &plain(code, &options, payload, id));
+            let bytes = field.take_bytes(port).pop().expect("an answer");
+            let message = Message::read(&bytes).unwrap();
+            (message.code, message.block1(), message.block2(), message.payload.to_vec())
+        };
+        let text = format!("\"{}\"", "0123456789abcdef".repeat(200));
+        let parts: Vec<&[u8]> = text.as_bytes().chunks(1_024).collect();
+        let value = |number: usize, is_more: bool| u32::try_from(number << 4 | usize::from(is_more) << 3 | 6).unwrap();
+        let put = |number: usize| Some((option::BLOCK1, value(number, number + 1 < parts.len())));
+        // One is missing.
+        assert_eq!(ask(&mut field, Code::PUT, put(0), parts[0]).0, Code::CONTINUE);
+        assert_eq!(ask(&mut field, Code::PUT, put(2), parts[2]).0, Code::INCOMPLETE);
+        assert_eq!(ask(&mut field, Code::PUT, put(1), &parts[1][..9]).0, Code::BAD_REQUEST);
+        // Each once more, under another id.
+        for number in [0, 0, 1, 1, 0, 2, 2] {
+            assert_eq!(ask(&mut field, Code::PUT, put(number), parts[number]).0, Code::CONTINUE);
+        }
+        let (code, block, ..) = ask(&mut field, Code::PUT, put(3), parts[3]);
+        assert_eq!((code, block.map(|block| (block.number, block.is_more))), (Code::CHANGED, Some((3, false))));
+        assert_eq!(ask(&mut field, Code::PUT, put(3), parts[3]).0, Code::INCOMPLETE, "it is done");
+        // Back it comes, also when it changes in between, also once more.
+        let mut fetched = Vec::new();
+        for number in [0, 1, 2, 3] {
+            let wanted = (number > 0).then(|| (option::BLOCK2, value(number, false)));
+            let (code, _, block, part) = ask(&mut field, Code::GET, wanted, b"");
+            assert_eq!(
+                (code, block.map(|block| (block.number as usize, block.is_more))),
+                (Code::CONTENT, Some((number, number < 3)))
+            );
+            fetched.extend(part);
+        }
+        assert_eq!(fetched, text.as_bytes());
+        let last = Some((option::BLOCK2, value(3, false)));
+        assert_eq!(ask(&mut field, Code::GET, last, b"").3, parts[3], "it is read anew");
+        assert_eq!(ask(&mut field, Code::GET, Some((option::BLOCK2, value(4, false))), b"").0, Code::BAD_REQUEST);
+        assert_eq!(ask(&mut field, Code::GET, Some((option::BLOCK2, 7)), b"").0, Code::BAD_OPTION);
+        // More than may be kept.
+        let far = u32::try_from(DEVICE_BODY_BYTES_MAX / 1_024).unwrap();
+        assert_eq!(ask(&mut field, Code::PUT, Some((option::BLOCK1, far << 4 | 14)), parts[0]).0, Code::TOO_LARGE);
+        // Half of one stays behind, and goes with its session.
+        assert_eq!(ask(&mut field, Code::PUT, put(0), parts[0]).0, Code::CONTINUE);
+        assert_eq!(ask(&mut field, Code::GET, None, b"").0, Code::CONTENT);
+        assert_eq!(field.world.device_bodies_bytes(), 1_024 + text.len());
+        field.pass(Millis(60_000));
+        assert_eq!((field.world.session_count(), field.world.device_bodies_bytes()), (0, 0));
+    });
+}
+
+#[test]
+fn who_guesses_from_many_addresses_of_one_network_is_one_guesser() {
+    let guess = |field: &mut Field, ip: std::net::IpAddr, number: u16| {
+        let name = format!(".cs=0{number:07}");
+        let options: [(u32, &[u8]); 2] = [(option::URI_PATH, b"x"), (option::URI_QUERY, name.as_bytes())];
+        let remote = SocketAddr::new(ip, 1_000 + number);
+        let peer = Peer { remote, ..peer(1) };
+        field.world.datagram(0, peer, &plain(Code::GET, &options, b"", number));
+        field.world.settle();
+        usize::from(!field.world.take_datagrams().is_empty())
+    };
+    let network: u128 = 0x2001_0db8_0000_0001 << 64;
+    let check = |address: &dyn Fn(u16) -> std::net::IpAddr, expected: usize| {
+        let mut field = Field::new(1);
+        let answered: usize = (0..400).map(|number| guess(&mut field, address(number), number)).sum();
+        assert_eq!(answered, expected);
+    };
+    check(&|_| Ipv4Addr::new(192, 0, 2, 7).into(), 256);
+    check(&|number| std::net::Ipv6Addr::from_bits(network + u128::from(number)).into(), 256);
+    check(&|number| std::net::Ipv6Addr::from_bits(network + (u128::from(number) << 64)).into(), 400);
 }
