@@ -45,7 +45,7 @@ fn peer(device: u32) -> Peer {
     // This machine may have as many as it likes.
     let [_, a, b, c] = device.to_be_bytes();
     let remote = SocketAddr::from((Ipv4Addr::new(127, a, b, c), 5_683));
-    Peer { remote, local: Ipv4Addr::UNSPECIFIED }
+    Peer { remote, local: Ipv4Addr::UNSPECIFIED, sealed_at: None }
 }
 
 fn request(id: u16, code: Code, path: &str, queries: &[&[u8]], payload: &[u8]) -> Vec<u8> {

@@ -6,6 +6,7 @@
 //! plays     what clients do in each phase
 //! client    the protocol's other side, for many clients at once
 //! sockets   how bytes travel to a server
+//! devices   clients that speak CoAP: what they do, and how it travels
 //! inside    how bytes travel to an engine in this process
 //! mqtt      another protocol's other side, of the brokers that are measured beside us
 //! pace      when the next thing is due
@@ -25,6 +26,7 @@ mod against;
 mod check;
 mod client;
 mod clock;
+mod devices;
 mod inside;
 mod mqtt;
 mod pace;
@@ -114,10 +116,16 @@ fn run(plan: &Plan) -> io::Result<Report> {
             let tongue = match plan.driver {
                 Driver::Mqtt => Tongue::Mqtt(Mqtt::new(clients, plan.keep_alive_s())),
                 Driver::Wilddog => Tongue::Wilddog(vec![None; clients]),
-                Driver::Firebase | Driver::Engine => Tongue::Firebase,
+                Driver::Firebase | Driver::Coap | Driver::Engine => Tongue::Firebase,
             };
             let sockets = Sockets::new(plan.address, clients, plan.server_pid.map(Process::new))?;
             play(plan, Swarm::new(sockets, clients, &host, &plan.ns, tongue), false)
+        }
+        // The devices share a socket; the watcher has its own.
+        Driver::Coap => {
+            let server = plan.server_pid.map(Process::new);
+            let swarm = Swarm::new(Sockets::new(plan.address, 1, server)?, 1, &host, &plan.ns, Tongue::Firebase);
+            play(plan, swarm, false)
         }
         Driver::Engine => {
             let timeout = Millis(u64::try_from(plan.session_timeout.as_millis()).unwrap_or(u64::MAX));

@@ -14,6 +14,7 @@ use crate::client::Ending;
 ///
 ///   stillhere-load writes --sessions 100 --for 10s --server-pid $(pidof stillhere)
 ///   stillhere-load mass-disconnect --sessions 15000 --check
+///   stillhere-load silent-death --driver coap --sessions 1000000 --session-timeout 60s --limit 10m
 ///   stillhere-load mass-disconnect --driver engine --sessions 1000000 --words 2
 ///   stillhere-load mass-disconnect --sessions 15000 --against floor,mosquitto
 ///
@@ -33,6 +34,12 @@ pub struct Plan {
     /// The server's address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
     pub address: SocketAddr,
+    /// Where devices reach it (driver `coap`)
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5683")]
+    pub coap: SocketAddr,
+    /// How often each device pings (driver `coap`)
+    #[arg(long, value_name = "SPAN", default_value = "20s", value_parser = span)]
+    pub heartbeat: Duration,
     /// The database
     #[arg(long, value_name = "NAME", default_value = "load")]
     pub ns: String,
@@ -131,6 +138,8 @@ pub enum Peer {
 pub enum Driver {
     /// WebSocket, Firebase protocol version 5
     Firebase,
+    /// Datagrams: devices with Wilddog's C SDK, without DTLS (idle, storm, silent-death)
+    Coap,
     /// WebSocket, packets of Engine.IO, Wilddog's protocol
     Wilddog,
     /// No server: an engine inside this process, without sockets

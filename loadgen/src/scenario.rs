@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::check::Findings;
 use crate::client::{Link, Play, Swarm};
 use crate::clock::{self, Moment};
+use crate::devices::{Act, Devices};
 use crate::pace::Pace;
-use crate::plan::{Plan, Scenario};
+use crate::plan::{Driver, Plan, Scenario};
 use crate::plays::{FanOut, Flap, Hold, Join, Leave, Setup, Silence, Watcher, Writes};
 use crate::process::Process;
 use crate::report::{Report, Sample};
@@ -52,6 +53,7 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
     pub fn run(mut self) -> io::Result<Report> {
         self.report.row("sessions", self.plan.sessions().into(), "");
         match self.plan.scenario {
+            _ if self.plan.driver == Driver::Coap => self.devices()?,
             Scenario::Idle => self.idle()?,
             Scenario::Storm => self.storm()?,
             Scenario::MassDisconnect => self.mass_disconnect()?,
@@ -231,6 +233,63 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
             self.report.warnings.push("not all was as it should be; --check makes that a failure".to_owned());
         }
         self.report.findings = Some(findings);
+    }
+
+    /// The scenarios of devices: they join, most of them stay for a while, and then they may fall silent.
+    fn devices(&mut self) -> io::Result<()> {
+        let plan = self.plan;
+        let is_end = plan.scenario == Scenario::SilentDeath;
+        let is_stay = is_end || plan.scenario == Scenario::Idle;
+        if !is_stay && plan.scenario != Scenario::Storm {
+            return Err(io::Error::other("the driver coap plays idle, storm and silent-death"));
+        }
+        let mut watcher = if is_end { Some(self.watcher()?) } else { None };
+        if watcher.is_none() {
+            self.join_first(Setup::Nothing)?;
+        }
+        self.hold(SETTLE)?;
+        let (target, count) = (plan.coap, plan.sessions());
+        let mut devices = Devices::new(target, &plan.ns, &self.root, count, plan.window, watcher.as_mut())?;
+        let before = self.sample()?;
+        devices.begin(before.at, Act::Join, plan.rate);
+        let is_joined = self.play(&mut devices, Moment::NEVER)?;
+        let joined = self.sample()?;
+        self.report.phase("connects", "connect", devices.ready.into(), before, joined);
+        self.memory("memory a session, just joined", before, joined);
+        if is_stay && is_joined {
+            let until = joined.at + plan.measured;
+            devices.begin(joined.at, Act::Beat { every: plan.heartbeat, until }, None);
+            self.play(&mut devices, Moment::NEVER)?;
+            let to = self.sample()?;
+            self.report.phase("pings", "ping", devices.pings, joined, to);
+            self.memory("memory a session", before, to);
+        }
+        if is_end && is_joined {
+            let from = self.sample()?;
+            let until = from.at + plan.session_timeout + GRACE + Duration::from_secs(5);
+            devices.begin(from.at, Act::Fade { timeout: plan.session_timeout }, None);
+            self.play(&mut devices, until)?;
+            let to = self.sample()?;
+            devices.settle();
+            self.report.phase("last words", "last word", devices.lateness.count(), from, to);
+            let latest_ms = devices.lateness.quantile_ms(1.0);
+            if latest_ms > GRACE.as_secs_f64() * 1e3 {
+                self.fail(format!("the latest last word came {latest_ms} ms after its deadline"));
+            }
+        }
+        self.tell_of_devices(devices, is_joined);
+        watcher.map_or(Ok(()), |watcher| self.finish(watcher))
+    }
+
+    fn tell_of_devices(&mut self, devices: Devices<'_>, is_joined: bool) {
+        self.report.row("requests sent again", count(devices.again), "");
+        if !is_joined || devices.failed > 0 {
+            self.fail(format!("{} devices have joined, {} requests failed", devices.ready, devices.failed));
+        }
+        self.report.latency("connect and last word", devices.joined);
+        self.report.latency("ping", devices.pinged);
+        self.report.latency("write of a live device", devices.probed);
+        self.report.latency("event after its deadline", devices.lateness);
     }
 
     fn fan_out(&mut self) -> io::Result<()> {

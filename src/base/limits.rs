@@ -104,6 +104,10 @@ pub const INTERNAL_REQUEST_MAX: Millis = Millis(2_000);
 pub const DEVICE_REQUESTS_MAX: usize = 64;
 /// Registrations of one device.
 pub const DEVICE_WATCHES_MAX: usize = 256;
+/// Bytes of one value that a plain CoAP client reads or writes in blocks.
+pub const DEVICE_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of all such values that one engine keeps while they are on their way.
+pub const DEVICE_BODIES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long the session of a device lasts that has not shown that it receives.
 pub const DEVICE_UNPROVEN_TIMEOUT: Millis = Millis(60_000);
 /// How long a plain CoAP client is known that neither listens nor leaves last words: requests are repeated for
@@ -128,6 +132,7 @@ const _: () = assert!(KEY_BYTES_MAX * DEPTH_MAX < MESSAGE_BYTES_MAX, "the deepes
 const _: () = assert!(TEXT_BYTES_MAX < MESSAGE_BYTES_MAX, "the longest string must fit in a message");
 const _: () = assert!(BODY_BYTES_MAX < BODIES_BYTES_MAX, "the longest body must fit");
 const _: () = assert!(SEGMENTS_MAX * SEGMENT_UNITS_MAX >= MESSAGE_BYTES_MAX, "a full message must be segmentable");
+const _: () = assert!(DEVICE_BODY_BYTES_MAX < DEVICE_BODIES_BYTES_MAX, "the longest body must fit");
 const _: () = assert!(SHARDS_MAX <= u8::MAX as usize, "a shard's number is one byte");
 const _: () = assert!(MESSAGE_BYTES_MAX < SEND_BACKLOG_BYTES_MAX, "one full message must not disconnect its reader");
 const _: () = assert!(HEARTBEAT_MIN.0 > TICK.0, "a heartbeat must be longer than a tick");

@@ -15,18 +15,19 @@
 //! again are in a table of the engine that forgets them after 15 to 30 seconds.
 
 mod answer;
+mod blocks;
 mod kept;
 mod lately;
 mod watch;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use rand_core::RngCore as _;
 use smallvec::SmallVec;
 
 use super::home::Channel;
 use super::io::Peer;
-use super::{Effect, Engine, Message, Output};
+use super::{Engine, Message, Output};
 use crate::base::limits::{
     DEPTH_MAX, DEVICE_LEGACY_TIMEOUT_MIN, DEVICE_PLAIN_TIMEOUT, DEVICE_REQUESTS_MAX, DEVICE_UNPROVEN_TIMEOUT,
     DEVICE_WATCHES_MAX,
@@ -35,10 +36,12 @@ use crate::base::{Hashing, Instant, Map, Millis, Now, SessionRef, ShardId};
 use crate::data::{Draft, Path};
 use crate::op::{End, Event, Identity, Namespace, Query, Request, Tag, Write};
 use crate::wire::coap::{
-    self, Call, Code, Data, Form, Kind, Malformed, MessageId, Method, Name, Pass, Secret, Token, What, Writer, cbor,
+    self, Block, Call, Code, Data, Form, Kind, Malformed, MessageId, Method, Name, Pass, Secret, Token, What, Writer,
+    cbor,
 };
 use crate::wire::firebase::{Action, Incoming};
 use answer::{Asked, Back, Exchange, Kept};
+use blocks::Transfer;
 use lately::{Brake, Lately, Pace};
 use watch::{Flight, Watch};
 
@@ -88,6 +91,8 @@ pub(super) struct Devices {
     peer_brakes: Lately<(SocketAddr, Urge), Brake>,
     source_brakes: Lately<IpAddr, Brake>,
     stranger_brakes: Lately<IpAddr, Brake>,
+    /// Bytes of all values that come or go in blocks.
+    bodies_bytes: usize,
 }
 
 /// The session's side of a peer.
@@ -129,6 +134,8 @@ pub(super) struct Device {
     keeping: kept::Mark,
     /// Last words whose keys are made when they are spoken.
     pushes: Vec<Path>,
+    /// Values that come or go in blocks.
+    transfer: Option<Box<Transfer>>,
 }
 
 const _: () = assert!(size_of::<Device>() <= 320, "there may be a million");
@@ -139,7 +146,7 @@ struct Candidate {
     name: Name,
     secret: Secret,
     identity: Identity,
-    peer: SocketAddr,
+    peer: Peer,
     /// The client has begun anew: what its last life left behind is over.
     is_reborn: bool,
 }
@@ -180,6 +187,7 @@ impl Devices {
             peer_brakes: Lately::new(hashing, BRAKE_SPAN, BRAKES_MAX),
             source_brakes: Lately::new(hashing, BRAKE_SPAN, BRAKES_MAX),
             stranger_brakes: Lately::new(hashing, BRAKE_SPAN, BRAKES_MAX),
+            bodies_bytes: 0,
         }
     }
 
@@ -199,12 +207,20 @@ impl Devices {
 
     /// Whether a host may have one more session. This machine may have as many as it likes.
     fn lets_in(&mut self, now: Instant, remote: SocketAddr) -> bool {
-        remote.ip().is_loopback() || lets(&mut self.source_brakes, now, remote.ip(), SOURCE_PACE)
+        remote.ip().is_loopback() || lets(&mut self.source_brakes, now, host(remote), SOURCE_PACE)
     }
 
     /// Whether a host may use one more name that nobody has.
     fn lets_guess(&mut self, now: Instant, remote: SocketAddr) -> bool {
-        remote.ip().is_loopback() || lets(&mut self.stranger_brakes, now, remote.ip(), STRANGER_PACE)
+        remote.ip().is_loopback() || lets(&mut self.stranger_brakes, now, host(remote), STRANGER_PACE)
+    }
+}
+
+/// Who somebody is to a brake: of IPv6, whoever has one address has the 2^64 beside it.
+fn host(remote: SocketAddr) -> IpAddr {
+    match remote.ip().to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+        ip @ IpAddr::V4(_) => ip,
     }
 }
 
@@ -226,7 +242,8 @@ impl Device {
             secret,
             old_name: None,
             candidate: None,
-            is_proven: false,
+            // A tunnel begins with a cookie: whoever has one receives.
+            is_proven: peer.sealed_at.is_some(),
             was_proven: false,
             is_name_here: name.is_some(),
             is_legacy: false,
@@ -242,6 +259,7 @@ impl Device {
             has_words: false,
             keeping: kept::Mark::default(),
             pushes: Vec::new(),
+            transfer: None,
         }
     }
 
@@ -290,6 +308,12 @@ impl Device {
             self.credit_bytes -= bytes;
         }
         is_allowed
+    }
+
+    /// Whether that peer cannot be its client: what began sealed never goes on in the clear, where everybody reads
+    /// its name.
+    const fn refuses(&self, peer: &Peer) -> bool {
+        self.peer.sealed_at.is_some() && peer.sealed_at.is_none()
     }
 
     fn may_challenge(&mut self, now: Instant) -> bool {
@@ -384,7 +408,7 @@ impl Engine {
         let back = Back::of(arrival.peer, &arrival.message, arrival.bytes.len());
         let name = call.name.and_then(Name::parse);
         let Some(device) = self.device(session) else { return };
-        let is_here = device.peer.remote == arrival.peer.remote;
+        let is_here = device.peer.is_at(&arrival.peer);
         if call.what == What::Ping && !device.brake.lets(now.instant, PEER_PACE) {
             return;
         }
@@ -438,7 +462,7 @@ impl Engine {
         let Candidate { name, secret, identity, peer, is_reborn } = *candidate;
         let forgotten = device.old_name.take();
         device.old_name = device.name.replace(name).map(|old| (old, now.instant + OLD_NAME_FOR));
-        device.is_name_here = device.peer.remote == peer;
+        device.is_name_here = device.peer.is_at(&peer);
         device.secret = secret;
         if let Some((old, _)) = forgotten {
             self.devices.names.remove(&old);
@@ -459,35 +483,39 @@ impl Engine {
     /// one is told again.
     fn rebind(&mut self, session: SessionRef, peer: Peer) {
         let Some(device) = self.device(session) else { return };
-        if device.peer.remote == peer.remote {
+        if device.peer.is_at(&peer) {
             device.peer = peer;
             return;
         }
-        let (old, slot, next) = (device.peer.remote, device.slot, device.next_at_peer);
+        let (old, slot, next) = (device.peer, device.slot, device.next_at_peer);
         device.peer = peer;
-        (device.is_proven, device.is_name_here) = (false, false);
+        (device.is_proven, device.is_name_here) = (peer.sealed_at.is_some(), false);
         (device.credit_bytes, device.challenge) = (0, None);
         device.withheld.clear();
         for watch in device.watches.iter_mut().filter(|watch| watch.flight.is_some()) {
             watch.sleep();
         }
         self.forget_peer(old, slot, next);
-        self.remember_peer(session, peer.remote);
+        self.remember_peer(session, peer);
         self.keep(session);
     }
 
     /// Has the session be found by its address.
-    fn remember_peer(&mut self, session: SessionRef, remote: SocketAddr) {
-        let key = self.hashing.hash_one(remote);
+    fn remember_peer(&mut self, session: SessionRef, peer: Peer) {
+        let key = self.peer_key(&peer);
         let next = self.devices.peers.insert(key, session.slot).unwrap_or(NO_SLOT);
         if let Some(device) = self.device(session) {
             device.next_at_peer = next;
         }
     }
 
+    fn peer_key(&self, peer: &Peer) -> u64 {
+        self.hashing.hash_one((peer.remote, peer.sealed_at.is_some()))
+    }
+
     /// Takes a session, after which `next` comes, out of the list of its address.
-    fn forget_peer(&mut self, remote: SocketAddr, slot: u32, next: u32) {
-        let key = self.hashing.hash_one(remote);
+    fn forget_peer(&mut self, peer: Peer, slot: u32, next: u32) {
+        let key = self.peer_key(&peer);
         let Some(&head) = self.devices.peers.get(&key) else { return };
         if head == slot && next == NO_SLOT {
             self.devices.peers.remove(&key);
@@ -543,7 +571,7 @@ impl Engine {
         if self.is_answered(now, arrival, output) {
             return;
         }
-        let live = self.session_at(remote, Some(namespace));
+        let live = self.session_at(&arrival.peer, Some(namespace));
         let guest_of = self.devices.guests.get(now.instant, &remote).copied();
         if let (None, Some(home), false) = (live, guest_of, arrival.is_forwarded) {
             return self.send_home(now, home, arrival, output);
@@ -612,7 +640,7 @@ impl Engine {
         // "A MID equal to 1 in either byte order on a `/.cs` whose old session already saw other MIDs: it
         // means a new process."
         let is_reborn = device.has_moved_on && is_first_id(arrival.message.id.0);
-        let candidate = Candidate { name, secret, identity, peer: arrival.peer.remote, is_reborn };
+        let candidate = Candidate { name, secret, identity, peer: arrival.peer, is_reborn };
         device.credit_bytes = device.credit_bytes.saturating_add(CREDIT_FACTOR * arrival.bytes.len());
         let (older, slot) = (device.candidate.replace(Box::new(candidate)), device.slot);
         if let Some(older) = older {
@@ -660,7 +688,7 @@ impl Engine {
         if let Some(name) = name {
             self.devices.names.insert(name, session.slot);
         }
-        self.remember_peer(session, remote);
+        self.remember_peer(session, arrival.peer);
         self.keep(session);
         Some((session, secret))
     }
@@ -677,8 +705,7 @@ impl Engine {
             self.answer_stranger(arrival, Code::BAD_REQUEST, output);
             return None;
         };
-        let remote = arrival.peer.remote;
-        let at_peer = self.sessions_at(remote);
+        let at_peer = self.sessions_at(&arrival.peer);
         let known = at_peer.into_iter().find(|session| self.is_of(*session, Some(namespace), false));
         if let Some(session) = known {
             self.recognise(now, arrival, session, None, output);
@@ -714,7 +741,8 @@ impl Engine {
             let candidate = device.candidate.as_ref().filter(|candidate| candidate.name == pass.name)?;
             candidate.secret.is(&pass.secret).then_some((session, Some(pass.name)))
         };
-        let Some((session, name)) = by_pass() else {
+        let known = by_pass().filter(|(session, _)| !self.is_refused(*session, &arrival.peer));
+        let Some((session, name)) = known else {
             return self.answer_stranger(arrival, Code::BAD_REQUEST, output);
         };
         self.recognise(now, arrival, session, name, output);
@@ -736,7 +764,7 @@ impl Engine {
     }
 
     fn legacy_sign_of_life(&mut self, now: Now, peer: Peer) {
-        for session in self.sessions_at(peer.remote) {
+        for session in self.sessions_at(&peer) {
             if self.device(session).is_some_and(|device| device.is_legacy) {
                 self.heard(now, session);
             }
@@ -763,7 +791,7 @@ impl Engine {
     fn heard_back(&mut self, now: Now, arrival: &Arrival<'_>, output: &mut Output) {
         let id = arrival.message.id;
         let is_reset = arrival.message.kind == Kind::Reset;
-        for session in self.sessions_at(arrival.peer.remote) {
+        for session in self.sessions_at(&arrival.peer) {
             let Some(device) = self.device(session) else { continue };
             let is_challenge = device.challenge.is_some_and(|(asked, _)| asked == id);
             let flying = device.watches.iter_mut().find(|watch| watch.flight.is_some_and(|flight| flight.id == id));
@@ -814,14 +842,24 @@ impl Engine {
         }
         let back = Back::of(arrival.peer, &arrival.message, arrival.bytes.len());
         match data {
+            Data::Get if self.answer_part(session, path, forms.0, &back, output) => {}
             Data::Get => {
                 let request = Request::Get { path: path.clone(), query: Query::ALL };
-                self.device_act(now, session, Asked::Get, forms.0, back, Action::Ask(request), 0, output);
+                let what = Asked::Get(path.clone());
+                self.device_act(now, session, what, forms.0, back, Action::Ask(request), 0, output);
             }
             Data::Observe => self.observe(now, arrival, session, path, forms.0, back, output),
             Data::Unobserve => self.unobserve(now, session, path, forms.0, back, output),
             Data::Write(_) | Data::LastWord(_) | Data::CancelLastWords => {
-                self.device_writes(now, arrival, session, path, data, forms, back, output);
+                let payload = match back.block1 {
+                    None => None,
+                    Some(_) => match self.take_block(now, arrival, session, path, &back, output) {
+                        Some(body) => Some(body),
+                        None => return,
+                    },
+                };
+                let payload = payload.as_deref().unwrap_or(arrival.message.payload);
+                self.device_writes(now, arrival, session, path, data, forms, back, payload, output);
             }
         }
     }
@@ -836,6 +874,7 @@ impl Engine {
         data: Data,
         forms: (Form, Form),
         mut back: Back,
+        payload: &[u8],
         output: &mut Output,
     ) {
         let key = self.exchange_key(session, arrival);
@@ -862,7 +901,6 @@ impl Engine {
             },
             Method::Set | Method::Remove => path.clone(),
         };
-        let payload = arrival.message.payload;
         let value = match method {
             Method::Remove => Ok(Draft::EMPTY),
             Method::Set | Method::Push => self.device_value(payload, forms.1, place.depth()),
@@ -946,7 +984,8 @@ impl Engine {
             }
             device.numbers += 1;
             let tag = device.numbers.unsigned_abs();
-            let watch = Watch::new(tag, token, path.clone(), form, request_hash, now.instant);
+            let mut watch = Watch::new(tag, token, path.clone(), form, request_hash, now.instant);
+            watch.block = back.block2.unwrap_or(Block::FIRST);
             device.watches.push(watch);
             tag
         };
@@ -967,7 +1006,8 @@ impl Engine {
             self.device_answer(session, &back, Code::CONTENT, output);
         } else {
             let request = Request::Get { path: path.clone(), query: Query::ALL };
-            self.device_act(now, session, Asked::Get, form, back, Action::Ask(request), 0, output);
+            let what = Asked::Get(path.clone());
+            self.device_act(now, session, what, form, back, Action::Ask(request), 0, output);
         }
     }
 
@@ -1023,12 +1063,21 @@ impl Engine {
         let is_reserving = watch.reserve_numbers();
         let from = output.bytes.len();
         write_notification(&mut output.bytes, watch, flight.id, sequence, &payload);
+        let mut body = None;
         if output.bytes.len() - from > coap::DATAGRAM_BYTES_MAX {
             output.bytes.truncate(from);
-            watch.over = Some(Code::TOO_LARGE);
-            write_notification(&mut output.bytes, watch, flight.id, sequence, &[]);
+            if watch.form == Form::Device {
+                watch.over = Some(Code::TOO_LARGE);
+                write_notification(&mut output.bytes, watch, flight.id, sequence, &[]);
+            } else {
+                write_first_part(&mut output.bytes, watch, flight.id, sequence, &payload);
+                body = Some((watch.path.clone(), watch.form, payload));
+            }
         }
         watch.flight = Some(flight);
+        if let Some((path, form, body)) = body {
+            self.keep_body(session, path, form, body);
+        }
         if is_reserving {
             self.keep(session);
         }
@@ -1036,7 +1085,7 @@ impl Engine {
         let Some(device) = self.device(session) else { return };
         if device.may_send(len) {
             let peer = device.peer;
-            output.effects.push(Effect::Datagram { peer, bytes: from..output.bytes.len() });
+            self.send_datagram(peer, from..output.bytes.len(), output);
         } else {
             output.bytes.truncate(from);
             if let Some(watch) = self.watch(session, tag) {
@@ -1084,7 +1133,8 @@ impl Engine {
         for name in device.names() {
             self.devices.names.remove(&name);
         }
-        self.forget_peer(device.peer.remote, device.slot, device.next_at_peer);
+        self.forget_peer(device.peer, device.slot, device.next_at_peer);
+        self.forget_transfer(device);
     }
 
     fn find_named(&mut self, now: Instant, arrival: &Arrival<'_>, namespace: Option<&str>, text: &[u8]) -> Found {
@@ -1092,7 +1142,7 @@ impl Engine {
         let is_first_value = text == b"00000000";
         let is_legacy = text.eq_ignore_ascii_case(b"a2617368");
         if is_first_value || is_legacy {
-            let Some(session) = self.session_at(remote, namespace) else {
+            let Some(session) = self.session_at(&arrival.peer, namespace) else {
                 let guest_of = self.devices.guests.get(now, &remote).filter(|_| !arrival.is_forwarded);
                 return guest_of.map_or(Found::Nobody, |home| Found::Elsewhere(*home));
             };
@@ -1113,7 +1163,10 @@ impl Engine {
         let Some((session, device)) = session.and_then(|session| Some((session, self.device(session)?))) else {
             return Found::Nobody;
         };
-        let is_here = device.peer.remote == remote;
+        if device.refuses(&arrival.peer) {
+            return Found::Nobody;
+        }
+        let is_here = device.peer.is_at(&arrival.peer);
         match device.old_name {
             Some((old, until)) if old == name && (now > until || !is_here) => Found::Nobody,
             _ => Found::Here(session),
@@ -1121,24 +1174,29 @@ impl Engine {
     }
 
     /// The session of that address that has a name, if there is exactly one.
-    fn session_at(&self, remote: SocketAddr, namespace: Option<&str>) -> Option<SessionRef> {
-        let mut all = self.sessions_at(remote).into_iter().filter(|session| self.is_of(*session, namespace, true));
+    fn session_at(&self, peer: &Peer, namespace: Option<&str>) -> Option<SessionRef> {
+        let mut all = self.sessions_at(peer).into_iter().filter(|session| self.is_of(*session, namespace, true));
         let one = all.next()?;
         all.next().is_none().then_some(one)
     }
 
-    fn sessions_at(&self, remote: SocketAddr) -> SmallVec<[SessionRef; 2]> {
+    fn sessions_at(&self, peer: &Peer) -> SmallVec<[SessionRef; 2]> {
         let mut found = SmallVec::new();
-        let mut next = self.devices.peers.get(&self.hashing.hash_one(remote)).copied();
+        let mut next = self.devices.peers.get(&self.peer_key(peer)).copied();
         while let Some(session) = next.and_then(|slot| self.sessions.in_slot(slot))
             && let Some(Channel::Device(device)) = self.sessions.get(session).map(|state| &state.channel)
         {
-            if device.peer.remote == remote {
+            if device.peer.is_at(peer) {
                 found.push(session);
             }
             next = Some(device.next_at_peer);
         }
         found
+    }
+
+    fn is_refused(&self, session: SessionRef, peer: &Peer) -> bool {
+        let channel = self.sessions.get(session).map(|state| &state.channel);
+        matches!(channel, Some(Channel::Device(device)) if device.refuses(peer))
     }
 
     /// Whether a session is a device's of that namespace, with or without a name.
@@ -1191,7 +1249,7 @@ impl Engine {
             key,
             Kept::Answered { at: now.instant, bytes: output.bytes[bytes.clone()].into() },
         );
-        output.effects.push(Effect::Datagram { peer: arrival.peer, bytes });
+        self.send_datagram(arrival.peer, bytes, output);
     }
 
     /// The server is about to stop: it has no session for anybody any more. Those whose sessions go on hear
@@ -1215,7 +1273,7 @@ impl Engine {
 
     /// Names a datagram of a peer.
     fn datagram_key(&self, arrival: &Arrival<'_>) -> u64 {
-        self.hashing.hash_one((arrival.peer.remote, arrival.bytes))
+        self.hashing.hash_one((arrival.peer.remote, arrival.peer.sealed_at.is_some(), arrival.bytes))
     }
 
     /// Names a request of a session, whatever the client calls the session: "after a session change the
@@ -1254,6 +1312,14 @@ fn write_notification(out: &mut Vec<u8>, watch: &Watch, id: MessageId, sequence:
     } else {
         writer.done();
     }
+}
+
+/// The same where only the first block of the value fits: the client fetches the others.
+fn write_first_part(out: &mut Vec<u8>, watch: &Watch, id: MessageId, sequence: u32, body: &[u8]) {
+    let writer = Writer::new(out, Kind::Confirmable, Code::CONTENT, id, watch.token);
+    let block = watch.block.first();
+    let is_there = blocks::write_part(writer, body, block, Some(sequence), watch.form);
+    assert!(is_there, "every body has a first block");
 }
 
 #[cfg(test)]

@@ -99,6 +99,16 @@ pub struct Peer {
     pub remote: SocketAddr,
     /// Ours, where it is not clear from the socket: unspecified otherwise.
     pub local: Ipv4Addr,
+    /// Which core holds the keys, if datagrams between the two are sealed (DTLS).
+    pub sealed_at: Option<ShardId>,
+}
+
+impl Peer {
+    /// Whether both are the same client's end, and sealed or not alike.
+    #[must_use]
+    pub fn is_at(&self, other: &Self) -> bool {
+        self.remote == other.remote && self.sealed_at.is_some() == other.sealed_at.is_some()
+    }
 }
 
 /// How much memory is left.

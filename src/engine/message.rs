@@ -152,6 +152,13 @@ pub enum Message {
         /// What.
         bytes: Box<[u8]>,
     },
+    /// To the core that holds a peer's keys: a datagram for it.
+    Post {
+        /// To whom.
+        peer: Peer,
+        /// What.
+        bytes: Box<[u8]>,
+    },
     /// While draining: the sender will send nothing more.
     Silence,
 }

@@ -351,6 +351,9 @@ impl Engine {
             Message::Order { to, order } => self.perform_order(to, order, output),
             Message::Gone { caller, session, end } => self.caller_gone(now, caller, &session, end, output),
             Message::Datagram { peer, bytes } => self.datagram_came(now, peer, &bytes, true, output),
+            Message::Post { peer, bytes } => {
+                self.post_datagram(peer, output, |out| out.extend_from_slice(&bytes));
+            }
             Message::Silence => {
                 self.drain.silent_peers += 1;
                 self.drain(now, output);

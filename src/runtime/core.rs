@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 
 use rustls::ServerConfig;
 
+use super::dtls::DtlsKeys;
 use super::guests::Guests;
 use super::memory::Gauge;
 use super::mesh::{Port, Seat};
@@ -115,6 +116,8 @@ pub(super) enum Command {
     Certify(Arc<ServerConfig>),
     /// Somebody wants to know what it has counted.
     Measure(Sender<Reading>),
+    /// The same for its datagrams.
+    CertifyDatagrams(DtlsKeys),
 }
 
 /// How far the end has come.
@@ -237,6 +240,10 @@ impl<C: Core, N: Net> Loop<C, N> {
                 Command::Measure(asker) => {
                     let reading = Reading { shard: self.shard, core: self.measure(), engine: self.core.meters() };
                     let _heard_or_gone = asker.send(reading);
+                    continue;
+                }
+                Command::CertifyDatagrams(keys) => {
+                    self.net.certify_datagrams(&keys);
                     continue;
                 }
             };

@@ -136,7 +136,7 @@ impl Datagrams {
             let header = &headers[index].msg_hdr;
             let is_whole = header.msg_flags & libc::MSG_TRUNC == 0;
             if let Some(remote) = socket::decode(&names[index]).filter(|_| is_whole) {
-                let peer = Peer { remote: plain(remote), local: local_of(header) };
+                let peer = Peer { remote: plain(remote), local: local_of(header), sealed_at: None };
                 let bytes = usize::try_from(headers[index].msg_len).unwrap_or(0).min(ROOM_BYTES);
                 self.received.push((peer, index * ROOM_BYTES, bytes));
             }

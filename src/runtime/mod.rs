@@ -5,7 +5,8 @@
 //! network runs on a second io_uring of the same thread, because that is a third cheaper than the
 //! executor's own sockets, and an idle connection costs 32 bytes instead of a kilobyte.
 //!
-//! Connections that begin with a TLS handshake are unwrapped in `tls.rs`: the engine sees what was in them.
+//! Connections that begin with a TLS handshake are unwrapped in `tls.rs`, datagrams that come by DTLS in `dtls.rs`:
+//! the engine sees what was in them.
 //!
 //! This room decides nothing: delete it and no rule of the product is lost. It holds all of the
 //! product's `unsafe` code.
@@ -18,6 +19,7 @@
 pub mod clock;
 mod core;
 mod datagrams;
+mod dtls;
 mod files;
 mod guests;
 mod memory;
@@ -46,6 +48,8 @@ use rustls::ServerConfig;
 
 pub use self::core::Core;
 use self::core::{Command, Loop, Stage};
+use self::dtls::Dtls;
+pub use self::dtls::DtlsKeys;
 use self::files::DirectFiles;
 use self::guests::{Courier, Guests};
 pub use self::guests::{Door, Ear, Place, Ticket};
@@ -95,6 +99,8 @@ pub struct Plan {
     pub datagrams: Option<SocketAddr>,
     /// A socket that listens already: then `listen` says nothing.
     pub passed: Option<Arc<OwnedFd>>,
+    /// Where to listen for datagrams that come by DTLS, and what to show there.
+    pub sealed_datagrams: Option<(SocketAddr, DtlsKeys)>,
     /// How long what was sent to a peer may stay unacknowledged before its connection is broken.
     pub unanswered_max: Millis,
     /// How long a drain may take before what is left is dropped.
@@ -124,6 +130,7 @@ impl Plan {
             listen,
             datagrams: None,
             passed: None,
+            sealed_datagrams: None,
             unanswered_max: Millis::from_secs(45),
             drain_max: Millis::from_secs(10),
             connections_max: usize::MAX,
@@ -141,6 +148,7 @@ impl Plan {
 pub struct Running {
     local_addr: SocketAddr,
     datagrams_addr: Option<SocketAddr>,
+    sealed_datagrams_addr: Option<SocketAddr>,
     remote: Remote,
     doors: Vec<Door>,
     threads: Vec<JoinHandle<()>>,
@@ -158,6 +166,12 @@ impl Running {
     #[must_use]
     pub fn datagrams_addr(&self) -> Option<SocketAddr> {
         self.datagrams_addr
+    }
+
+    /// Where it listens for datagrams that come by DTLS, with the port that was chosen.
+    #[must_use]
+    pub fn sealed_datagrams_addr(&self) -> Option<SocketAddr> {
+        self.sealed_datagrams_addr
     }
 
     /// A handle for other threads.
@@ -249,6 +263,16 @@ impl Remote {
         all
     }
 
+    /// Serves new DTLS peers with this from here on. Those that there are stay as they are.
+    ///
+    /// # Panics
+    /// In the shards, if the server was started without DTLS.
+    pub fn certify_datagrams(&self, keys: &DtlsKeys) {
+        for shard in 0..self.commands.len() {
+            self.tell_index(shard, Command::CertifyDatagrams(keys.clone()));
+        }
+    }
+
     /// How many shards there are.
     #[must_use]
     pub fn shards(&self) -> usize {
@@ -283,7 +307,9 @@ where
     let files = socket::raise_open_files()?;
     let for_clients = usize::try_from(files - FILES_RESERVED.min(files / 4)).unwrap_or(usize::MAX);
     let room = Arc::new(Room::new(plan.connections_max.min(for_clients)));
-    let Listening { listeners, local_addr, datagrams, datagrams_addr } = listen(&plan, count)?;
+    let Listening { listeners, local_addr, datagrams, sealed } = listen(&plan, count)?;
+    let (datagrams, datagrams_addr) = datagrams;
+    let (sealed, sealed_datagrams_addr) = sealed;
     let plan = Arc::new(plan);
     let seats: io::Result<Vec<Seat>> = (0..count).map(|_| Bell::new().map(Seat::new)).collect();
     let seats: Arc<[Seat]> = seats?.into();
@@ -293,6 +319,7 @@ where
     let (report, reports) = channel();
     let (mut gates, mut threads) = (Vec::new(), Vec::new());
     let (mut doors, mut couriers) = (Vec::new(), Vec::new());
+    let datagrams = datagrams.into_iter().zip(sealed);
     let parts = listeners.into_iter().zip(datagrams).zip(receivers).zip(ports).zip(placements(count));
     for (shard, ((((listener, datagrams), commands), port), placement)) in (0..plan.shards).zip(parts) {
         let (gate, go) = channel();
@@ -333,16 +360,20 @@ where
         gate.send(()).expect("a thread that is ready waits at its gate");
     }
     let remote = Remote { seats, commands: senders };
-    Ok(Running { local_addr, datagrams_addr, remote, doors, threads, couriers })
+    Ok(Running { local_addr, datagrams_addr, sealed_datagrams_addr, remote, doors, threads, couriers })
 }
 
 /// The sockets at which clients come in, one of each kind for each shard.
 struct Listening {
     listeners: Vec<OwnedFd>,
     local_addr: SocketAddr,
-    datagrams: Vec<Option<OwnedFd>>,
-    datagrams_addr: Option<SocketAddr>,
+    datagrams: DatagramSockets,
+    /// The same for DTLS.
+    sealed: DatagramSockets,
 }
+
+/// One for each shard, and where they are; none where there are none.
+type DatagramSockets = (Vec<Option<OwnedFd>>, Option<SocketAddr>);
 
 fn listen(plan: &Plan, count: usize) -> io::Result<Listening> {
     let listeners = match &plan.passed {
@@ -351,24 +382,24 @@ fn listen(plan: &Plan, count: usize) -> io::Result<Listening> {
     };
     let (listeners, local_addr) = listeners
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", plan.listen)))?;
+    let datagrams = datagram_sockets(plan.datagrams, count)?;
+    let sealed = datagram_sockets(plan.sealed_datagrams.as_ref().map(|(address, _)| *address), count)?;
+    Ok(Listening { listeners, local_addr, datagrams, sealed })
+}
 
-    let (datagrams, datagrams_addr) = match plan.datagrams {
-        None => ((0..count).map(|_| None).collect(), None),
-        Some(address) => {
-            let (sockets, address) = socket::datagram_sockets(address, count).map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot listen for datagrams at {address}: {error}"))
-            })?;
-            (sockets.into_iter().map(Some).collect(), Some(address))
-        }
-    };
-    Ok(Listening { listeners, local_addr, datagrams, datagrams_addr })
+fn datagram_sockets(address: Option<SocketAddr>, count: usize) -> io::Result<DatagramSockets> {
+    let Some(address) = address else { return Ok(((0..count).map(|_| None).collect(), None)) };
+    let (sockets, address) = socket::datagram_sockets(address, count)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen for datagrams at {address}: {error}")))?;
+    Ok((sockets.into_iter().map(Some).collect(), Some(address)))
 }
 
 /// One shard's thread, before it runs.
 struct ShardPlan {
     shard: ShardId,
     listener: OwnedFd,
-    datagrams: Option<OwnedFd>,
+    /// Plain ones, and sealed ones.
+    datagrams: (Option<OwnedFd>, Option<OwnedFd>),
     commands: Receiver<Command>,
     port: Port<Message>,
     placement: Placement,
@@ -423,10 +454,12 @@ impl ShardPlan {
             if go.recv().is_err() {
                 return;
             }
+            let sealed = self.plan.sealed_datagrams.as_ref();
+            let dtls = sealed.map(|(_, keys)| Dtls::new(self.shard, keys));
             let shard_loop = Loop {
                 shard: self.shard,
                 core: make_core(self.shard),
-                net: TlsNet::new(net, self.plan.tls.clone()),
+                net: TlsNet::new(net, self.plan.tls.clone(), dtls),
                 port: self.port,
                 seats: Arc::clone(&self.seats),
                 commands: self.commands,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
+use super::dtls::DtlsKeys;
 use crate::base::{ConnId, Instant};
 use crate::engine::{Input, Peer};
 
@@ -50,6 +51,9 @@ pub(super) trait Net {
 
     /// New connections that speak TLS are served with this from here on. A net without TLS takes no notice.
     fn certify(&mut self, _config: Arc<ServerConfig>) {}
+
+    /// New peers that speak DTLS are served with this from here on. A net without DTLS takes no notice.
+    fn certify_datagrams(&mut self, _keys: &DtlsKeys) {}
 
     /// Accepts no more.
     fn stop_accepting(&mut self);

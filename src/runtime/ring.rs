@@ -99,6 +99,7 @@ enum Kind {
     Writable = 3,
     Timer = 4,
     Datagrams = 6,
+    SealedDatagrams = 7,
     /// Nobody waits for it.
     Farewell = 5,
 }
@@ -130,6 +131,7 @@ impl Token {
             3 => Kind::Writable,
             4 => Kind::Timer,
             6 => Kind::Datagrams,
+            7 => Kind::SealedDatagrams,
             _ => Kind::Farewell,
         };
         Self { kind, generation: (name >> 32) as u32 & Self::GENERATION_MASK, index: name as u32 }
@@ -263,6 +265,8 @@ pub(super) struct RingNet {
     listener: Option<OwnedFd>,
     /// Peers without a connection.
     datagrams: Option<Datagrams>,
+    /// Likewise, by DTLS.
+    sealed: Option<Datagrams>,
     accept_again: Option<Instant>,
     /// Until when a shortage of connections is not worth another line in the log.
     shortage_told_until: Instant,
@@ -297,14 +301,20 @@ impl RingNet {
     ///
     /// # Errors
     /// The kernel's, in particular `ENOSYS` and `EPERM` where io_uring is not available.
-    pub(super) fn new(listener: OwnedFd, datagrams: Option<OwnedFd>, bell: &Bell, room: Arc<Room>) -> io::Result<Self> {
+    pub(super) fn new(
+        listener: OwnedFd,
+        datagrams: (Option<OwnedFd>, Option<OwnedFd>),
+        bell: &Bell,
+        room: Arc<Room>,
+    ) -> io::Result<Self> {
         let ring = build_ring(SUBMISSIONS, COMPLETIONS)?;
         ring.submitter().register_eventfd(bell.as_raw_fd())?;
         let mut net = Self {
             ring,
             completions: Vec::new(),
             listener: Some(listener),
-            datagrams: datagrams.map(Datagrams::new),
+            datagrams: datagrams.0.map(Datagrams::new),
+            sealed: datagrams.1.map(Datagrams::new),
             accept_again: None,
             shortage_told_until: Instant(0),
             room,
@@ -327,6 +337,7 @@ impl RingNet {
         net.ring.completion().disable_eventfd();
         net.arm_accept();
         net.arm_datagrams();
+        net.arm_sealed_datagrams();
         Ok(net)
     }
 }
@@ -373,7 +384,7 @@ impl Net for RingNet {
         completions.append(&mut self.completions);
         self.completions = completions;
         self.expire(now);
-        if let Some(datagrams) = &mut self.datagrams {
+        for datagrams in self.datagrams.iter_mut().chain(&mut self.sealed) {
             datagrams.begin();
         }
         self.share =
@@ -385,6 +396,10 @@ impl Net for RingNet {
             Taken::News(news) => news,
             Taken::Bytes { conn, count } => Input::Bytes { conn, bytes: &mut self.scratch[..count] },
             Taken::Datagram => self.datagram(),
+            Taken::Sealed => {
+                let (peer, bytes) = self.sealed();
+                Input::Datagram { peer, bytes }
+            }
         })
     }
 
@@ -471,7 +486,8 @@ impl Net for RingNet {
     }
 
     fn has_work(&self) -> bool {
-        let is_posted = self.datagrams.as_ref().is_some_and(|datagrams| datagrams.has_work(self.is_held));
+        let mut sockets = self.datagrams.iter().chain(&self.sealed);
+        let is_posted = sockets.any(|datagrams| datagrams.has_work(self.is_held));
         is_posted || !self.news.is_empty() || !self.completions.is_empty() || (!self.ready.is_empty() && !self.is_held)
     }
 
@@ -514,6 +530,8 @@ pub(super) enum Taken {
     },
     /// A [datagram](RingNet::datagram).
     Datagram,
+    /// A [datagram](RingNet::sealed) that is to be opened.
+    Sealed,
 }
 
 /// The two halves of [`Net::next`] and of [`Net::flush`], for who has something to do between them.
@@ -526,6 +544,9 @@ impl RingNet {
             }
             if self.datagrams.as_mut().is_some_and(|datagrams| datagrams.advance(self.is_held)) {
                 return Some(Taken::Datagram);
+            }
+            if self.sealed.as_mut().is_some_and(|datagrams| datagrams.advance(self.is_held)) {
+                return Some(Taken::Sealed);
             }
             let index = self.pick()?;
             let conn = ConnId(index);
@@ -541,6 +562,25 @@ impl RingNet {
     pub(super) fn datagram(&self) -> Input<'_> {
         let (peer, bytes) = self.datagrams.as_ref().expect("one was taken").current();
         Input::Datagram { peer, bytes }
+    }
+
+    /// The datagram that was taken last, if it was a sealed one.
+    pub(super) fn sealed(&self) -> (Peer, &[u8]) {
+        self.sealed.as_ref().expect("one was taken").current()
+    }
+
+    /// Notes a datagram that was sealed.
+    pub(super) fn post_sealed(&mut self, peer: Peer, bytes: Range<usize>) {
+        if let Some(datagrams) = &mut self.sealed {
+            datagrams.note(peer, bytes);
+        }
+    }
+
+    /// Sends the sealed datagrams that were noted until now.
+    pub(super) fn flush_sealed_datagrams(&mut self, bytes: &[u8], is_allowed: bool) {
+        if let Some(datagrams) = &mut self.sealed {
+            datagrams.flush(bytes, is_allowed);
+        }
     }
 
     /// Sends the datagrams that were noted until now.
@@ -614,6 +654,14 @@ impl RingNet {
                 }
                 if !is_armed {
                     self.arm_datagrams();
+                }
+            }
+            Kind::SealedDatagrams => {
+                if let Some(datagrams) = &mut self.sealed {
+                    datagrams.is_readable = true;
+                }
+                if !is_armed {
+                    self.arm_sealed_datagrams();
                 }
             }
             Kind::Farewell => {}
@@ -1061,10 +1109,19 @@ impl RingNet {
     }
 
     fn arm_datagrams(&mut self) {
-        let Some(datagrams) = &self.datagrams else { return };
+        let Some(fd) = self.datagrams.as_ref().map(Datagrams::raw_fd) else { return };
+        self.arm_socket(fd, Kind::Datagrams);
+    }
+
+    fn arm_sealed_datagrams(&mut self) {
+        let Some(fd) = self.sealed.as_ref().map(Datagrams::raw_fd) else { return };
+        self.arm_socket(fd, Kind::SealedDatagrams);
+    }
+
+    fn arm_socket(&mut self, fd: i32, kind: Kind) {
         let events = u32::from(libc::POLLIN.unsigned_abs());
-        let poll = opcode::PollAdd::new(types::Fd(datagrams.raw_fd()), events).multi(true).build();
-        self.push(&poll.user_data(Token::alone(Kind::Datagrams).pack()));
+        let poll = opcode::PollAdd::new(types::Fd(fd), events).multi(true).build();
+        self.push(&poll.user_data(Token::alone(kind).pack()));
     }
 
     fn arm_readable(&mut self, index: u32) {
@@ -1205,7 +1262,7 @@ mod tests {
         let (mut listeners, address) =
             socket::listeners("127.0.0.1:0".parse().unwrap(), 1, Millis::from_secs(45)).unwrap();
         let bell = Bell::new().unwrap();
-        let net = RingNet::new(listeners.pop().unwrap(), None, &bell, Arc::new(Room::new(100))).unwrap();
+        let net = RingNet::new(listeners.pop().unwrap(), (None, None), &bell, Arc::new(Room::new(100))).unwrap();
         (net, address)
     }
 

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use rustls::{ServerConfig, ServerConnection};
 use smallvec::SmallVec;
 
+use super::dtls::{Dtls, DtlsKeys};
 use super::net::Net;
 use super::ring::{RingNet, Taken};
 use crate::base::{ConnId, Instant, Millis};
@@ -156,16 +157,41 @@ pub(super) struct TlsNet {
     handshakes_left: usize,
     is_held: bool,
     now: Instant,
-    failure_told_until: Instant,
-    failures_unsaid: u64,
+    complaints: Complaints,
+    /// Datagrams of the engine's that are to be sealed.
+    noted: Vec<(Peer, Range<usize>)>,
+    /// Datagrams that come sealed, if any may.
+    dtls: Option<Dtls>,
+}
+
+/// Tells the log why clients were sent away: a certificate that nobody believes shows here.
+#[derive(Debug, Default)]
+pub(super) struct Complaints {
+    silent_until: Instant,
+    unsaid: u64,
+}
+
+impl Complaints {
+    /// One line, and then silence for a while.
+    pub(super) fn tell(&mut self, now: Instant, what: &'static str, error: &str) {
+        if now < self.silent_until {
+            self.unsaid += 1;
+            return;
+        }
+        self.silent_until = now + FAILURE_SILENCE;
+        let unsaid = std::mem::take(&mut self.unsaid);
+        tracing::warn!(error, unsaid, "{what}");
+    }
 }
 
 impl TlsNet {
-    /// A net around `ring`. Without `config` it adds nothing.
-    pub(super) fn new(ring: RingNet, config: Option<Arc<ServerConfig>>) -> Self {
+    /// A net around `ring`. Without `config` and `dtls` it adds nothing.
+    pub(super) fn new(ring: RingNet, config: Option<Arc<ServerConfig>>, dtls: Option<Dtls>) -> Self {
         Self {
             ring,
             config,
+            noted: Vec::new(),
+            dtls,
             doors: Vec::new(),
             plain: Vec::new(),
             sealed: Vec::new(),
@@ -175,8 +201,7 @@ impl TlsNet {
             handshakes_left: 0,
             is_held: false,
             now: Instant(0),
-            failure_told_until: Instant(0),
-            failures_unsaid: 0,
+            complaints: Complaints::default(),
         }
     }
 
@@ -303,15 +328,27 @@ impl TlsNet {
         }
     }
 
-    /// Tells the log why a client was sent away: a certificate that nobody believes shows here.
     fn tell_failure(&mut self, error: &str) {
-        if self.now < self.failure_told_until {
-            self.failures_unsaid += 1;
-            return;
+        self.complaints.tell(self.now, "a TLS connection has failed", error);
+    }
+
+    /// The next datagram that was sealed.
+    fn next_opened(&mut self) -> bool {
+        self.dtls.as_mut().is_some_and(|dtls| dtls.advance(self.is_held))
+    }
+
+    /// Sends what was sealed.
+    fn flush_dtls(&mut self, bytes: &[u8], is_allowed: bool) {
+        let Some(dtls) = &mut self.dtls else { return };
+        for (peer, range) in self.noted.drain(..) {
+            dtls.seal(peer, &bytes[range]);
         }
-        self.failure_told_until = self.now + FAILURE_SILENCE;
-        let unsaid = std::mem::take(&mut self.failures_unsaid);
-        tracing::warn!(error, unsaid, "a TLS connection has failed");
+        let (posted, sealed) = dtls.take_posted();
+        for (peer, range) in &posted {
+            self.ring.post_sealed(*peer, range.clone());
+        }
+        self.ring.flush_sealed_datagrams(&sealed, is_allowed);
+        dtls.recycle(posted, sealed);
     }
 
     /// Seals what is to be sent to those who speak TLS, and hands it to the ring.
@@ -346,6 +383,9 @@ impl Net for TlsNet {
         self.now = now;
         self.handshakes_left = HANDSHAKES_PER_TURN;
         self.ring.gather(now);
+        if let Some(dtls) = &mut self.dtls {
+            dtls.begin(now);
+        }
     }
 
     fn next(&mut self) -> Option<Input<'_>> {
@@ -359,12 +399,20 @@ impl Net for TlsNet {
             if self.waiting_bytes >= WAITING_BYTES_MAX {
                 return self.next_news();
             }
+            if self.next_opened() {
+                let (peer, bytes) = self.dtls.as_ref().expect("it has one").current();
+                return Some(Input::Datagram { peer, bytes });
+            }
             match self.ring.take()? {
                 Taken::News(news) => {
                     self.note_news(&news);
                     return Some(news);
                 }
                 Taken::Datagram => return Some(self.ring.datagram()),
+                Taken::Sealed => {
+                    let (peer, bytes) = self.ring.sealed();
+                    self.dtls.as_mut().expect("there is such a socket only with it").arrive(peer, bytes);
+                }
                 Taken::Bytes { conn, count } => match self.look(conn.0, count) {
                     Found::Plain => return Some(Input::Bytes { conn, bytes: &mut self.ring.buffer()[..count] }),
                     Found::Opened => return Some(Input::Bytes { conn, bytes: &mut self.plain }),
@@ -394,7 +442,11 @@ impl Net for TlsNet {
     }
 
     fn post(&mut self, peer: Peer, bytes: Range<usize>) {
-        self.ring.post(peer, bytes);
+        if peer.sealed_at.is_some() {
+            self.noted.push((peer, bytes));
+        } else {
+            self.ring.post(peer, bytes);
+        }
     }
 
     fn close(&mut self, conn: ConnId) {
@@ -420,6 +472,7 @@ impl Net for TlsNet {
 
     fn flush(&mut self, bytes: &[u8], now: Instant, is_allowed: bool) {
         self.ring.flush_datagrams(bytes, is_allowed);
+        self.flush_dtls(bytes, is_allowed);
         self.ring.flush_noted(bytes, now, is_allowed);
         if !self.dirty.is_empty() {
             self.flush_sealed(bytes, now, is_allowed);
@@ -445,13 +498,19 @@ impl Net for TlsNet {
         self.config = Some(config);
     }
 
+    fn certify_datagrams(&mut self, keys: &DtlsKeys) {
+        self.dtls.as_mut().expect("a server that began without DTLS gets none").certify(keys);
+    }
+
     fn has_work(&self) -> bool {
         // What was said by itself, beside the engine's answers, is flushed with the next turn at the latest.
-        !self.dirty.is_empty() || (!self.waiting.is_empty() && !self.is_held) || self.ring.has_work()
+        let is_sealed_due = self.dtls.as_ref().is_some_and(|dtls| dtls.has_work(self.is_held));
+        is_sealed_due || !self.dirty.is_empty() || (!self.waiting.is_empty() && !self.is_held) || self.ring.has_work()
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        self.ring.next_wake()
+        let dtls = self.dtls.as_ref().and_then(Dtls::next_wake);
+        [self.ring.next_wake(), dtls].into_iter().flatten().min()
     }
 
     fn is_quiet(&mut self, until: Option<Instant>) -> bool {

@@ -26,6 +26,8 @@ pub fn check(meaning: &Meaning) -> Result<Vec<Problem>, Vec<Problem>> {
     }
     problems.extend(auth::load(&config.auth, config.is_dev).err().unwrap_or_default());
     problems.extend(config.tls.as_ref().and_then(|files| tls::load(files).err()));
+    let coaps = config.coaps.as_ref().and_then(|(_, files)| tls::load_for_datagrams(files).err());
+    problems.extend(coaps.filter(|problem| !problems.contains(problem)));
     problems.extend(DataDir::check(&config.data).err().map(|reason| Problem::new(origin_of("data"), reason)));
     problems.extend(kernel::check_io_uring().err().map(|reason| Problem::new("machine", reason)));
     if problems.is_empty() { Ok(warnings) } else { Err(problems) }

@@ -6,7 +6,6 @@ use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::absent;
 use super::auth::{self, Auth};
 use super::low::{Low, NamespaceLow};
 use super::place::{Origin, Problem, Typed};
@@ -24,7 +23,7 @@ pub struct Config {
     /// Where CoAP clients come in.
     pub coap: Option<SocketAddr>,
     /// Where CoAP clients come in over DTLS.
-    pub coaps: Option<SocketAddr>,
+    pub coaps: Option<(SocketAddr, TlsFiles)>,
     /// Where the operator's tools ask for health and metrics.
     pub internal: SocketAddr,
     /// Whether somebody asked for that internal address: then no other will do.
@@ -141,7 +140,7 @@ pub struct Meaning {
 ///
 /// Everything that is wrong with it, at least one problem.
 pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
-    let mut scribe = Scribe { lines: Vec::new(), warnings: Vec::new(), problems: absent::problems(low) };
+    let mut scribe = Scribe { lines: Vec::new(), warnings: Vec::new(), problems: Vec::new() };
     let listen = scribe.note("listen", or(&low.listen, || Address(loopback(9_000)))).0;
     let coap = scribe.note_optional("coap.listen", &low.coap).map(|address| address.0);
     let coaps = scribe.note_optional("coaps.listen", &low.coaps).map(|address| address.0);
@@ -171,7 +170,9 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
     let log_format_default = if machine.is_terminal { LogFormat::Human } else { LogFormat::Json };
     let log_format = scribe.note("log_format", or(&low.log_format, || log_format_default));
     let log_level = scribe.note("log_level", or(&low.log_level, || LogLevel::Info));
-    let tls = scribe.tls(low);
+    let tls = scribe.files("tls", &low.tls_cert, &low.tls_key);
+    let coaps_files = scribe.files("coaps", &low.coaps_cert, &low.coaps_key).or_else(|| tls.clone());
+    let coaps = scribe.coaps(low, coaps, coaps_files);
     let auth = auth::mean(&low.auth, &mut scribe);
     let namespaces = scribe.namespaces(low);
     let connections_per_address = scribe.optional_count("connections_per_address", &low.connections_per_address);
@@ -296,18 +297,39 @@ impl Scribe {
         u8::try_from(shards).unwrap_or(u8::MAX)
     }
 
-    fn tls(&mut self, low: &Low) -> Option<TlsFiles> {
-        let cert = self.note_optional("tls.cert", &low.tls_cert);
-        let key = self.note_optional("tls.key", &low.tls_key);
-        let lonely = match (&low.tls_cert, &low.tls_key) {
-            (Some(cert), None) => Some((cert, "tls.cert says nothing without tls.key")),
-            (None, Some(key)) => Some((key, "tls.key says nothing without tls.cert")),
+    /// The certificate of a table.
+    fn files(
+        &mut self,
+        table: &str,
+        cert: &Option<Typed<FilePath>>,
+        key: &Option<Typed<FilePath>>,
+    ) -> Option<TlsFiles> {
+        let (cert_name, key_name) = (format!("{table}.cert"), format!("{table}.key"));
+        let lonely = match (cert, key) {
+            (Some(cert), None) => Some((cert, &cert_name, &key_name)),
+            (None, Some(key)) => Some((key, &key_name, &cert_name)),
             _ => None,
         };
-        if let Some((typed, reason)) = lonely {
+        if let Some((typed, name, other)) = lonely {
+            self.problems.push(Problem::new(&typed.origin, format!("{name} says nothing without {other}")));
+        }
+        let cert = self.note_optional(&cert_name, cert);
+        let key = self.note_optional(&key_name, key);
+        Some(TlsFiles { cert: cert?.0, key: key?.0 })
+    }
+
+    /// Where to serve DTLS, and with what: there is none without a certificate.
+    fn coaps(
+        &mut self,
+        low: &Low,
+        address: Option<SocketAddr>,
+        files: Option<TlsFiles>,
+    ) -> Option<(SocketAddr, TlsFiles)> {
+        if let (Some(typed), None) = (&low.coaps, &files) {
+            let reason = "DTLS needs a certificate: set coaps.cert and coaps.key, or tls.cert and tls.key";
             self.problems.push(Problem::new(&typed.origin, reason));
         }
-        Some(TlsFiles { cert: cert?.0, key: key?.0 })
+        Some((address?, files?))
     }
 
     /// Anybody may do anything on a server to develop against, so nobody else may reach it.

@@ -45,6 +45,8 @@ pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Enviro
         listen: ours.take("STILLHERE_LISTEN"),
         coap: ours.take("STILLHERE_COAP"),
         coaps: ours.take("STILLHERE_COAPS"),
+        coaps_cert: ours.take("STILLHERE_COAPS_CERT"),
+        coaps_key: ours.take("STILLHERE_COAPS_KEY"),
         internal: ours.take("STILLHERE_INTERNAL"),
         data: ours.take("STILLHERE_DATA"),
         rules: ours.take("STILLHERE_RULES"),

@@ -66,6 +66,8 @@ struct Coap {
 #[serde(deny_unknown_fields)]
 struct Coaps {
     listen: Option<Spanned<Address>>,
+    cert: Option<Spanned<FilePath>>,
+    key: Option<Spanned<FilePath>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -173,6 +175,8 @@ pub fn parse(path: &Path, text: &str) -> Result<Low, Problem> {
         listen: source.typed(document.listen),
         coap: source.typed(document.coap.listen),
         coaps: source.typed(document.coaps.listen),
+        coaps_cert: source.path(document.coaps.cert),
+        coaps_key: source.path(document.coaps.key),
         internal: source.typed(document.internal),
         data: source.path(document.data),
         rules: source.path(document.rules),

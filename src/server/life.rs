@@ -24,6 +24,7 @@ use super::{Stop, kernel, rules, tls};
 use crate::auth::Verifier;
 use crate::base::{Millis, ShardId};
 use crate::log::State;
+use crate::runtime::DtlsKeys;
 use crate::{engine, gateway};
 
 /// What a server begins with.
@@ -88,6 +89,7 @@ pub struct Server {
     request_drain: Box<dyn Fn() + Send + Sync>,
     set_rules: Box<dyn Fn(Rules) + Send + Sync>,
     certify: Box<dyn Fn(Arc<ServerConfig>) + Send + Sync>,
+    certify_coaps: Box<dyn Fn(DtlsKeys) + Send + Sync>,
     reload_keys: Mutex<Sender<()>>,
     join: Mutex<Option<Join>>,
     again: Again,
@@ -118,6 +120,7 @@ impl Server {
             Unusable::Held(reason) => Stop::Failed(reason),
         })?;
         let tls = config.tls.as_ref().map(tls::load).transpose().map_err(|problem| Stop::BadConfig(vec![problem]))?;
+        let coaps = load_coaps(&config)?;
         // Whoever asks whether it is ready is answered while the log is read.
         let internal = if has_internal { Some(start_internal(&config, &health)?) } else { None };
         let engines = engines(&config, &rules, &keeper.verifier())?;
@@ -128,6 +131,7 @@ impl Server {
             memory_max: config.memory_max,
             listen: config.listen,
             coap: config.coap,
+            coaps,
             engines,
             notices: (0..config.shards).map(|shard| NoticeLog::new(ShardId(shard), Arc::clone(&health))).collect(),
             rules,
@@ -142,7 +146,7 @@ impl Server {
         let running =
             seam::start(plan).map_err(|error| failed(&format!("cannot serve at {}", config.listen), &error))?;
         let Running { tcp, coap, coaps, request_drain, set_rules, set_limits, set_verifier, .. } = running;
-        let Running { certify, gateway, is_alive, join, .. } = running;
+        let Running { certify, certify_coaps, gateway, is_alive, join, .. } = running;
         let reload_keys = keeper.start(set_verifier).map_err(|error| failed("a thread cannot be started", &error))?;
         health.set_ready(config.shards);
         let internal_address = internal.as_ref().map(Internal::address);
@@ -161,6 +165,7 @@ impl Server {
             request_drain,
             set_rules,
             certify,
+            certify_coaps,
             reload_keys: Mutex::new(reload_keys),
             join: Mutex::new(Some(join)),
             again,
@@ -216,9 +221,7 @@ impl Server {
     pub fn reload(&self) {
         self.reload_config();
         reload(&self.config, &self.health, &self.set_rules);
-        if let Some(files) = &self.config.tls {
-            reload_certificate(files, &self.health, &self.certify);
-        }
+        reload_certificates(&self.config, &self.health, &self.certify, &self.certify_coaps);
         // That thread goes only with the server.
         let _ = self.reload_keys.lock().unwrap_or_else(PoisonError::into_inner).send(());
     }
@@ -303,6 +306,13 @@ fn announce(config: &Config, warnings: &[Problem]) {
     }
 }
 
+/// Where to serve DTLS, and with what, if at all.
+fn load_coaps(config: &Config) -> Result<Option<(SocketAddr, DtlsKeys)>, Stop> {
+    let Some((address, files)) = &config.coaps else { return Ok(None) };
+    let keys = tls::load_for_datagrams(files).map_err(|problem| Stop::BadConfig(vec![problem]))?;
+    Ok(Some((*address, keys)))
+}
+
 /// What the last server left, if anything is to be kept at all.
 fn open_archive(
     config: &Config,
@@ -357,16 +367,26 @@ fn reload(config: &Config, health: &Health, set_rules: &dyn Fn(Rules)) {
     }
 }
 
-/// Serves new TLS connections with the certificate as its files are now. A bad one changes nothing.
-fn reload_certificate(files: &TlsFiles, health: &Health, certify: &dyn Fn(Arc<ServerConfig>)) {
-    match tls::load(files) {
-        Ok(config) => {
-            certify(config);
-            health.count_tls_reload(true);
-            tracing::info!(cert = %files.cert.display(), "certificate reloaded");
-        }
+/// Serves new TLS connections and DTLS peers with the certificates as their files are now. A bad one changes nothing.
+fn reload_certificates(
+    config: &Config,
+    health: &Health,
+    certify: &dyn Fn(Arc<ServerConfig>),
+    certify_coaps: &dyn Fn(DtlsKeys),
+) {
+    if let Some(files) = &config.tls {
+        tell_reloaded(files, health, tls::load(files).map(certify));
+    }
+    if let Some((_, files)) = &config.coaps {
+        tell_reloaded(files, health, tls::load_for_datagrams(files).map(certify_coaps));
+    }
+}
+
+fn tell_reloaded(files: &TlsFiles, health: &Health, reloaded: Result<(), Problem>) {
+    health.count_tls_reload(reloaded.is_ok());
+    match reloaded {
+        Ok(()) => tracing::info!(cert = %files.cert.display(), "certificate reloaded"),
         Err(Problem { place, reason }) => {
-            health.count_tls_reload(false);
             tracing::error!(place, reason, "the certificate is wrong: the one in use stays");
         }
     }

@@ -33,10 +33,12 @@ const fn namespace_key(name: &'static str, variable: &'static str) -> Key {
 }
 
 /// Every setting, in the order in which they are shown.
-pub const KEYS: [Key; 36] = [
+pub const KEYS: [Key; 38] = [
     key("listen", "STILLHERE_LISTEN", Some("--listen")),
     key("coap.listen", "STILLHERE_COAP", Some("--coap")),
     key("coaps.listen", "STILLHERE_COAPS", Some("--coaps")),
+    key("coaps.cert", "STILLHERE_COAPS_CERT", None),
+    key("coaps.key", "STILLHERE_COAPS_KEY", None),
     key("internal", "STILLHERE_INTERNAL", Some("--internal")),
     key("data", "STILLHERE_DATA", Some("--data")),
     key("snapshot_mib", "STILLHERE_SNAPSHOT_MIB", None),
@@ -84,6 +86,10 @@ pub struct Low {
     pub coap: Option<Typed<Address>>,
     /// Where CoAP clients come in over DTLS.
     pub coaps: Option<Typed<Address>>,
+    /// The certificate chain for those.
+    pub coaps_cert: Option<Typed<FilePath>>,
+    /// That certificate's private key.
+    pub coaps_key: Option<Typed<FilePath>>,
     /// Where the operator's tools ask for health and metrics.
     pub internal: Option<Typed<Address>>,
     /// The data directory.
@@ -212,6 +218,8 @@ impl Low {
             listen: self.listen.or(below.listen),
             coap: self.coap.or(below.coap),
             coaps: self.coaps.or(below.coaps),
+            coaps_cert: self.coaps_cert.or(below.coaps_cert),
+            coaps_key: self.coaps_key.or(below.coaps_key),
             internal: self.internal.or(below.internal),
             data: self.data.or(below.data),
             rules: self.rules.or(below.rules),

@@ -12,7 +12,6 @@
     reason = "this room is the process: it reads files and the environment, and starts the threads that serve no client"
 )]
 
-pub mod absent;
 pub mod archive;
 pub mod archive_commands;
 pub mod auth;

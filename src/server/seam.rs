@@ -171,6 +171,8 @@ pub struct Plan {
     pub listen: SocketAddr,
     /// Where CoAP clients come in, if they do.
     pub coap: Option<SocketAddr>,
+    /// Where CoAP clients come in over DTLS, and with what, if they do.
+    pub coaps: Option<(SocketAddr, runtime::DtlsKeys)>,
     /// One for each shard, in their order.
     pub engines: Vec<engine::Config>,
     /// One for each shard, in their order.
@@ -217,6 +219,8 @@ pub struct Running {
     pub set_verifier: Box<dyn Fn(Arc<Verifier>) + Send>,
     /// Serves new TLS connections with this. Only for servers that were started with TLS. Returns at once.
     pub certify: Box<dyn Fn(Arc<ServerConfig>) + Send + Sync>,
+    /// The same for new DTLS peers, of servers that were started with DTLS.
+    pub certify_coaps: Box<dyn Fn(runtime::DtlsKeys) + Send + Sync>,
     /// For sessions of this program, if it wanted any.
     pub gateway: Option<gateway::Engine>,
     /// Whether every shard answers. Waits for them half a second at most.
@@ -238,7 +242,7 @@ struct Inherited {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let Plan { has_guests, limits, usage_seed, drain_max, passed, .. } = plan;
+    let Plan { has_guests, limits, usage_seed, drain_max, passed, coaps, .. } = plan;
     let Plan { listen, coap, engines, notices, archive, snapshot_bytes, memory_max, tls, health, .. } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
@@ -248,6 +252,7 @@ pub fn start(plan: Plan) -> io::Result<Running> {
     kernel_plan.has_guests = has_guests;
     kernel_plan.drain_max = drain_max;
     kernel_plan.passed = passed.map(Arc::new);
+    kernel_plan.sealed_datagrams = coaps;
     let timeouts = engines.iter().flat_map(|engine| engine.namespaces.values().chain([&engine.settings]));
     let timeouts = timeouts.map(|settings| settings.session_timeout);
     kernel_plan.unanswered_max = timeouts.max().expect("an engine for each shard");
@@ -285,12 +290,12 @@ pub fn start(plan: Plan) -> io::Result<Running> {
     })?;
     let (draining, reloading, believing) = (running.remote(), running.remote(), running.remote());
     let (certifying, measuring, limiting) = (running.remote(), running.remote(), running.remote());
-    let asking = running.remote();
+    let (asking, certifying_coaps) = (running.remote(), running.remote());
     health.set_source(move || measuring.measure());
     Ok(Running {
         tcp: running.local_addr(),
         coap: running.datagrams_addr(),
-        coaps: None,
+        coaps: running.sealed_datagrams_addr(),
         is_alive: Box::new(move || asking.measure().len() == asking.shards()),
         gateway: has_guests.then(|| gateway::Engine::new(running.doors())),
         request_drain: Box::new(move || draining.request_drain()),
@@ -298,6 +303,7 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         set_limits: Box::new(move |limits| limiting.tell_all(|| engine::Input::Limits(Arc::clone(&limits)))),
         set_verifier: Box::new(move |verifier| believing.tell_all(|| engine::Input::Verifier(Arc::clone(&verifier)))),
         certify: Box::new(move |config| certifying.certify(&config)),
+        certify_coaps: Box::new(move |keys| certifying_coaps.certify_datagrams(&keys)),
         join: Box::new(move || {
             running.join();
             Ok(())

@@ -314,8 +314,9 @@ fn what_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn what_this_version_lacks_is_refused_and_not_ignored() {
-    check_refused(&["--coaps", "127.0.0.1:0"], "", &["--coaps: CoAP over DTLS is not part"]);
+fn certificates_come_with_their_keys_and_dtls_with_a_certificate() {
+    check_refused(&["--coaps", "127.0.0.1:0"], "", &["--coaps: DTLS needs a certificate"]);
+    check_refused(&[], "[coaps]\ncert = \"c\"", &["2:8: coaps.cert says nothing without coaps.key"]);
     check_refused(&[], "[tls]\ncert = \"c\"", &["2:8: tls.cert says nothing without tls.key"]);
     check_refused(&[], "[tls]\nkey = \"k\"", &["2:7: tls.key says nothing without tls.cert"]);
 }

@@ -1,6 +1,6 @@
-//! The server's certificate: read, checked, and made into what serves TLS.
+//! The server's certificates: read, checked, and made into what serves TLS and DTLS.
 //!
-//! It is read at the start, and again at SIGHUP: whoever renews certificates replaces the files and sends
+//! They are read at the start, and again at SIGHUP: whoever renews certificates replaces the files and sends
 //! the signal. A pair that does not fit changes nothing.
 
 use std::fs::File;
@@ -17,6 +17,7 @@ use rustls::{InconsistentKeys, ServerConfig};
 use super::config::TlsFiles;
 use super::place::Problem;
 use crate::base::limits;
+use crate::runtime::DtlsKeys;
 
 /// Reads the files and makes of them what serves TLS 1.2 and 1.3.
 ///
@@ -39,6 +40,21 @@ pub fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, Problem> {
     config.ticketer = aws_lc_rs::Ticketer::new()
         .map_err(|error| Problem::new("machine", format!("no randomness for TLS: {error}")))?;
     Ok(Arc::new(config))
+}
+
+/// Reads the files and makes of them what serves DTLS 1.2.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_for_datagrams(files: &TlsFiles) -> Result<DtlsKeys, Problem> {
+    let chain = chain(&files.cert).map_err(|reason| Problem::new(files.cert.display(), reason))?;
+    let key = key(&files.key).map_err(|reason| Problem::new(files.key.display(), reason))?;
+    let chain: Vec<&[u8]> = chain.iter().map(AsRef::as_ref).collect();
+    DtlsKeys::new(&chain, key.secret_der()).map_err(|reason| {
+        let cert = files.cert.display();
+        Problem::new(files.key.display(), format!("it does not serve with the certificates in {cert}: {reason}"))
+    })
 }
 
 fn misfit(files: &TlsFiles, error: &rustls::Error) -> Problem {

@@ -548,6 +548,12 @@ impl World {
         self.engines.iter().map(Engine::session_count).sum()
     }
 
+    /// Bytes of values that come or go in blocks.
+    #[cfg(test)]
+    pub(crate) fn device_bodies_bytes(&self) -> usize {
+        self.engines.iter().map(Engine::device_bodies_bytes).sum()
+    }
+
     fn input(&mut self, shard: usize, input: Input<'_>) {
         let mut output = Output::default();
         self.engines[shard].handle(now(self.now), input, &mut output);
@@ -575,7 +581,11 @@ impl World {
             }
             match effect {
                 Effect::Send { conn, bytes } => self.arrive(shard, conn, &output.bytes[bytes]),
-                Effect::Datagram { peer, bytes } => self.datagrams.push((peer, output.bytes[bytes].to_vec())),
+                Effect::Datagram { peer, bytes } => {
+                    let has_keys = peer.sealed_at.is_none_or(|core| core.index() == shard);
+                    assert!(has_keys, "core {shard} has no keys for {peer:?}");
+                    self.datagrams.push((peer, output.bytes[bytes].to_vec()));
+                }
                 Effect::Close { conn } => {
                     if let Some(client) = self.find(shard, conn) {
                         self.clients[client.0].is_closing = true;

@@ -185,7 +185,14 @@ pub fn coap_message(bytes: &[u8]) {
         Ok(call) => assert!(call.namespace.is_none_or(|name| !name.is_empty()), "a namespace has a name"),
         Err(code) => assert_eq!(code.class(), 4, "it is the client's mistake"),
     }
-    let _ = cbor::read(message.payload, 0);
+    for block in [message.block1(), message.block2()].into_iter().flatten() {
+        let value = block.bits().to_be_bytes();
+        assert_eq!(coap::Block::read(&value[1..]), Some(block), "a block reads back as itself");
+        if let Some((_, part)) = block.cut(bytes) {
+            assert!(bytes[block.offset()..].starts_with(part), "a part stands where it was");
+        }
+    }
+    let _ = (message.size1(), cbor::read(message.payload, 0));
 }
 
 /// Values in CBOR. What is one is written, and that reads back as itself.

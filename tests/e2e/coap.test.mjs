@@ -3,7 +3,9 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { after, before, describe, test } from "node:test";
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 
 import { deleteApp, initializeApp } from "firebase/app";
 import { getDatabase, onValue, ref, set } from "firebase/database";
@@ -170,6 +172,37 @@ describe("coap-client of libcoap", () => {
     assert.equal(run("-m", "get", url("long")), long);
   });
 
+  test("reads, writes and observes what does not fit one message", async (t) => {
+    const long = (letter, length) => JSON.stringify(letter.repeat(length));
+    const file = join(mkdtempSync(join(tmpdir(), "stillhere-coap-")), "body");
+    t.after(() => rmSync(file));
+    for (const [length, size] of [[1_300, "1024"], [100_000, "1024"], [100_000, "256"], [20_000, "16"]]) {
+      writeFileSync(file, long("y", length));
+      run("-b", size, "-m", "put", "-f", file, url("large"));
+      assert.equal(await (await fetch(server.url("tools").replace("?", "/large.json?"))).text(), long("y", length));
+      assert.equal(run("-b", size, "-m", "get", url("large")), long("y", length));
+    }
+    assert.equal(run("-m", "get", url("large")), long("y", 20_000), "also who asks for no blocks");
+    const heard = new Record("coap-client");
+    const client = spawn(CLIENT, ["-s", "60", "-B", "60", "-m", "get", url("large")]);
+    t.after(() => client.kill());
+    let all = "";
+    client.stdout.on("data", (bytes) => heard.add((all += bytes)));
+    await heard.until((seen) => seen.at(-1)?.trim() === long("y", 20_000), "the first value");
+    all = "";
+    await fetch(server.url("tools").replace("?", "/large.json?"), { method: "PUT", body: long("z", 50_000) });
+    await heard.until((seen) => seen.at(-1).includes(long("z", 50_000)), "the second value");
+  });
+
+  test("is told what is too long", (t) => {
+    const file = join(mkdtempSync(join(tmpdir(), "stillhere-coap-")), "body");
+    t.after(() => rmSync(file));
+    writeFileSync(file, JSON.stringify("x".repeat(1_100_000)));
+    const { stdout, stderr } = spawnSync(CLIENT, ["-B", "20", "-m", "put", "-f", file, url("huge")], { encoding: "utf8" });
+    assert.match(stdout + stderr, /4\.13/);
+    assert.equal(run("-m", "get", url("huge")), "null");
+  });
+
   test("observes", async (t) => {
     const heard = new Record("coap-client");
     const client = spawn(CLIENT, ["-s", "30", "-B", "30", "-m", "get", url("watched")]);
@@ -187,6 +220,19 @@ describe("coap-client of libcoap", () => {
 /** A folder with aiocoap may be named; else the system's is asked. */
 const PYTHON = { ...process.env };
 const HAS_AIOCOAP = spawnSync("python3", ["-c", "import aiocoap"], { env: PYTHON }).status === 0;
+
+const python = async (program, ...args) => {
+  const python = spawn("python3", ["-c", program, ...args], { env: PYTHON });
+  let output = "";
+  python.stdout.on("data", (bytes) => (output += bytes));
+  python.stderr.on("data", (bytes) => (output += bytes));
+  try {
+    await soon(() => output, new Promise((resolve) => python.on("close", resolve)));
+  } finally {
+    python.kill("SIGKILL");
+  }
+  return output.trim().split("\n");
+};
 
 describe("aiocoap", () => {
   before(() => assert.ok(HAS_AIOCOAP, "aiocoap is not installed: tests/run does it"));
@@ -216,14 +262,38 @@ async def main():
 asyncio.run(main())
 `;
     const url = `coap://${server.ready.coap}/aio?ns=tools`;
-    const python = spawn("python3", ["-c", program, url], { env: PYTHON });
-    let output = "";
-    python.stdout.on("data", (bytes) => (output += bytes));
-    python.stderr.on("data", (bytes) => (output += bytes));
-    await soon(() => output, new Promise((resolve) => python.on("close", resolve)));
-    const lines = output.trim().split("\n");
-    assert.deepEqual(lines, [
+    assert.deepEqual(await python(program, url), [
       "2.04 Changed", '2.05 Content {"level":1}', "a1656c6576656c01", '{"level":1}', '{"level":2}',
+    ]);
+  });
+
+  test("writes, reads and observes what does not fit one message", async () => {
+    const program = `
+import asyncio, json, sys
+from aiocoap import Context, Message, GET, PUT
+
+async def main():
+    url = sys.argv[1]
+    context = await Context.create_client_context()
+    async def put(value):
+        return (await context.request(Message(code=PUT, uri=url, payload=json.dumps(value).encode())).response).code
+    print(await put("x" * 100_000))
+    answer = await context.request(Message(code=GET, uri=url)).response
+    print(answer.code, json.loads(answer.payload) == "x" * 100_000)
+    request = context.request(Message(code=GET, uri=url, observe=0))
+    print(json.loads((await request.response).payload) == "x" * 100_000)
+    other = await Context.create_client_context()
+    await other.request(Message(code=PUT, uri=url, payload=json.dumps("y" * 50_000).encode())).response
+    async for told in request.observation:
+        print(json.loads(told.payload) == "y" * 50_000)
+        break
+    await other.shutdown()
+    await context.shutdown()
+
+asyncio.run(main())
+`;
+    assert.deepEqual(await python(program, `coap://${server.ready.coap}/large-aio?ns=tools`), [
+      "2.04 Changed", "2.05 Content True", "True", "True",
     ]);
   });
 });

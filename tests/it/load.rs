@@ -30,6 +30,7 @@ fn generator() -> &'static PathBuf {
 struct Server {
     child: Child,
     address: String,
+    coap: String,
     _data: TempDir,
 }
 
@@ -38,7 +39,9 @@ impl Server {
         let data = TempDir::new().expect("a directory");
         let mut child = Command::new(env!("CARGO_BIN_EXE_stillhere"))
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--log-level", "error", "--shards", shards])
+            .args(["--coap", "127.0.0.1:0"])
             .envs([("STILLHERE_HEARTBEAT", "1s"), ("STILLHERE_SESSION_TIMEOUT", "2s")])
+            .env("STILLHERE_COAP_SESSION_TIMEOUT", "10s")
             .current_dir(data.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -47,8 +50,8 @@ impl Server {
         let mut line = String::new();
         let stdout = child.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("it says something");
-        let address = line.split_whitespace().find_map(|word| word.strip_prefix("tcp=")).expect(&line).to_owned();
-        Self { child, address, _data: data }
+        let word = |name| line.split_whitespace().find_map(|word| word.strip_prefix(name)).expect(&line).to_owned();
+        Self { child, address: word("tcp="), coap: word("coap="), _data: data }
     }
 }
 
@@ -100,6 +103,23 @@ fn every_scenario_is_played_and_checked() {
         wilddog(&["fan-out", "--sessions", "20", "--for", "300ms"], "server CPU per delivery", 20);
         wilddog(&["flap", "--sessions", "5", "--for", "300ms"], "server CPU per round", 10);
         wilddog(&["idle", "--sessions", "50", "--for", "1500ms"], "server CPU per connect", 0);
+    }
+}
+
+#[test]
+fn devices_are_played_and_checked() {
+    for shards in ["1", "2"] {
+        let server = Server::start(shards);
+        let pid = server.child.id().to_string();
+        let common = ["--driver", "coap", "--address", &server.address, "--coap", &server.coap, "--server-pid", &pid];
+        let check = |words: &[&str], figure: &str, good_min: u64| {
+            let report = play(&[words, &common, &["--check", "--heartbeat", "3s"]].concat());
+            assert!(report["figures"][figure]["value"].as_f64().unwrap_or(0.0) > 0.0, "{figure} in {report:#}");
+            assert!(report["check"]["good"].as_u64().unwrap_or(0) >= good_min, "{report:#}");
+        };
+        check(&["storm", "--sessions", "100"], "server CPU per connect", 0);
+        check(&["idle", "--sessions", "100", "--for", "1s"], "server CPU per ping", 0);
+        check(&["silent-death", "--sessions", "300", "--for", "1s", "--session-timeout", "10s"], "last words", 300);
     }
 }
 

@@ -14,5 +14,5 @@ pub use fan_out::FanOut;
 pub use flap::Flap;
 pub use join::{Join, Setup};
 pub use leave::{Hold, Leave, Silence};
-pub use watcher::Watcher;
+pub use watcher::{Watcher, place};
 pub use writes::Writes;

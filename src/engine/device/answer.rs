@@ -1,16 +1,19 @@
 //! Answers to devices: what was asked is remembered until it is answered, what was answered until
 //! nobody can ask again.
 
+use std::ops::Range;
+
 use super::super::home::Channel;
 use super::super::io::Peer;
-use super::super::{Effect, Engine, Output};
+use super::super::{Effect, Engine, Message as Mail, Output};
 use super::watch::Watch;
-use super::{ANSWER_SPAN, Device};
+use super::{ANSWER_SPAN, Device, blocks};
+use crate::base::limits::DEVICE_BODY_BYTES_MAX;
 use crate::base::{Instant, SessionRef};
 use crate::data::{self, Node, Path};
 use crate::op::{Outcome, Word};
 use crate::wire::coap::{
-    Code, DATAGRAM_BYTES_MAX, Form, Kind, Message, MessageId, Method, Token, Writer, cbor, option, refused,
+    Block, Code, DATAGRAM_BYTES_MAX, Form, Kind, Message, MessageId, Method, Token, Writer, cbor, option, refused,
 };
 
 /// Answers that wait until a peer has shown that it receives.
@@ -36,12 +39,16 @@ pub(super) struct Back {
     pub(super) key: Option<u64>,
     /// How long it may be towards an address that the session has left.
     bytes_max: usize,
+    /// Which block of a body the request was.
+    pub(super) block1: Option<Block>,
+    /// Which block of a body is wanted.
+    pub(super) block2: Option<Block>,
 }
 
 /// What was asked.
 #[derive(Debug)]
 pub(super) enum Asked {
-    Get,
+    Get(Path),
     Write(Method),
     /// The path that was made.
     Push(Path),
@@ -63,7 +70,16 @@ pub(super) enum Kept {
 impl Back {
     pub(super) fn of(peer: Peer, message: &Message<'_>, bytes: usize) -> Self {
         let Message { kind, id, token, .. } = *message;
-        Self { peer, kind, id, token, key: None, bytes_max: 3 * bytes }
+        let (block1, block2) = (message.block1(), message.block2());
+        Self { peer, kind, id, token, key: None, bytes_max: 3 * bytes, block1, block2 }
+    }
+
+    /// Ends an answer without a payload; to a block, it says which one.
+    fn end(&self, writer: Writer<'_>) {
+        match self.block1 {
+            Some(block) => writer.uint(option::BLOCK1, block.bits()).done(),
+            None => writer.done(),
+        }
     }
 
     /// Begins an answer: piggybacked, "same MID, same token"; to who wants no acknowledgement, with
@@ -86,7 +102,7 @@ impl Engine {
             Kept::Answered { at, bytes } if now.since(*at) < ANSWER_SPAN => {
                 let from = output.bytes.len();
                 output.bytes.extend_from_slice(bytes);
-                output.effects.push(Effect::Datagram { peer: back.peer, bytes: from..output.bytes.len() });
+                self.send_datagram(back.peer, from..output.bytes.len(), output);
                 Some(())
             }
             Kept::Asked { .. } | Kept::Answered { .. } => None,
@@ -144,14 +160,15 @@ impl Engine {
         let out = &mut output.bytes;
         let success = |code| if *form == Form::Device { Code::CONTENT } else { code };
         match what {
-            Asked::Get => {
+            Asked::Get(path) => {
                 let Outcome::Value(node) = outcome else { unreachable!("a read is answered with a value") };
-                write_value(out, back, Code::CONTENT, None, node, *form, fresh);
+                let written = write_value(out, back, None, node, *form, fresh);
+                self.keep_written(session, path.clone(), *form, written);
             }
             Asked::Write(Method::Remove) | Asked::LastWord(Method::Remove) => {
-                back.write(out, success(Code::DELETED), fresh).done();
+                back.end(back.write(out, success(Code::DELETED), fresh));
             }
-            Asked::Write(_) | Asked::LastWord(_) => back.write(out, success(Code::CHANGED), fresh).done(),
+            Asked::Write(_) | Asked::LastWord(_) => back.end(back.write(out, success(Code::CHANGED), fresh)),
             Asked::Cancel(path) => {
                 if let Some(device) = self.device(session) {
                     device.pushes.retain(|pushed| !path.contains(pushed));
@@ -165,7 +182,8 @@ impl Engine {
                     device.pushes.push(path.clone());
                 }
                 self.keep(session);
-                back.write(out, success(Code::CHANGED), fresh).done();
+                let out = &mut output.bytes;
+                back.end(back.write(out, success(Code::CHANGED), fresh));
             }
             Asked::Push(path) if *form == Form::Device => {
                 let text = [b"/", path.as_str().as_bytes()].concat();
@@ -174,7 +192,9 @@ impl Engine {
             Asked::Push(path) => {
                 let writer = back.write(out, Code::CREATED, fresh);
                 let keys = path.keys();
-                keys.fold(writer, |writer, key| writer.option(option::LOCATION_PATH, key.as_str().as_bytes())).done();
+                let writer =
+                    keys.fold(writer, |writer, key| writer.option(option::LOCATION_PATH, key.as_str().as_bytes()));
+                back.end(writer);
             }
             Asked::Observe(tag) => return self.write_agreed(session, *tag, exchange, fresh, output),
         }
@@ -195,10 +215,10 @@ impl Engine {
         watch.is_dirty = watch.over.is_some();
         let sequence = watch.next_sequence();
         watch.reserve_numbers();
-        let (value, form) = (watch.value.clone(), watch.form);
+        let (value, form, path) = (watch.value.clone(), watch.form, watch.path.clone());
         self.keep(session);
-        let out = &mut output.bytes;
-        if !write_value(out, &exchange.back, Code::CONTENT, Some(sequence), &value, form, fresh) {
+        let written = write_value(&mut output.bytes, &exchange.back, Some(sequence), &value, form, fresh);
+        if !self.keep_written(session, path, form, written) {
             self.unlisten(session, tag, output);
         }
         true
@@ -207,10 +227,11 @@ impl Engine {
     /// Answers the datagram that registered a watch once more.
     pub(super) fn repeat_registration(&mut self, session: SessionRef, tag: u64, back: &Back, output: &mut Output) {
         let fresh = self.fresh_id();
-        let Some(Watch { sequence, value, form, .. }) = self.watch(session, tag) else { return };
-        let (sequence, value, form) = (*sequence, value.clone(), *form);
+        let Some(Watch { sequence, value, form, path, .. }) = self.watch(session, tag) else { return };
+        let (sequence, value, form, path) = (*sequence, value.clone(), *form, path.clone());
         let from = output.bytes.len();
-        write_value(&mut output.bytes, back, Code::CONTENT, Some(sequence), &value, form, fresh);
+        let written = write_value(&mut output.bytes, back, Some(sequence), &value, form, fresh);
+        self.keep_written(session, path, form, written);
         self.device_post(session, back, from, output);
     }
 
@@ -218,7 +239,13 @@ impl Engine {
     pub(super) fn device_answer(&mut self, session: SessionRef, back: &Back, code: Code, output: &mut Output) {
         let fresh = self.fresh_id();
         let from = output.bytes.len();
-        back.write(&mut output.bytes, code, fresh).done();
+        let writer = back.write(&mut output.bytes, code, fresh);
+        // With a block, "too large" would ask for smaller ones (RFC 7959 section 2.9.3).
+        if code.class() == 2 {
+            back.end(writer);
+        } else {
+            writer.done();
+        }
         if let Some(key) = back.key {
             let kept = Kept::Answered { at: self.devices.now, bytes: output.bytes[from..].into() };
             let now = self.devices.now;
@@ -233,7 +260,7 @@ impl Engine {
         let bytes = from..output.bytes.len();
         let len = bytes.len();
         let Some(device) = self.device(session) else { return };
-        let is_here = device.peer.remote == back.peer.remote;
+        let is_here = device.peer.is_at(&back.peer);
         if is_here && !device.may_send(len) {
             if device.withheld.len() < WITHHELD_MAX {
                 device.withheld.push(output.bytes[bytes].into());
@@ -245,7 +272,7 @@ impl Engine {
             output.bytes.truncate(from);
             return;
         }
-        output.effects.push(Effect::Datagram { peer: back.peer, bytes });
+        self.send_datagram(back.peer, bytes, output);
     }
 
     /// Asks whether anybody is at the peer's address: an empty confirmable message, which everybody
@@ -263,10 +290,36 @@ impl Engine {
     }
 
     /// Sends a datagram.
-    pub(super) fn post_datagram(&mut self, peer: Peer, output: &mut Output, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(in super::super) fn post_datagram(
+        &mut self,
+        peer: Peer,
+        output: &mut Output,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let from = output.bytes.len();
         write(&mut output.bytes);
-        output.effects.push(Effect::Datagram { peer, bytes: from..output.bytes.len() });
+        self.send_datagram(peer, from..output.bytes.len(), output);
+    }
+
+    /// Has these bytes sent as a datagram: by the core that holds the peer's keys, if it has any.
+    pub(super) fn send_datagram(&mut self, peer: Peer, bytes: Range<usize>, output: &mut Output) {
+        match peer.sealed_at {
+            Some(core) if core != self.config.shard => {
+                let message = Mail::Post { peer, bytes: output.bytes[bytes].into() };
+                self.send(core, message, output);
+            }
+            _ => output.effects.push(Effect::Datagram { peer, bytes }),
+        }
+    }
+
+    /// Keeps what only a part was sent of. `false`: it was too large for any.
+    fn keep_written(&mut self, session: SessionRef, path: Path, form: Form, written: Written) -> bool {
+        match written {
+            Written::Whole => {}
+            Written::Part(body) => self.keep_body(session, path, form, body),
+            Written::TooLarge => return false,
+        }
+        true
     }
 
     pub(super) fn device(&mut self, session: SessionRef) -> Option<&mut Device> {
@@ -281,21 +334,35 @@ impl Engine {
     }
 }
 
-/// Appends an answer with a value, or says that it is too large (`false`).
-pub(super) fn write_value(
+/// What became of a value that was to be written.
+enum Written {
+    /// It is in the answer.
+    Whole,
+    /// One block of this body is.
+    Part(Vec<u8>),
+    /// The answer says that it does not fit, or that there is no such block.
+    TooLarge,
+}
+
+/// Appends an answer with a value, or with the block of it that is wanted, or says that it is too large.
+fn write_value(
     out: &mut Vec<u8>,
     back: &Back,
-    code: Code,
     observe: Option<u32>,
     node: &Node,
     form: Form,
     fresh: MessageId,
-) -> bool {
+) -> Written {
     let start = out.len();
     let mut payload = Vec::new();
-    let is_written = write_payload(&mut payload, node, form);
-    if is_written {
-        let mut writer = back.write(out, code, fresh);
+    if !write_payload(&mut payload, node, form) {
+        back.write(out, Code::TOO_LARGE, fresh).done();
+        return Written::TooLarge;
+    }
+    let wanted = back.block2.filter(|_| form != Form::Device);
+    let is_small = wanted.is_none_or(|block| block.number == 0 && payload.len() <= block.bytes());
+    if is_small {
+        let mut writer = back.write(out, Code::CONTENT, fresh);
         if let Some(sequence) = observe {
             writer = writer.uint(option::OBSERVE, sequence);
         }
@@ -303,20 +370,30 @@ pub(super) fn write_value(
             writer = writer.uint(option::CONTENT_FORMAT, number);
         }
         writer.payload(&payload);
-    }
-    let is_fit = is_written && out.len() - start <= DATAGRAM_BYTES_MAX;
-    if !is_fit {
+        if out.len() - start <= DATAGRAM_BYTES_MAX {
+            return Written::Whole;
+        }
         out.truncate(start);
-        back.write(out, Code::TOO_LARGE, fresh).done();
     }
-    is_fit
+    let refusal = if form == Form::Device {
+        Code::TOO_LARGE
+    } else {
+        let writer = back.write(out, Code::CONTENT, fresh);
+        if blocks::write_part(writer, &payload, wanted.unwrap_or(Block::FIRST), observe, form) {
+            return Written::Part(payload);
+        }
+        out.truncate(start);
+        Code::BAD_REQUEST
+    };
+    back.write(out, refusal, fresh).done();
+    Written::TooLarge
 }
 
-/// Appends a value. `false`: it is too long for any datagram.
+/// Appends a value. `false`: it is too long for a datagram, or for one after the other where the client takes that.
 pub(super) fn write_payload(out: &mut Vec<u8>, node: &Node, form: Form) -> bool {
     match form {
         Form::Device => cbor::write_top(out, node, DATAGRAM_BYTES_MAX).is_ok(),
-        Form::Cbor => cbor::write(out, node, DATAGRAM_BYTES_MAX).is_ok(),
-        Form::Json => data::Printer::new(node.clone(), data::Form::Plain).print(out, DATAGRAM_BYTES_MAX),
+        Form::Cbor => cbor::write(out, node, DEVICE_BODY_BYTES_MAX).is_ok(),
+        Form::Json => data::Printer::new(node.clone(), data::Form::Plain).print(out, DEVICE_BODY_BYTES_MAX),
     }
 }

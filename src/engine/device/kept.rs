@@ -16,7 +16,7 @@ use super::super::io::Peer;
 use super::super::{Durability, Engine, Message, Output};
 use super::watch::Watch;
 use super::{Candidate, Device, OLD_NAME_FOR};
-use crate::base::{Now, SessionRef};
+use crate::base::{Now, SessionRef, ShardId};
 use crate::log::{KeptCandidate, KeptDevice, KeptName, KeptWatch, Record};
 use crate::op::{Outcome, Query, Request};
 use crate::wire::coap::{Form, Name, Secret, Token, refused};
@@ -30,6 +30,9 @@ const IS_PROVEN: u8 = 1;
 const WAS_PROVEN: u8 = 2;
 const IS_NAME_HERE: u8 = 4;
 const IS_LEGACY: u8 = 8;
+/// It is met sealed: after a start in another tunnel, and still never in the clear.
+const IS_SEALED: u8 = 16;
+const IS_CANDIDATE_SEALED: u8 = 32;
 
 /// What an engine has yet to do about what is kept.
 #[derive(Debug, Default)]
@@ -94,12 +97,17 @@ impl Device {
             | bit(self.was_proven, WAS_PROVEN)
             | bit(self.is_name_here, IS_NAME_HERE)
             | bit(self.is_legacy, IS_LEGACY)
+            | bit(self.peer.sealed_at.is_some(), IS_SEALED)
+            | bit(self.candidate.as_ref().is_some_and(|new| new.peer.sealed_at.is_some()), IS_CANDIDATE_SEALED)
     }
 
     /// As it was before the start. What was under way is not: it is asked for again, or told again.
-    fn of_kept(now: Now, kept: &KeptDevice, shards: u8) -> Self {
+    fn of_kept(now: Now, kept: &KeptDevice, home: ShardId, shards: u8) -> Self {
         let (name, secret) = kept.name.and_then(named).unzip();
-        let peer = Peer { remote: kept.remote, local: kept.local };
+        let has = |bit: u8| kept.flags & bit != 0;
+        let peer_at =
+            |remote, is_sealed: u8| Peer { remote, local: kept.local, sealed_at: has(is_sealed).then_some(home) };
+        let peer = peer_at(kept.remote, IS_SEALED);
         let mut device = Self::new(peer, name, secret.unwrap_or(Secret([0; 16])));
         // Names from when there were other shards may lead elsewhere.
         let leads_here = |other: Name| name.is_none_or(|name| name.home_among(shards) == other.home_among(shards));
@@ -107,10 +115,10 @@ impl Device {
         device.old_name = old_name.map(|old| (old, now.instant + OLD_NAME_FOR));
         device.candidate = kept.candidate.as_ref().and_then(|candidate| {
             let (name, secret) = named(candidate.name).filter(|(name, _)| leads_here(*name))?;
-            let KeptCandidate { identity, remote: peer, is_reborn, .. } = (**candidate).clone();
+            let KeptCandidate { identity, remote, is_reborn, .. } = (**candidate).clone();
+            let peer = peer_at(remote, IS_CANDIDATE_SEALED);
             Some(Box::new(Candidate { name, secret, identity, peer, is_reborn }))
         });
-        let has = |bit: u8| kept.flags & bit != 0;
         device.is_proven = has(IS_PROVEN);
         device.was_proven = has(WAS_PROVEN);
         device.is_name_here = has(IS_NAME_HERE);
@@ -202,7 +210,7 @@ impl Engine {
         let candidate = device.candidate.as_ref().map(|candidate| {
             let Candidate { name, secret, identity, peer, is_reborn } = &**candidate;
             let (name, identity) = (kept_name(*name, *secret), identity.clone());
-            Box::new(KeptCandidate { name, identity, remote: *peer, is_reborn: *is_reborn })
+            Box::new(KeptCandidate { name, identity, remote: peer.remote, is_reborn: *is_reborn })
         });
         let watches = device.watches.iter().filter(|watch| watch.over.is_none()).map(|watch| KeptWatch {
             tag: watch.tag,
@@ -233,9 +241,9 @@ impl Engine {
     /// # Panics
     /// If there are more of them than [`Config::inherit`](super::super::Config::inherit) has let through.
     pub fn restore_device(&mut self, now: Now, kept: &KeptDevice) {
-        let device = Device::of_kept(now, kept, self.config.shards);
+        let device = Device::of_kept(now, kept, self.config.shard, self.config.shards);
         let names: Vec<Name> = device.names().collect();
-        let remote = device.peer.remote;
+        let peer = device.peer;
         let opened = self.open_session(now, Channel::Device(Box::new(device)), kept.namespace.clone());
         let (session, _) = opened.expect("no more sessions are carried on than there is room for");
         self.sessions.renew(session, kept.secret);
@@ -245,7 +253,7 @@ impl Engine {
         if let Some(device) = self.device(session) {
             device.slot = session.slot;
         }
-        self.remember_peer(session, remote);
+        self.remember_peer(session, peer);
         self.carry_on(now, session, kept.identity.clone());
         self.devices.kept.away.push_back(session);
     }

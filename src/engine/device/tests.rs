@@ -6,7 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::auth::{AuthConfig, Verifier};
-use crate::base::Millis;
+use crate::base::limits::DEVICE_BODY_BYTES_MAX;
+use crate::base::{Millis, ShardId};
 use crate::engine::{Durability, Notice, Peer, Settings};
 use crate::op::End;
 use crate::rules::{Dialect, Ruleset};
@@ -26,8 +27,11 @@ fn address(port: u16) -> SocketAddr {
 }
 
 fn peer(port: u16) -> Peer {
-    Peer { remote: address(port), local: Ipv4Addr::UNSPECIFIED }
+    Peer { remote: address(port), local: Ipv4Addr::UNSPECIFIED, sealed_at: None }
 }
+
+/// Peers with ports from here on are met sealed.
+const SEALED_PORTS: u16 = 40_000;
 
 /// Every story is told with one engine and with several.
 fn for_shards(story: impl Fn(u8)) {
@@ -36,6 +40,7 @@ fn for_shards(story: impl Fn(u8)) {
 
 /// A world with devices in it.
 struct Field {
+    shards: u8,
     world: World,
     /// What has arrived at each port.
     heard: BTreeMap<u16, Vec<Vec<u8>>>,
@@ -64,19 +69,20 @@ impl Heard {
 
 impl Field {
     fn new(shards: u8) -> Self {
-        Self { world: World::new(shards, 77), heard: BTreeMap::new() }
+        Self { shards, world: World::new(shards, 77), heard: BTreeMap::new() }
     }
 
     fn with_rules(shards: u8, rules: &str) -> Self {
         let rules = Ruleset::parse(rules, Dialect::Both).expect("rules");
         let world = World::with(shards, 78, &Arc::new(Settings::default()), &Arc::new(rules));
-        Self { world, heard: BTreeMap::new() }
+        Self { shards, world, heard: BTreeMap::new() }
     }
 
     /// One whose world writes down what happens.
     fn kept(shards: u8) -> Self {
         let settings = Settings { durability: Durability::Fsync, ..Settings::default() };
-        Self { world: World::with(shards, 79, &Arc::new(settings), &Arc::new(Ruleset::open())), heard: BTreeMap::new() }
+        let world = World::with(shards, 79, &Arc::new(settings), &Arc::new(Ruleset::open()));
+        Self { shards, world, heard: BTreeMap::new() }
     }
 
     /// The server ends without a word, and another begins with so many shards.
@@ -84,6 +90,7 @@ impl Field {
         self.settle();
         let world = std::mem::replace(&mut self.world, World::new(1, 0));
         self.world = world.cut_power(shards);
+        self.shards = shards;
         self.heard.clear();
         self.settle();
     }
@@ -101,7 +108,9 @@ impl Field {
     }
 
     fn send(&mut self, shard: usize, port: u16, bytes: &[u8]) {
-        self.world.datagram(shard, peer(port), bytes);
+        let core = u8::try_from(shard % usize::from(self.shards)).unwrap();
+        let sealed_at = (port >= SEALED_PORTS).then_some(ShardId(core));
+        self.world.datagram(shard, Peer { sealed_at, ..peer(port) }, bytes);
         self.settle();
     }
 
@@ -524,7 +533,7 @@ fn pings_whose_gaps_grow_keep_a_session() {
 fn the_timeout_is_the_listener_s() {
     let settings = Settings { coap_session_timeout: Millis(30_000), ..Settings::default() };
     let world = World::with(1, 5, &Arc::new(settings), &Arc::new(Ruleset::open()));
-    let mut field = Field { world, heard: BTreeMap::new() };
+    let mut field = Field { shards: 1, world, heard: BTreeMap::new() };
     Device::up(&mut field, 0, 1).last_word(&mut field, "/d", OFF);
     field.pass(Millis(29_900));
     assert_eq!(field.ends(), []);
@@ -691,6 +700,57 @@ fn a_token_makes_somebody_and_a_bad_one_is_refused_once() {
             device.exchange(&mut field, &bytes).is_some()
         });
         assert!(answered.count() <= 10);
+    });
+}
+
+#[test]
+fn what_began_sealed_is_never_spoken_for_in_the_clear() {
+    for_shards(|shards| {
+        let mut field = Field::new(shards);
+        let watcher = field.watcher("/d");
+        let mut device = Device::up(&mut field, 0, SEALED_PORTS);
+        device.last_word(&mut field, "/d", OFF);
+        device.observe(&mut field, "/w");
+        let began = device.begin_bytes(b"");
+        let answer = device.exchange(&mut field, &began).expect("an answer");
+        device.take_names(&answer);
+        assert_eq!(device.ping(&mut field), Some(Code::CONTENT));
+        // Somebody who has read its names elsewhere, and is at its address, or not.
+        for port in [SEALED_PORTS - 1, 1] {
+            let mut stranger = Device { port, ..device.clone() };
+            assert_eq!(stranger.ping(&mut field), Some(Code::UNAUTHORIZED));
+            assert_eq!(stranger.set(&mut field, "/x", ON), Some(Code::UNAUTHORIZED));
+            assert_eq!(stranger.off(&mut field), Some(Code::UNAUTHORIZED));
+            assert_eq!(stranger.returns(&mut field), Some(Code::BAD_REQUEST));
+        }
+        // At its very address, in the clear.
+        field.world.datagram(0, peer(SEALED_PORTS), &began);
+        field.settle();
+        let [other] = field.take(SEALED_PORTS).try_into().expect("one answer");
+        assert_ne!(other.payload, answer.payload, "what was said in the tunnel is not said again outside");
+        // In another tunnel, at another core, it goes on, and is told there.
+        (device.port, device.shard) = (SEALED_PORTS + 1, 1);
+        assert_eq!(device.set(&mut field, "/w", ON), Some(Code::CONTENT));
+        let [told] = field.take(SEALED_PORTS + 1).try_into().expect("one notification");
+        device.acknowledge(&mut field, &told);
+        assert_eq!(told.payload, ON);
+        assert_eq!(field.events(watcher), [""; 0]);
+        field.pass(Millis(181_000));
+        assert_eq!(field.events(watcher), ["d=\"off\""]);
+    });
+}
+
+#[test]
+fn a_session_that_began_in_the_clear_may_go_on_sealed() {
+    for_shards(|shards| {
+        let mut field = Field::new(shards);
+        let mut device = Device::up(&mut field, 0, 1);
+        (device.port, device.shard) = (SEALED_PORTS, 1);
+        assert_eq!(device.ping(&mut field), Some(Code::UNAUTHORIZED));
+        assert_eq!(device.returns(&mut field), Some(Code::CONTENT));
+        assert_eq!(device.ping(&mut field), Some(Code::CONTENT));
+        device.port = 1;
+        assert_eq!(device.ping(&mut field), Some(Code::UNAUTHORIZED), "there is no way back");
     });
 }
 
@@ -1041,7 +1101,7 @@ fn a_closed_server_says_so_in_words_that_do_not_storm() {
     let verifier = Arc::new(Verifier::new(auth).unwrap());
     let rules = Arc::new(Ruleset::open());
     let world = World::of_namespaces(1, 9, &settings, &BTreeMap::new(), &rules, &verifier);
-    let mut field = Field { world, heard: BTreeMap::new() };
+    let mut field = Field { shards: 1, world, heard: BTreeMap::new() };
     let mut device = Device::up(&mut field, 0, 1);
     device.last_word(&mut field, "/d", OFF);
     field.world.input_all(|| crate::engine::Input::Drain);
@@ -1218,4 +1278,85 @@ fn a_large_answer_to_a_new_peer_comes_once_it_has_shown_that_it_is_there() {
     assert_eq!(field.take(5), [], "a guess is no proof");
     Device::new(0, 5).react(&mut field, Kind::Reset, &question[0]);
     assert_eq!(field.take(5).iter().map(|heard| heard.payload.len()).collect::<Vec<_>>(), [1_002]);
+}
+
+#[test]
+fn bodies_come_and_go_in_blocks() {
+    for_shards(|shards| {
+        let mut field = Field::new(shards);
+        let port = SEALED_PORTS;
+        let mut id = 0x1000;
+        let mut ask = |field: &mut Field, code, block: Option<(u32, u32)>, payload: &[u8]| {
+            id += 1;
+            let value = block.map(|(_, value)| value.to_be_bytes()).unwrap_or_default();
+            let mut options = vec![(option::URI_HOST, &b"myapp"[..]), (option::URI_PATH, b"big")];
+            options.extend(block.map(|(number, _)| (number, &value[1..])));
+            field.send(0, port, &plain(code, &options, payload, id));
+            let bytes = field.take_bytes(port).pop().expect("an answer");
+            let message = Message::read(&bytes).unwrap();
+            (message.code, message.block1(), message.block2(), message.payload.to_vec())
+        };
+        let text = format!("\"{}\"", "0123456789abcdef".repeat(200));
+        let parts: Vec<&[u8]> = text.as_bytes().chunks(1_024).collect();
+        let value = |number: usize, is_more: bool| u32::try_from(number << 4 | usize::from(is_more) << 3 | 6).unwrap();
+        let put = |number: usize| Some((option::BLOCK1, value(number, number + 1 < parts.len())));
+        // One is missing.
+        assert_eq!(ask(&mut field, Code::PUT, put(0), parts[0]).0, Code::CONTINUE);
+        assert_eq!(ask(&mut field, Code::PUT, put(2), parts[2]).0, Code::INCOMPLETE);
+        assert_eq!(ask(&mut field, Code::PUT, put(1), &parts[1][..9]).0, Code::BAD_REQUEST);
+        // Each once more, under another id.
+        for number in [0, 0, 1, 1, 0, 2, 2] {
+            assert_eq!(ask(&mut field, Code::PUT, put(number), parts[number]).0, Code::CONTINUE);
+        }
+        let (code, block, ..) = ask(&mut field, Code::PUT, put(3), parts[3]);
+        assert_eq!((code, block.map(|block| (block.number, block.is_more))), (Code::CHANGED, Some((3, false))));
+        assert_eq!(ask(&mut field, Code::PUT, put(3), parts[3]).0, Code::INCOMPLETE, "it is done");
+        // Back it comes, also when it changes in between, also once more.
+        let mut fetched = Vec::new();
+        for number in [0, 1, 2, 3] {
+            let wanted = (number > 0).then(|| (option::BLOCK2, value(number, false)));
+            let (code, _, block, part) = ask(&mut field, Code::GET, wanted, b"");
+            assert_eq!(
+                (code, block.map(|block| (block.number as usize, block.is_more))),
+                (Code::CONTENT, Some((number, number < 3)))
+            );
+            fetched.extend(part);
+        }
+        assert_eq!(fetched, text.as_bytes());
+        let last = Some((option::BLOCK2, value(3, false)));
+        assert_eq!(ask(&mut field, Code::GET, last, b"").3, parts[3], "it is read anew");
+        assert_eq!(ask(&mut field, Code::GET, Some((option::BLOCK2, value(4, false))), b"").0, Code::BAD_REQUEST);
+        assert_eq!(ask(&mut field, Code::GET, Some((option::BLOCK2, 7)), b"").0, Code::BAD_OPTION);
+        // More than may be kept.
+        let far = u32::try_from(DEVICE_BODY_BYTES_MAX / 1_024).unwrap();
+        assert_eq!(ask(&mut field, Code::PUT, Some((option::BLOCK1, far << 4 | 14)), parts[0]).0, Code::TOO_LARGE);
+        // Half of one stays behind, and goes with its session.
+        assert_eq!(ask(&mut field, Code::PUT, put(0), parts[0]).0, Code::CONTINUE);
+        assert_eq!(ask(&mut field, Code::GET, None, b"").0, Code::CONTENT);
+        assert_eq!(field.world.device_bodies_bytes(), 1_024 + text.len());
+        field.pass(Millis(60_000));
+        assert_eq!((field.world.session_count(), field.world.device_bodies_bytes()), (0, 0));
+    });
+}
+
+#[test]
+fn who_guesses_from_many_addresses_of_one_network_is_one_guesser() {
+    let guess = |field: &mut Field, ip: std::net::IpAddr, number: u16| {
+        let name = format!(".cs=0{number:07}");
+        let options: [(u32, &[u8]); 2] = [(option::URI_PATH, b"x"), (option::URI_QUERY, name.as_bytes())];
+        let remote = SocketAddr::new(ip, 1_000 + number);
+        let peer = Peer { remote, ..peer(1) };
+        field.world.datagram(0, peer, &plain(Code::GET, &options, b"", number));
+        field.world.settle();
+        usize::from(!field.world.take_datagrams().is_empty())
+    };
+    let network: u128 = 0x2001_0db8_0000_0001 << 64;
+    let check = |address: &dyn Fn(u16) -> std::net::IpAddr, expected: usize| {
+        let mut field = Field::new(1);
+        let answered: usize = (0..400).map(|number| guess(&mut field, address(number), number)).sum();
+        assert_eq!(answered, expected);
+    };
+    check(&|_| Ipv4Addr::new(192, 0, 2, 7).into(), 256);
+    check(&|number| std::net::Ipv6Addr::from_bits(network + u128::from(number)).into(), 256);
+    check(&|number| std::net::Ipv6Addr::from_bits(network + (u128::from(number) << 64)).into(), 400);
 }

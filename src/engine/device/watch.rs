@@ -8,7 +8,7 @@
 use crate::base::{Instant, Millis};
 use crate::data::{Node, Path};
 use crate::op::Event;
-use crate::wire::coap::{Code, Form, MessageId, Token, sequence};
+use crate::wire::coap::{Block, Code, Form, MessageId, Token, sequence};
 
 /// Transmissions of one notification (RFC 7252 section 4.8: `MAX_RETRANSMIT` is 4).
 const TRANSMISSIONS_MAX: u8 = 5;
@@ -36,6 +36,8 @@ pub(super) struct Watch {
     pub(super) token: Token,
     pub(super) path: Path,
     pub(super) form: Form,
+    /// How large the blocks of what does not fit one message are to be.
+    pub(super) block: Block,
     /// What stands there, as the owner has told.
     pub(super) value: Node,
     /// Whether the owner has agreed: until then the answer is still to come.
@@ -91,6 +93,7 @@ impl Watch {
             token,
             path,
             form,
+            block: Block::FIRST,
             value: Node::Empty,
             is_agreed: false,
             sequence: 0,
@@ -110,7 +113,7 @@ impl Watch {
     pub(super) fn renew(&mut self, request_hash: u64, now: Instant) {
         let fresh = Self::new(self.tag, self.token, self.path.clone(), self.form, request_hash, now);
         let (value, sequence, numbers_left) = (std::mem::take(&mut self.value), self.sequence, self.numbers_left);
-        *self = Self { value, sequence, numbers_left, ..fresh };
+        *self = Self { value, sequence, numbers_left, block: self.block, ..fresh };
     }
 
     /// Whether the same datagram once more is to be answered: a retransmission is, the storms of old

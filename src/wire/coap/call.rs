@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Code, Message, option};
+use super::{Block, Code, Message, option};
 use crate::base::limits::NAMESPACE_BYTES_MAX;
 use crate::data::Path;
 
@@ -172,6 +172,7 @@ impl<'m> Said<'m> {
                     _ => {}
                 },
                 option::URI_PORT => {}
+                option::BLOCK1 | option::BLOCK2 if Block::read(value).is_some() => {}
                 // RFC 7252 section 5.4.1: odd numbers are critical: what is not understood is refused.
                 number if number % 2 == 1 => return Err(Code::BAD_OPTION),
                 _ => {}

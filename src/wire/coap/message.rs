@@ -54,6 +54,8 @@ impl Code {
     pub const DELETED: Self = Self::of(2, 2);
     /// 2.04
     pub const CHANGED: Self = Self::of(2, 4);
+    /// 2.31: the next block, please (RFC 7959 section 2.9.1).
+    pub const CONTINUE: Self = Self::of(2, 31);
     /// 2.05: what the SDK calls success, whatever was asked.
     pub const CONTENT: Self = Self::of(2, 5);
     /// 4.00
@@ -70,6 +72,8 @@ impl Code {
     pub const METHOD_NOT_ALLOWED: Self = Self::of(4, 5);
     /// 4.06
     pub const NOT_ACCEPTABLE: Self = Self::of(4, 6);
+    /// 4.08: a block is missing (RFC 7959 section 2.9.2).
+    pub const INCOMPLETE: Self = Self::of(4, 8);
     /// 4.12: to the SDK, "there are no resources left for you".
     pub const PRECONDITION_FAILED: Self = Self::of(4, 12);
     /// 4.13
@@ -129,10 +133,12 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Numbers of options (RFC 7252 section 12.2, RFC 7641 section 2).
+/// Numbers of options (RFC 7252 section 12.2, RFC 7641 section 2, RFC 7959 section 6).
 pub mod option {
     /// The host of the URI.
     pub const URI_HOST: u32 = 3;
+    /// Which version of a body this is a part of.
+    pub const ETAG: u32 = 4;
     /// Observation: register, deregister; in a response the order of notifications.
     pub const OBSERVE: u32 = 6;
     /// The port of the URI.
@@ -147,6 +153,14 @@ pub mod option {
     pub const URI_QUERY: u32 = 15;
     /// What the payload of the answer is to be.
     pub const ACCEPT: u32 = 17;
+    /// Which block of the answer's body this is, or is wanted.
+    pub const BLOCK2: u32 = 23;
+    /// Which block of the request's body this is.
+    pub const BLOCK1: u32 = 27;
+    /// How long the answer's body is.
+    pub const SIZE2: u32 = 28;
+    /// How long the request's body is.
+    pub const SIZE1: u32 = 60;
 }
 
 /// Why a datagram is no message.

@@ -8,12 +8,14 @@
 //! Costs: one pass over the options to check them, one to understand them; nothing is allocated but
 //! the path of a request.
 
+mod block;
 mod call;
 pub mod cbor;
 mod message;
 mod names;
 mod reply;
 
+pub use block::Block;
 pub use call::{Call, Data, Form, Method, What};
 pub use message::{Code, Kind, Malformed, Message, MessageId, Options, Token, Writer, option};
 pub use names::{Name, Pass, Secret};

@@ -294,3 +294,26 @@ fn names_and_passes_survive_their_texts() {
 fn sequence_numbers_start_at_one_and_never_are_zero() {
     assert_eq!((sequence(0), sequence(1), sequence(0x00ff_ffff)), (1, 2, 1));
 }
+
+#[test]
+fn blocks_are_read_cut_and_written() {
+    let check = |value: &[u8], expected: Option<(u32, bool, usize)>| {
+        let block = Block::read(value);
+        assert_eq!(block.map(|block| (block.number, block.is_more, block.bytes())), expected, "{value:?}");
+        if let Some(block) = block {
+            let written = block.bits().to_be_bytes();
+            assert!(written.ends_with(value), "{written:?}");
+        }
+    };
+    check(b"", Some((0, false, 16)));
+    check(b"\x0e", Some((0, true, 1_024)));
+    check(b"\x16", Some((1, false, 1_024)));
+    check(b"\xff\xff\xfe", Some((0xf_ffff, true, 1_024)));
+    check(b"\x07", None);
+    check(b"\x01\x00\x00\x06", None);
+    let body = [7; 40];
+    let cut =
+        |number: u8| Block::read(&[number << 4]).unwrap().cut(&body).map(|(block, part)| (part.len(), block.is_more));
+    assert_eq!([cut(0), cut(1), cut(2), cut(3)], [Some((16, true)), Some((16, true)), Some((8, false)), None]);
+    assert_eq!(Block::FIRST.cut(&[]), Some((Block::FIRST, &[][..])));
+}

@@ -1,7 +1,8 @@
 // A device: the bytes that the C SDK puts into its datagrams, by hand, and as few of its habits as tests need.
 
+import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
-import { once } from "node:events";
+import { EventEmitter, once } from "node:events";
 
 import { Record, soon } from "./until.mjs";
 
@@ -49,6 +50,29 @@ export function text(value) {
   return Buffer.concat([Buffer.from([0x60 + bytes.length]), bytes]);
 }
 
+/** A DTLS tunnel with the only suite that the SDK has: looks like a socket. The name that is expected is the SDK's. */
+export class Tunnel extends EventEmitter {
+  constructor(address, authority) {
+    super();
+    this.process = spawn("openssl", [
+      ...["s_client", "-dtls1_2", "-quiet", "-connect", address, "-cipher", "ECDHE-ECDSA-AES128-CCM8:@SECLEVEL=0"],
+      ...["-CAfile", authority, "-verify_return_error", "-verify_hostname", "Li", "-servername", "Li"],
+    ], { stdio: ["pipe", "pipe", "ignore"] });
+    this.process.stdout.on("data", (bytes) => this.emit("message", bytes));
+    this.process.stdin.on("error", () => {});
+    this.process.on("close", () => this.emit("close"));
+  }
+
+  send(bytes) {
+    this.process.stdin.write(bytes);
+  }
+
+  /** At once, and without a farewell. */
+  close() {
+    this.process.kill("SIGKILL");
+  }
+}
+
 /** A device at a server's CoAP address, with all the habits of a fresh process: its first id is 1. */
 export class Device {
   #id = 0;
@@ -56,7 +80,9 @@ export class Device {
   values = new Record("what the device observes");
   names = [];
 
-  constructor(address, host = "myapp.wilddogio.com") {
+  /** `makeSocket` makes what its datagrams go through. */
+  constructor(address, host = "myapp.wilddogio.com", makeSocket = () => createSocket("udp4")) {
+    this.makeSocket = makeSocket;
     const [, name, port] = /^(.*):(\d+)$/.exec(address);
     this.to = [Number(port), name];
     this.host = host;
@@ -67,7 +93,7 @@ export class Device {
 
   open() {
     this.socket?.close();
-    this.socket = createSocket("udp4");
+    this.socket = this.makeSocket();
     this.socket.on("message", (bytes) => {
       for (let copies = this.fate(bytes); copies > 0; copies -= 1) this.#hear(decode(bytes));
     });

@@ -167,7 +167,7 @@ fn it_stays_who_it_is_and_its_credential_still_runs_out() {
         for shards in 1..=3 {
             let settings = Arc::new(Settings { durability: Durability::Fsync, ..Settings::default() });
             let rules = Arc::new(Ruleset::parse(rules, Dialect::Both).unwrap());
-            let mut field = Field { world: World::with(2, 80, &settings, &rules), heard: BTreeMap::new() };
+            let mut field = Field { shards: 2, world: World::with(2, 80, &settings, &rules), heard: BTreeMap::new() };
             let mut device = Device::up(&mut field, 0, 1);
             assert_eq!(device.set(&mut field, "/mine", ON), Some(Code::FORBIDDEN));
             device.begin(&mut field, token_of("lamp").as_bytes());
@@ -246,7 +246,7 @@ fn check_owed_in_between(home: usize) {
 fn an_observer_that_the_rules_no_longer_allow_is_told_so() {
     let open = Arc::new(Ruleset::open());
     let settings = Arc::new(Settings { durability: Durability::Fsync, ..Settings::default() });
-    let mut field = Field { world: World::with(2, 81, &settings, &open), heard: BTreeMap::new() };
+    let mut field = Field { shards: 2, world: World::with(2, 81, &settings, &open), heard: BTreeMap::new() };
     let mut device = Device::up(&mut field, 0, 1);
     device.observe(&mut field, "/told");
     field.settle();
@@ -301,5 +301,23 @@ fn a_snapshot_between_two_changes_of_a_device_loses_neither() {
             assert_eq!(devices[device].off(field), Some(Code::CONTENT), "{device}");
         }
         assert_eq!(field.events(watcher), ["s/0=\"off\"", "s/1=\"off\""]);
+    });
+}
+
+#[test]
+fn what_began_sealed_is_not_spoken_for_in_the_clear_after_a_restart_either() {
+    for_shards(|shards| {
+        let mut field = Field::kept(shards);
+        let mut device = Device::up(&mut field, 0, SEALED_PORTS);
+        device.last_word(&mut field, "/d", OFF);
+        field.restart(shards);
+        for port in [SEALED_PORTS - 1, 1] {
+            let mut stranger = Device { port, ..device.clone() };
+            assert_eq!(stranger.set(&mut field, "/x", ON), Some(Code::UNAUTHORIZED));
+            assert_eq!(stranger.returns(&mut field), Some(Code::BAD_REQUEST));
+        }
+        assert_eq!(device.ping(&mut field), Some(Code::CONTENT));
+        (device.port, device.shard) = (SEALED_PORTS + 1, 1);
+        assert_eq!(device.set(&mut field, "/x", ON), Some(Code::CONTENT));
     });
 }
