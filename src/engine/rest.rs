@@ -730,7 +730,7 @@ impl Engine {
             Phase::Head | Phase::Asked(_) => {}
         }
         if let Some(session) = http.dialogue.session {
-            self.sessions.close(session);
+            self.close_session(session);
         }
     }
 

@@ -336,6 +336,36 @@ fn draining_speaks_every_last_word_and_then_stops() {
 }
 
 #[test]
+fn a_drain_that_may_take_its_time_lets_sessions_go_one_after_the_other() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 16);
+        let clients: Vec<_> = (0..200).map(|n| world.join(n % usize::from(shards), "&ns=db")).collect();
+        for (n, client) in clients.iter().enumerate() {
+            done(&mut world, *client, &format!(r#"{{"r":1,"a":"o","b":{{"p":"/s/{n}","d":1}}}}"#));
+        }
+        let limits = Arc::new(Limits { drain_spread: Millis(1_000), ..Limits::default() });
+        world.input_all(|| Input::Limits(limits.clone()));
+        world.input_all(|| Input::Drain);
+        world.settle();
+        let at_first = world.session_count();
+        assert!((100..200).contains(&at_first), "{at_first} are left in the first moment");
+        // Slots at such a pace that a second would do, and two thousand a second at least.
+        let mut before = at_first;
+        while before > 0 {
+            world.pass(Millis(20));
+            let now = world.session_count();
+            assert!(now < before && before - now <= 200, "{now} of {before} are left");
+            before = now;
+        }
+        assert!(world.drained.iter().all(|is_drained| *is_drained));
+        for client in clients {
+            let last = world.take(client).pop().expect("it was told something");
+            assert_eq!(last, r#"{"t":"c","d":{"t":"r","d":"sim.example:9000"}}"#);
+        }
+    });
+}
+
+#[test]
 fn a_request_that_is_none_is_answered_and_hurts_nobody() {
     for_shards(|shards| {
         for bad in ["{", "[]", "\"x\"", "{}x", r#"{"t":"d","d":{"a":"p"}}"#] {

@@ -53,6 +53,12 @@ pub struct Config {
     pub log_level: LogLevel,
     /// What holds in which namespace.
     pub namespaces: Namespaces,
+    /// How many connections one address may have at a time.
+    pub connections_per_address: Option<u32>,
+    /// Over how long sessions end when the server stops.
+    pub drain_spread: Millis,
+    /// How long a stop may take; longer than `drain_spread`.
+    pub drain_max: Millis,
 }
 
 /// Where the server's certificate is.
@@ -90,6 +96,12 @@ pub struct Namespace {
     pub durability: Durability,
     /// How long after a start last words of sessions of before wait for their clients.
     pub restart_grace: Millis,
+    /// How many sessions there may be at a time.
+    pub sessions_max: Option<u32>,
+    /// How many last words may wait.
+    pub last_words_max: Option<u32>,
+    /// How many writes a second are taken.
+    pub writes_per_second: Option<u32>,
 }
 
 /// What the configuration may depend on besides itself.
@@ -162,6 +174,8 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
     let tls = scribe.tls(low);
     let auth = auth::mean(&low.auth, &mut scribe);
     let namespaces = scribe.namespaces(low);
+    let connections_per_address = scribe.optional_count("connections_per_address", &low.connections_per_address);
+    let (drain_spread, drain_max) = scribe.drain(low);
     let Scribe { lines, warnings, problems } = scribe;
     if !problems.is_empty() {
         return Err(problems);
@@ -184,6 +198,9 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
         log_format,
         log_level,
         namespaces,
+        connections_per_address,
+        drain_spread,
+        drain_max,
     };
     Ok(Meaning { config, lines, warnings })
 }
@@ -212,6 +229,9 @@ struct Settled {
     late_last_words: Typed<LateLastWords>,
     durability: Typed<Durability>,
     restart_grace: Typed<Duration>,
+    sessions_max: Option<Typed<u32>>,
+    last_words_max: Option<Typed<u32>>,
+    writes_per_second: Option<Typed<u32>>,
 }
 
 impl Scribe {
@@ -228,6 +248,37 @@ impl Scribe {
                 None
             }
         }
+    }
+
+    fn optional_count(&mut self, name: &str, typed: &Option<Typed<u32>>) -> Option<u32> {
+        if let Some(typed) = typed {
+            self.check_count(name, typed);
+        }
+        self.note_optional(name, typed)
+    }
+
+    /// Whoever wants nothing to come in does not start a server.
+    fn check_count(&mut self, name: &str, typed: &Typed<u32>) {
+        if typed.value == 0 {
+            self.problems.push(Problem::new(&typed.origin, format!("{name} = 0: it must be 1 or more")));
+        }
+    }
+
+    /// How long a stop takes, in sum and for its first part.
+    fn drain(&mut self, low: &Low) -> (Millis, Millis) {
+        let spread = or(&low.drain_spread, || Duration(Millis::from_secs(5)));
+        let max = or(&low.drain_max, || Duration(Millis::from_secs(10)));
+        if max.value.0 <= spread.value.0 || max.value.0 > limits::DRAIN_MAX {
+            let culprit = if max.origin.is_chosen() { &max.origin } else { &spread.origin };
+            let reason = format!(
+                "drain_max = \"{}\": it must be longer than drain_spread = \"{}\", and at most {}",
+                max.value,
+                spread.value,
+                Duration(limits::DRAIN_MAX)
+            );
+            self.problems.push(Problem::new(culprit, reason));
+        }
+        (self.note("drain_spread", spread).0, self.note("drain_max", max).0)
     }
 
     fn shards(&mut self, low: &Low, machine: Machine) -> u8 {
@@ -280,6 +331,9 @@ impl Scribe {
             late_last_words: or(&None, || LateLastWords::Yield),
             durability: or(&None, || Durability::Fsync),
             restart_grace: or(&None, || Duration(Millis(0))),
+            sessions_max: None,
+            last_words_max: None,
+            writes_per_second: None,
         };
         let everywhere = settle(&low.everywhere, &defaults);
         // All are written down for all namespaces; for one, only what it says itself.
@@ -290,6 +344,9 @@ impl Scribe {
         self.note("late_last_words", everywhere.late_last_words.clone());
         self.note("durability", everywhere.durability.clone());
         self.note("restart_grace", everywhere.restart_grace.clone());
+        self.optional_count("sessions_max", &everywhere.sessions_max);
+        self.optional_count("last_words_max", &everywhere.last_words_max);
+        self.optional_count("writes_per_second", &everywhere.writes_per_second);
         let mut named = BTreeMap::new();
         for (name, (origin, own)) in &low.namespace {
             if let Err(reason) = check_name(name) {
@@ -301,6 +358,9 @@ impl Scribe {
             }
             let settled = settle(own, &everywhere);
             self.check(&settled, &everywhere);
+            for quota in [&own.sessions_max, &own.last_words_max, &own.writes_per_second].into_iter().flatten() {
+                self.check_count("a quota", quota);
+            }
             self.note_own(name, own);
             named.insert(name.clone(), settled.plain());
         }
@@ -340,6 +400,9 @@ impl Scribe {
         note("late_last_words", own.late_last_words.as_ref().map(text));
         note("durability", own.durability.as_ref().map(text));
         note("restart_grace", own.restart_grace.as_ref().map(text));
+        note("sessions_max", own.sessions_max.as_ref().map(text));
+        note("last_words_max", own.last_words_max.as_ref().map(text));
+        note("writes_per_second", own.writes_per_second.as_ref().map(text));
     }
 
     /// Checks the times of one namespace. What it has from `above` was checked there, so each mistake is
@@ -396,7 +459,8 @@ impl Scribe {
 }
 
 impl Settled {
-    const fn plain(&self) -> Namespace {
+    fn plain(&self) -> Namespace {
+        let count = |typed: &Option<Typed<u32>>| typed.as_ref().map(|typed| typed.value);
         Namespace {
             heartbeat: self.heartbeat.value.0,
             session_timeout: self.session_timeout.value.0,
@@ -404,6 +468,9 @@ impl Settled {
             late_last_words: self.late_last_words.value,
             durability: self.durability.value,
             restart_grace: self.restart_grace.value.0,
+            sessions_max: count(&self.sessions_max),
+            last_words_max: count(&self.last_words_max),
+            writes_per_second: count(&self.writes_per_second),
         }
     }
 }
@@ -416,6 +483,9 @@ fn settle(own: &NamespaceLow, above: &Settled) -> Settled {
         late_last_words: own.late_last_words.clone().unwrap_or_else(|| above.late_last_words.clone()),
         durability: own.durability.clone().unwrap_or_else(|| above.durability.clone()),
         restart_grace: own.restart_grace.clone().unwrap_or_else(|| above.restart_grace.clone()),
+        sessions_max: own.sessions_max.clone().or_else(|| above.sessions_max.clone()),
+        last_words_max: own.last_words_max.clone().or_else(|| above.last_words_max.clone()),
+        writes_per_second: own.writes_per_second.clone().or_else(|| above.writes_per_second.clone()),
     }
 }
 

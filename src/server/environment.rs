@@ -69,6 +69,9 @@ pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Enviro
         tls_cert: ours.take("STILLHERE_TLS_CERT"),
         tls_key: ours.take("STILLHERE_TLS_KEY"),
         namespaces: ours.take_list("STILLHERE_NAMESPACES"),
+        connections_per_address: ours.take("STILLHERE_CONNECTIONS_PER_ADDRESS"),
+        drain_spread: ours.take("STILLHERE_DRAIN_SPREAD"),
+        drain_max: ours.take("STILLHERE_DRAIN_MAX"),
         everywhere: NamespaceLow {
             heartbeat: ours.take("STILLHERE_HEARTBEAT"),
             session_timeout: ours.take("STILLHERE_SESSION_TIMEOUT"),
@@ -76,6 +79,9 @@ pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Enviro
             late_last_words: ours.take("STILLHERE_LATE_LAST_WORDS"),
             durability: ours.take("STILLHERE_DURABILITY"),
             restart_grace: ours.take("STILLHERE_RESTART_GRACE"),
+            sessions_max: ours.take("STILLHERE_SESSIONS_MAX"),
+            last_words_max: ours.take("STILLHERE_LAST_WORDS_MAX"),
+            writes_per_second: ours.take("STILLHERE_WRITES_PER_SECOND"),
         },
         namespace: BTreeMap::new(),
     };

@@ -537,7 +537,12 @@ impl History {
     }
 
     fn introduced(&mut self, actor: usize, body: &Json) {
-        assert_eq!(body["t"], "h", "the only word about the connection is the handshake");
+        if body["t"] == "r" {
+            assert_eq!(body["d"], "sim.example:9000", "a client is sent back to where it came from");
+            assert!(self.actors[actor].session.is_some(), "the handshake comes first");
+            return self.reach("sent back");
+        }
+        assert_eq!(body["t"], "h", "the other word about the connection is the handshake");
         let text = body["d"]["s"].as_str().expect("it names the session");
         let id = SessionId::parse(text).expect("the name is one");
         let one = &mut self.actors[actor];

@@ -591,6 +591,7 @@ impl World {
                 }
                 Effect::Forward { to, message } => self.queues[shard][to.index()].push_back(message),
                 Effect::Notice(notice) => self.notices.push(notice),
+                Effect::Guest { .. } | Effect::TellGuests { .. } => unreachable!("nobody opens a guest here"),
                 Effect::Drained => self.drained[shard] = true,
             }
         }
