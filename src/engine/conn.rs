@@ -320,7 +320,7 @@ impl Engine {
         }
         let namespace: Namespace = namespace.as_str().into();
         let Ok((session, id)) = self.open_session(now, Channel::Socket(conn), namespace) else {
-            self.refuse(conn, 503, "too many sessions", output);
+            self.refuse(conn, 503, self.why_none_begins(), output);
             return Next::Stop;
         };
         let socket = Socket {

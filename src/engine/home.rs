@@ -188,7 +188,7 @@ impl Engine {
         channel: Channel,
         namespace: Namespace,
     ) -> Result<(SessionRef, SessionId), session::Full> {
-        if self.drain.is_on {
+        if !self.lets_begin(&channel) {
             return Err(session::Full);
         }
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());

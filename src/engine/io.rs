@@ -84,6 +84,8 @@ pub enum Input<'a> {
     /// Whether the disk is full: then nothing new is taken in that would have to be written down, but what
     /// was left is spoken.
     Full(bool),
+    /// How much memory is left: where there is little, nothing new is taken in.
+    Room(Room),
     /// Time has passed, or there is work left.
     Tick,
     /// The server is about to stop: end every session, let what they leave be written, close.
@@ -97,6 +99,19 @@ pub struct Peer {
     pub remote: SocketAddr,
     /// Ours, where it is not clear from the socket: unspecified otherwise.
     pub local: Ipv4Addr,
+}
+
+/// How much memory is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// Enough.
+    #[default]
+    Ample,
+    /// So little that there are no new sessions, and only deletes are written: to make room. Those who are
+    /// there may still leave last words, and listen.
+    Little,
+    /// Less than that: only deletes are done, and what was left is spoken.
+    None,
 }
 
 /// How a connection went.

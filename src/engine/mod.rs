@@ -25,6 +25,7 @@ mod owner;
 mod poll;
 mod quota;
 mod rest;
+mod room;
 mod say;
 mod slices;
 mod visit;
@@ -38,7 +39,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 pub use config::{Config, Durability, LateLastWords, Settings};
 pub use engineio::Order;
 pub use guest::{GuestWord, Opening, Parting, Saying};
-pub use io::{Effect, Hangup, Input, Notice, Output, Peer};
+pub use io::{Effect, Hangup, Input, Notice, Output, Peer, Room};
 pub use journal::{Record, Stats};
 pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
 pub use meters::{Came, Kind, Meters, Speech};
@@ -104,6 +105,8 @@ pub struct Engine {
     taking: Option<slices::Taking>,
     /// Whether nothing new can be written down.
     is_full: bool,
+    /// How much memory is left.
+    room: Room,
     /// Requests without a socket.
     desk: rest::Desk,
     /// By `GuestId`: the driver numbers guests densely.
@@ -161,6 +164,7 @@ impl Engine {
             owed: owed::Owed::default(),
             taking: None,
             is_full: false,
+            room: Room::Ample,
             desk: rest::Desk::default(),
             guests: Vec::new(),
             devices: device::Devices::new(&hashing),
@@ -193,6 +197,7 @@ impl Engine {
             Input::Guest { guest, saying } => self.guest_says(now, guest, saying, output),
             Input::Forwarded { from: _, message } => self.inner.push_back(message),
             Input::Full(is_full) => self.is_full = is_full,
+            Input::Room(room) => self.room = room,
             Input::Tick => self.tick(now, output),
             Input::Rules(rules) => self.set_rules(rules, output),
             Input::Verifier(verifier) => self.config.verifier = verifier,

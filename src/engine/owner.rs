@@ -8,24 +8,23 @@ use crate::op::{Identity, Outcome, Refusal, Request};
 use crate::rules::Ruleset;
 use crate::shard::{Asker, Shard, Told};
 
-pub(super) const DISK_FULL: Refusal = Refusal::Limit("the disk is full, so the database is read-only");
-
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
         let Ask { session, id, number, namespace, identity, heard, is_plain, request } = ask;
         self.speak_owed_before(now, &namespace, &request, output);
         self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone() });
         let mut told = Vec::new();
-        let is_new = matches!(request, Request::Write { .. } | Request::Exchange { .. } | Request::MayWrite { .. });
-        let is_read_only = is_new && self.is_read_only(&namespace);
         let kind = Kind::of(&request);
+        let too_full = self.is_too_full(&namespace, &request);
         let last_words = || self.shards.get(&namespace).map_or(0, Shard::last_words_count);
-        let admitted = self.warden.admit(now, &namespace, &identity, &request, last_words);
+        let admitted = match too_full {
+            Some(refusal) => Err(refusal),
+            None => self.warden.admit(now, &namespace, &identity, &request, last_words),
+        };
         let outcome = match (admitted, self.shard(&namespace)) {
             (Err(refusal), _) => Outcome::Refused(refusal),
-            _ if is_read_only => Outcome::Refused(DISK_FULL),
-            (_, None) => Outcome::Refused(Refusal::Limit("too many databases")),
-            (_, Some(shard)) => {
+            (Ok(()), None) => Outcome::Refused(Refusal::Limit("too many databases")),
+            (Ok(()), Some(shard)) => {
                 let asker = Asker { session: Some(session), id, identity, heard, is_plain };
                 shard.ask(now, &asker, request, &mut told)
             }

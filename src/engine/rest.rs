@@ -16,7 +16,7 @@ use rand_core::RngCore as _;
 use super::conn::{Http, Link, Next};
 use super::home::{Channel, acting_as};
 use super::message::{Leave, Leaving, Manage, Managed, Task};
-use super::owner::DISK_FULL;
+use super::room::DISK_FULL;
 use super::{Ask, Effect, Engine, Message, Notice, Output, Settings};
 use crate::auth::Verifier;
 use crate::base::limits::{
@@ -254,6 +254,7 @@ impl Engine {
         let earned = Millis((reader.taken_bytes() / BODY_BYTES_PER_SECOND_MIN) as u64 * 1_000);
         let (deadline, is_done, more) = (*began + BODY_GRACE + earned, reader.is_done(), body.len() - before);
         self.desk.body_bytes += more;
+        let bytes = before + more;
         if let Err(bad) = read {
             output.effects.push(Effect::Notice(Notice::Violation { conn, what: bad.as_str() }));
             self.refuse(conn, bad.status(), bad.as_str(), output);
@@ -261,6 +262,10 @@ impl Engine {
         }
         if is_full {
             self.refuse(conn, 503, "too many bytes of request bodies at once", output);
+            return Next::Stop;
+        }
+        if let Some(why) = self.is_body_too_much(bytes) {
+            self.refuse(conn, 503, why, output);
             return Next::Stop;
         }
         if !is_done {
@@ -750,7 +755,7 @@ impl Engine {
             promised: VecDeque::new(),
         };
         let Ok((session, _)) = self.open_session(now, Channel::Stream(Box::new(stream)), namespace) else {
-            return self.refuse(conn, 503, "too many sessions", output);
+            return self.refuse(conn, 503, self.why_none_begins(), output);
         };
         let link = std::mem::replace(self.link(conn), Link::Stream(session));
         if let Link::Http(http) = link {

@@ -630,3 +630,71 @@ fn nobody_overtakes_last_words_that_are_on_their_way() {
         assert_eq!(value_at(&mut world, watcher, "/s"), r#""on""#, "seed {seed}");
     }
 }
+
+#[test]
+fn without_memory_nothing_new_is_taken_in_and_what_makes_room_is() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 30);
+        let (client, watcher) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"));
+        last_messages(&mut world, client);
+        last_messages(&mut world, watcher);
+        done(&mut world, client, r#"{"r":1,"a":"p","b":{"p":"/a","d":{"x":1,"y":2,"z":3}}}"#);
+        let full = r#"the server's memory is full, so it takes only deletes"#;
+        let refused = |world: &mut World, client: Client, request: &str| {
+            let heard = ask(world, client, request);
+            assert!(heard.last().expect("an answer").contains(full), "{request}: {heard:?}");
+        };
+        world.input_all(|| Input::Room(Room::Little));
+        for write in [
+            r#"{"r":2,"a":"p","b":{"p":"/b","d":1}}"#,
+            r#"{"r":2,"a":"m","b":{"p":"/","d":{"a/x":null,"b":1}}}"#,
+            r#"{"r":2,"a":"p","b":{"p":"/a/x","d":2,"h":""}}"#,
+        ] {
+            refused(&mut world, client, write);
+        }
+        // Who is there may still leave something and listen; nobody else comes.
+        done(&mut world, client, r#"{"r":3,"a":"o","b":{"p":"/left","d":"gone"}}"#);
+        done(&mut world, watcher, r#"{"r":1,"a":"q","b":{"p":"/","h":""}}"#);
+        let late = world.join(0, "&ns=db");
+        world.settle();
+        assert!(
+            world.response(late).contains(" 503 ") && world.response(late).contains(full),
+            "{}",
+            world.response(late)
+        );
+        world.input_all(|| Input::Room(Room::None));
+        refused(&mut world, client, r#"{"r":4,"a":"o","b":{"p":"/more","d":1}}"#);
+        refused(&mut world, watcher, r#"{"r":2,"a":"q","b":{"p":"/a","h":""}}"#);
+        done(&mut world, client, r#"{"r":5,"a":"p","b":{"p":"/a/x","d":null}}"#);
+        done(&mut world, client, r#"{"r":6,"a":"m","b":{"p":"/a","d":{"y":null,"none":null}}}"#);
+        assert_eq!(value_at(&mut world, client, "/"), r#"{"a":{"z":3}}"#);
+        let rest = world.dial(0);
+        world.send_bytes(rest, b"DELETE /a/z.json?ns=db HTTP/1.1\r\nHost: x\r\n\r\n");
+        world.settle();
+        assert!(world.response(rest).contains(" 200 "), "{}", world.response(rest));
+        world.hang_up(client, Hangup::Broken);
+        last_messages(&mut world, watcher);
+        assert_eq!(value_at(&mut world, watcher, "/"), r#"{"left":"gone"}"#, "what was left is spoken");
+        world.input_all(|| Input::Room(Room::Ample));
+        done(&mut world, watcher, r#"{"r":3,"a":"p","b":{"p":"/b","d":1}}"#);
+        let late = world.join(0, "&ns=db");
+        assert!(!last_messages(&mut world, late).is_empty());
+    });
+}
+
+#[test]
+fn without_memory_a_long_body_is_not_read_to_its_end() {
+    let mut world = World::new(2, 31);
+    let client = world.dial(0);
+    world.send_bytes(client, b"PUT /a.json?ns=db HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n\"");
+    world.settle();
+    world.input_all(|| Input::Room(Room::Little));
+    for _ in 0..100 {
+        if world.is_open(client) {
+            world.send_bytes(client, &[b'x'; 1_000]);
+        }
+    }
+    world.settle();
+    assert!(!world.is_open(client));
+    assert!(world.response(client).contains(" 503 "), "{}", world.response(client));
+}

@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use rustls::ServerConfig;
 
 use super::guests::Guests;
+use super::memory::Gauge;
 use super::mesh::{Port, Seat};
 use super::meters::{Meters, Reading};
 use super::net::Net;
@@ -24,7 +25,7 @@ use super::store::Store;
 use super::wake::Sleep;
 use super::{Notify, clock};
 use crate::base::{Instant, Millis, Now, ShardId};
-use crate::engine::{self, Effect, Engine, Input, Message, Output};
+use crate::engine::{self, Effect, Engine, Input, Message, Output, Room};
 
 /// Turns between two looks at the executor's other tasks.
 const TURNS_PER_YIELD: u32 = 8;
@@ -98,6 +99,8 @@ pub(super) struct Loop<C, N> {
     pub(super) output: Output,
     /// Where records go, if any do.
     pub(super) store: Option<Store>,
+    /// How much memory is left.
+    pub(super) gauge: Gauge,
     /// Sessions of the program that the server runs within.
     pub(super) guests: Guests,
     pub(super) meters: Meters,
@@ -149,16 +152,16 @@ impl<C: Core, N: Net> Loop<C, N> {
                 break;
             }
             turns = turns.wrapping_add(1);
-            if self.store.as_ref().is_some_and(Store::is_writing) {
-                // Also before a sleep: one that is over at once would leave the executor no time either.
-                Sleep::pass().await;
-            }
+            // Who writes rings the bell when a frame is done: a core that has nothing else to do sleeps until then.
+            let is_writing = self.store.as_ref().is_some_and(Store::is_writing);
             if self.has_work(now.instant) {
-                if turns.is_multiple_of(TURNS_PER_YIELD) {
+                if is_writing {
+                    Sleep::pass().await;
+                } else if turns.is_multiple_of(TURNS_PER_YIELD) {
                     glommio::executor().yield_task_queue_now().await;
                 }
             } else {
-                sleep.unless(bell, || self.look_again()).await?;
+                sleep.unless(bell, is_writing, || self.look_again()).await?;
                 self.net.wake();
             }
         }
@@ -169,6 +172,7 @@ impl<C: Core, N: Net> Loop<C, N> {
     /// Everything that has happened by now, and everything that follows from it.
     pub(super) fn turn(&mut self, now: Now) {
         self.net.gather(now.instant);
+        self.look_at_memory(now);
         self.release(now);
         self.take_commands(now);
         self.take_guests(now);
@@ -182,6 +186,17 @@ impl<C: Core, N: Net> Loop<C, N> {
         self.perform(now);
         let is_congested = self.is_congested() || self.store.as_ref().is_some_and(Store::is_congested);
         self.net.hold_reads(is_congested);
+    }
+
+    fn look_at_memory(&mut self, now: Now) {
+        let Some(room) = self.gauge.look(now.instant) else { return };
+        if self.shard == ShardId(0) {
+            match room {
+                Room::Ample => tracing::info!("there is memory again"),
+                Room::Little | Room::None => tracing::error!("memory_max is reached: only deletes are taken"),
+            }
+        }
+        self.core.handle(now, Input::Room(room), &mut self.output);
     }
 
     /// Whether peers, or the couriers of guests, are so far behind that clients must wait.

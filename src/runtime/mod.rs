@@ -20,6 +20,7 @@ mod core;
 mod datagrams;
 mod files;
 mod guests;
+mod memory;
 mod mesh;
 pub mod meters;
 mod net;
@@ -48,6 +49,8 @@ use self::core::{Command, Loop, Stage};
 use self::files::DirectFiles;
 use self::guests::{Courier, Guests};
 pub use self::guests::{Door, Ear, Place, Ticket};
+use self::memory::Gauge;
+pub use self::memory::{Counted, bytes_in_use};
 use self::mesh::{Port, Seat};
 use self::meters::Meters;
 pub use self::meters::Reading;
@@ -104,6 +107,8 @@ pub struct Plan {
     pub notify: Notify,
     /// Where records are written down; `None`: nowhere, and the engines make none.
     pub disk: Option<Disk>,
+    /// How many bytes the process may have [in use](bytes_in_use) before it takes nothing new in.
+    pub memory_max: Option<u64>,
     /// Whether the program opens sessions of its own: see [`Running::doors`].
     pub has_guests: bool,
 }
@@ -125,6 +130,7 @@ impl Plan {
             tls: None,
             notify: Arc::new(notify),
             disk: None,
+            memory_max: None,
             has_guests: false,
         }
     }
@@ -431,6 +437,7 @@ impl ShardPlan {
                 waiting_command: None,
                 output: Output::default(),
                 store,
+                gauge: Gauge::new(self.plan.memory_max),
                 guests: self.guests,
                 meters: Meters::default(),
             };

@@ -598,6 +598,7 @@ fn messages_come_before_the_bytes_that_may_follow_from_them() {
         stage: Stage::Serving,
         waiting_command: None,
         output: Output::default(),
+        gauge: Gauge::new(None),
         store: None,
         guests,
         meters: Meters::default(),

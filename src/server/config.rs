@@ -13,6 +13,9 @@ use super::place::{Origin, Problem, Typed};
 use super::value::{Address, Durability, Duration, FilePath, LateLastWords, LogFormat, LogLevel, RulesDialect};
 use crate::base::{Millis, limits};
 
+/// What a server needs before anybody comes, and a little more.
+const MEMORY_MAX_MIN: u64 = 16 << 20;
+
 /// Everything that a server is told once, at the start.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -30,6 +33,8 @@ pub struct Config {
     pub data: PathBuf,
     /// From how many MiB of log on a shard takes a snapshot; at least 1.
     pub snapshot_mib: u32,
+    /// How many bytes of memory may be in use before nothing new is taken in; `None`: as many as there are.
+    pub memory_max: Option<u64>,
     /// The rules file, if there is one.
     pub rules: Option<PathBuf>,
     /// Whose names the rules may use.
@@ -151,6 +156,11 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
         scribe.problems.push(Problem::new(&snapshot_mib.origin, "snapshot_mib = 0: it must be 1 or more"));
     }
     let snapshot_mib = scribe.note("snapshot_mib", snapshot_mib);
+    if let Some(low) = low.memory_max.as_ref().filter(|memory_max| memory_max.value.0 < MEMORY_MAX_MIN) {
+        let reason = format!("memory_max = \"{}\": it must be 16MiB or more", low.value);
+        scribe.problems.push(Problem::new(&low.origin, reason));
+    }
+    let memory_max = scribe.note_optional("memory_max", &low.memory_max).map(|size| size.0);
     let rules = scribe.note_optional("rules", &low.rules).map(|path| path.0);
     let rules_dialect = scribe.note("rules_dialect", or(&low.rules_dialect, || RulesDialect::Both));
     let shards = scribe.shards(low, machine);
@@ -178,6 +188,7 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
         is_internal_chosen,
         data,
         snapshot_mib,
+        memory_max,
         rules,
         rules_dialect,
         auth,

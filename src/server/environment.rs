@@ -62,6 +62,7 @@ pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Enviro
         },
         shards: ours.take("STILLHERE_SHARDS"),
         snapshot_mib: ours.take("STILLHERE_SNAPSHOT_MIB"),
+        memory_max: ours.take("STILLHERE_MEMORY_MAX"),
         dev: ours.take_bool("STILLHERE_DEV"),
         log_format: ours.take("STILLHERE_LOG_FORMAT"),
         log_level: ours.take("STILLHERE_LOG"),

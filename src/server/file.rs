@@ -14,7 +14,7 @@ use super::low::{AuthLow, IssuerLow, Low, NamespaceLow};
 use super::place::{Origin, Problem, Typed, did_you_mean};
 use super::value::{
     Address, Durability, Duration, FilePath, KeySource, LateLastWords, LogFormat, LogLevel, RulesDialect, Secrets,
-    Signing,
+    Signing, Size,
 };
 
 #[derive(Deserialize)]
@@ -27,6 +27,7 @@ struct Document {
     rules_dialect: Option<Spanned<RulesDialect>>,
     shards: Option<Spanned<u16>>,
     snapshot_mib: Option<Spanned<u32>>,
+    memory_max: Option<Spanned<Size>>,
     dev: Option<Spanned<bool>>,
     log_format: Option<Spanned<LogFormat>>,
     log_level: Option<Spanned<LogLevel>>,
@@ -179,6 +180,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Low, Problem> {
         auth: source.auth(document.auth),
         shards: source.typed(document.shards),
         snapshot_mib: source.typed(document.snapshot_mib),
+        memory_max: source.typed(document.memory_max),
         dev: source.typed(document.dev),
         log_format: source.typed(document.log_format),
         log_level: source.typed(document.log_level),

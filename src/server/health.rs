@@ -1,10 +1,11 @@
 //! How the server is, shared by whoever changes it and whoever asks: no shard ever waits for it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use super::archive::Stage;
 use super::metrics::{Sheet, whole};
 use crate::base::ShardId;
 use crate::engine::Notice;
@@ -72,6 +73,8 @@ impl NoticeKind {
 #[derive(Debug)]
 pub struct Health {
     state: AtomicU8,
+    /// What a start has come to: the stage in hundreds, and percent; zero if there is nothing to tell.
+    recovering: AtomicU16,
     started: Instant,
     shards: AtomicU8,
     rules_reloaded: AtomicU64,
@@ -108,6 +111,7 @@ impl Default for Health {
     fn default() -> Self {
         Self {
             state: AtomicU8::new(State::Starting as u8),
+            recovering: AtomicU16::new(0),
             started: Instant::now(),
             shards: AtomicU8::new(0),
             rules_reloaded: AtomicU64::new(0),
@@ -138,6 +142,25 @@ impl Health {
             state if state == State::Starting as u8 => State::Starting,
             state if state == State::Ready as u8 => State::Ready,
             _ => State::Draining,
+        }
+    }
+
+    /// It reads or writes what is kept, and has come to so many of a hundred.
+    pub fn set_recovering(&self, stage: Stage, percent: u8) {
+        let stage = match stage {
+            Stage::Reading => 100,
+            Stage::Writing => 200,
+        };
+        self.recovering.store(stage + u16::from(percent), Ordering::Relaxed);
+    }
+
+    /// What there is to say of a start, for people.
+    #[must_use]
+    pub fn starting(&self) -> String {
+        match self.recovering.load(Ordering::Relaxed) {
+            0..100 => "starting".into(),
+            read @ 100..200 => format!("starting: {} % of the log is read", read - 100),
+            written => format!("starting: {} % of the snapshot is written", written - 200),
         }
     }
 

@@ -168,7 +168,10 @@ pub(super) fn answer(head: &[u8], health: &Health) -> Option<Answer> {
         "/healthz" => Answer::text(200, "OK"),
         "/readyz" => match health.state() {
             State::Ready => Answer::text(200, "OK"),
-            State::Starting => Answer { body: "starting\n".into(), ..Answer::text(503, "Service Unavailable") },
+            State::Starting => {
+                let body = format!("{}\n", health.starting());
+                Answer { body, ..Answer::text(503, "Service Unavailable") }
+            }
             State::Draining => Answer { body: "draining\n".into(), ..Answer::text(503, "Service Unavailable") },
         },
         "/metrics" => Answer { content_type: metrics::CONTENT_TYPE, body: health.metrics(), ..Answer::text(200, "OK") },

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::ServerConfig;
 
-use super::archive::{self, Broken, Recovered};
+use super::archive::{self, Broken, Progress, Recovered};
 use super::config::{Config, Line, Meaning, TlsFiles};
 use super::data_dir::{DataDir, Unusable};
 use super::health::Health;
@@ -121,10 +121,11 @@ impl Server {
         // Whoever asks whether it is ready is answered while the log is read.
         let internal = if has_internal { Some(start_internal(&config, &health)?) } else { None };
         let engines = engines(&config, &rules, &keeper.verifier())?;
-        let archive = open_archive(&config, &data, &engines[0])?;
+        let archive = open_archive(&config, &data, &engines[0], &health)?;
         let plan = Plan {
             archive,
             snapshot_bytes: u64::from(config.snapshot_mib) * 1024 * 1024,
+            memory_max: config.memory_max,
             listen: config.listen,
             coap: config.coap,
             engines,
@@ -303,7 +304,12 @@ fn announce(config: &Config, warnings: &[Problem]) {
 }
 
 /// What the last server left, if anything is to be kept at all.
-fn open_archive(config: &Config, data: &DataDir, engine: &engine::Config) -> Result<Option<Recovered>, Stop> {
+fn open_archive(
+    config: &Config,
+    data: &DataDir,
+    engine: &engine::Config,
+    health: &Health,
+) -> Result<Option<Recovered>, Stop> {
     let namespaces = config.namespaces.named.values().chain([&config.namespaces.everywhere]);
     if namespaces.into_iter().all(|namespace| namespace.durability == Durability::None) {
         tracing::warn!("durability = \"none\": data is kept in memory only and does not survive a restart");
@@ -317,7 +323,7 @@ fn open_archive(config: &Config, data: &DataDir, engine: &engine::Config) -> Res
             );
         }
     };
-    archive::recover(&data.path, settle).map(Some).map_err(|broken| match broken {
+    archive::recover(&data.path, &Progress::new(health), settle).map(Some).map_err(|broken| match broken {
         Broken::Failed(error) => failed(&format!("the log in {} cannot be read", data.path.display()), &error),
         Broken::Damaged(damaged) => Stop::Failed(format!(
             "the log in {} is damaged: {}. Restore a backup, or see `stillhere verify --repair --data {}`",

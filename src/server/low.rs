@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::place::{Origin, Typed};
 use super::value::{
     Address, Durability, Duration, FilePath, KeySource, LateLastWords, LogFormat, LogLevel, RulesDialect, Secrets,
-    Signing,
+    Signing, Size,
 };
 
 /// A setting that there is, under all its names.
@@ -33,13 +33,14 @@ const fn namespace_key(name: &'static str, variable: &'static str) -> Key {
 }
 
 /// Every setting, in the order in which they are shown.
-pub const KEYS: [Key; 35] = [
+pub const KEYS: [Key; 36] = [
     key("listen", "STILLHERE_LISTEN", Some("--listen")),
     key("coap.listen", "STILLHERE_COAP", Some("--coap")),
     key("coaps.listen", "STILLHERE_COAPS", Some("--coaps")),
     key("internal", "STILLHERE_INTERNAL", Some("--internal")),
     key("data", "STILLHERE_DATA", Some("--data")),
     key("snapshot_mib", "STILLHERE_SNAPSHOT_MIB", None),
+    key("memory_max", "STILLHERE_MEMORY_MAX", None),
     key("rules", "STILLHERE_RULES", Some("--rules")),
     key("rules_dialect", "STILLHERE_RULES_DIALECT", None),
     key("shards", "STILLHERE_SHARDS", Some("--shards")),
@@ -97,6 +98,8 @@ pub struct Low {
     pub shards: Option<Typed<u16>>,
     /// `snapshot_mib`
     pub snapshot_mib: Option<Typed<u32>>,
+    /// `memory_max`
+    pub memory_max: Option<Typed<Size>>,
     /// Whether this is a server to develop against.
     pub dev: Option<Typed<bool>>,
     /// How to log.
@@ -216,6 +219,7 @@ impl Low {
             auth: self.auth.over(below.auth),
             shards: self.shards.or(below.shards),
             snapshot_mib: self.snapshot_mib.or(below.snapshot_mib),
+            memory_max: self.memory_max.or(below.memory_max),
             dev: self.dev.or(below.dev),
             log_format: self.log_format.or(below.log_format),
             log_level: self.log_level.or(below.log_level),

@@ -42,6 +42,7 @@ pub mod tls;
 pub mod transfer;
 pub mod value;
 
+pub use crate::runtime::Counted;
 pub use builder::Builder;
 pub use health::Health;
 pub use life::{Addresses, Server};

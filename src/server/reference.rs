@@ -44,6 +44,11 @@ pub const ABOUT: [About; KEYS.len()] = [
         "how many MiB of log a core writes before it takes a snapshot; at least 1. A start reads at most about twice as much for each core, beside the snapshots",
     ),
     about(
+        "memory_max",
+        "none",
+        "how much memory may be in use, as `\"512MiB\"` or `\"4GiB\"`, before [nothing new is taken in](DURABILITY.md#when-the-memory-is-full); at least `\"16MiB\"`",
+    ),
+    about(
         "rules",
         "none",
         "rules file, up to 1 MiB. Without one everything is denied, or allowed with `dev`. Read again at SIGHUP. A database that was given others by `PUT /.settings/rules.json` keeps those until this file is reloaded, or is another at a start",

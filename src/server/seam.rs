@@ -179,6 +179,8 @@ pub struct Plan {
     pub archive: Option<Recovered>,
     /// From how many bytes of log on a shard takes a snapshot.
     pub snapshot_bytes: u64,
+    /// How many bytes of memory may be in use before nothing new is taken in.
+    pub memory_max: Option<u64>,
     /// What is allowed.
     pub rules: Rules,
     /// What connections that begin with a TLS handshake are served with, if they are.
@@ -237,10 +239,11 @@ struct Inherited {
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
     let Plan { has_guests, limits, usage_seed, drain_max, passed, .. } = plan;
-    let Plan { listen, coap, engines, notices, archive, snapshot_bytes, tls, health, .. } = plan;
+    let Plan { listen, coap, engines, notices, archive, snapshot_bytes, memory_max, tls, health, .. } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
     kernel_plan.tls = tls;
+    kernel_plan.memory_max = memory_max;
     kernel_plan.datagrams = coap;
     kernel_plan.has_guests = has_guests;
     kernel_plan.drain_max = drain_max;

@@ -14,7 +14,7 @@ use super::logs::{NoticeLog, Ration, Writer};
 use super::low::{CONFIG_VARIABLE, KEYS, Low};
 use super::place::{Origin, Problem};
 use super::reference::{ABOUT, Part};
-use super::value::{Durability, Duration, KeySource, LateLastWords, LogFormat, RulesDialect};
+use super::value::{Durability, Duration, KeySource, LateLastWords, LogFormat, RulesDialect, Size};
 use super::{Server, environment, file, rules, seam};
 use crate::auth::{Claims, Provider, Signing};
 use crate::base::{ConnId, Instant, Millis, ShardId, limits};
@@ -55,6 +55,29 @@ fn durations_are_a_number_and_a_unit() {
     check_duration("1é", Err("is no duration"));
     check_duration("99999999999999999999s", Err("too long"));
     check_duration("18446744073709551615m", Err("too long"));
+}
+
+#[track_caller]
+fn check_size(text: &str, expected: Result<(u64, &str), &str>) {
+    match (text.parse::<Size>(), expected) {
+        (Ok(size), Ok((bytes, shown))) => assert_eq!((size.0, &size.to_string()[..]), (bytes, shown), "{text}"),
+        (Err(reason), Err(part)) => assert!(reason.contains(part), "{text}: {reason}"),
+        (got, expected) => panic!("{text}: {got:?}, expected {expected:?}"),
+    }
+}
+
+#[test]
+fn sizes_are_a_number_and_a_unit() {
+    check_size("512MiB", Ok((512 << 20, "512MiB")));
+    check_size("4GiB", Ok((4 << 30, "4GiB")));
+    check_size("2048MiB", Ok((2 << 30, "2GiB")));
+    check_size("20000KiB", Ok((20_000 << 10, "20000KiB")));
+    check_size("512", Err("has no unit: write \"512MiB\""));
+    for bad in ["", "MiB", "4GB", "4 GiB", "-4GiB", "1.5GiB", "4gib"] {
+        check_size(bad, Err("is no size"));
+    }
+    check_size("99999999999999999999GiB", Err("more than there is"));
+    check_size("18446744073709551615KiB", Err("more than there is"));
 }
 
 // ---- layers
@@ -116,6 +139,7 @@ fn every_key_can_be_set_wherever_it_says() {
         ("auth.leeway", "\"5s\"", "5s"),
         ("shards", "3", "3"),
         ("snapshot_mib", "8", "8"),
+        ("memory_max", "\"512MiB\"", "512MiB"),
         ("dev", "true", "true"),
         ("log_format", "\"human\"", "human"),
         ("log_level", "\"debug\"", "debug"),
