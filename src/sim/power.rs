@@ -61,7 +61,7 @@ pub fn run(seed: u64) {
         for _ in 0..dice.next_u64() % STEPS {
             let index = usize::try_from(dice.next_u64() % WRITERS).expect("writers are few");
             match dice.next_u64() % 40 {
-                0 => world.snapshot(index, |world| drop(world.deliver())),
+                0 => world.snapshot(index, |world| _ = world.deliver()),
                 1 | 2 => {
                     let is_full = dice.next_u64().is_multiple_of(2);
                     world.input_all(|| Input::Full(is_full));

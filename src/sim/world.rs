@@ -845,7 +845,6 @@ fn check_flip(file: &[u8], shard: usize, chance: u64) {
         (found.unwrap_or_else(|never| match never {}), records)
     };
     let mut flipped = file.to_vec();
-    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below a length")]
     let at = (chance / 8 % file.len() as u64) as usize;
     flipped[at] ^= 1 << (chance % 8);
     let ((whole, records), (found, left)) = (read(file), read(&flipped));
