@@ -72,6 +72,7 @@ fn count(bytes: isize) {
 
 // SAFETY: everything is done by the system's allocator, to which each call is passed on as it came.
 unsafe impl GlobalAlloc for Counted {
+    // SAFETY: the promises asked for are those of the system's allocator.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the promises of this very function.
         let block = unsafe { System.alloc(layout) };
@@ -81,6 +82,7 @@ unsafe impl GlobalAlloc for Counted {
         block
     }
 
+    // SAFETY: the promises asked for are those of the system's allocator.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the promises of this very function.
         let block = unsafe { System.alloc_zeroed(layout) };
@@ -90,12 +92,14 @@ unsafe impl GlobalAlloc for Counted {
         block
     }
 
+    // SAFETY: the promises asked for are those of the system's allocator.
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the caller keeps the promises of this very function.
         unsafe { System.dealloc(block, layout) };
         count(-block_bytes(layout.size()));
     }
 
+    // SAFETY: the promises asked for are those of the system's allocator.
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
         // SAFETY: the caller keeps the promises of this very function.
         let moved = unsafe { System.realloc(block, layout, bytes) };
