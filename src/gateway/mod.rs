@@ -12,7 +12,7 @@
 //!
 //! Back-pressure: a future that would say something waits while [`GUEST_QUEUE_MAX`] things wait for its core,
 //! or [`GUEST_REQUESTS_MAX`] of its session for answers. A listen whose events are not taken ends as
-//! [`Error::TooSlow`] after [`GUEST_EVENTS_MAX`]. Costs: about half a kilobyte a session, all in all.
+//! [`Error::TooSlow`] after [`GUEST_EVENTS_MAX`]. Costs: some 750 bytes a session, all in all.
 //!
 //! [`GUEST_QUEUE_MAX`]: crate::base::limits::GUEST_QUEUE_MAX
 //! [`GUEST_REQUESTS_MAX`]: crate::base::limits::GUEST_REQUESTS_MAX

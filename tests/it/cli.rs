@@ -80,7 +80,7 @@ fn exit_codes_tell_usage_from_configuration() {
 
 #[test]
 fn check_tells_the_place_and_the_reason() {
-    check(&[], &["check"], 0, "late_last_words         yield           default");
+    check(&[], &["check"], 0, "late_last_words          yield           default");
     let good = [("s.toml", "heartbeat = \"3s\"\nrules = \"r.json\""), ("r.json", "{\"rules\": {}}")];
     check(&good, &["check", "--config", "s.toml"], 0, "s.toml:1:13");
     check(&good, &["check", "--rules", "r.json"], 0, "--rules");
