@@ -1,3 +1,4 @@
+use foreign_types::ForeignType as _;
 use openssl::asn1::Asn1Time;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
@@ -45,8 +46,17 @@ fn peer_of(ip: Ipv4Addr, port: u16) -> Peer {
 /// A client without a socket.
 struct Client(SslStream<Pipe>);
 
+unsafe extern "C" {
+    fn SSL_set1_server_cert_type(ssl: *mut openssl_sys::SSL, kinds: *const u8, count: usize) -> std::ffi::c_int;
+}
+
 impl Client {
     fn new(suites: &str) -> Self {
+        Self::with_kinds(suites, None)
+    }
+
+    /// One that takes these kinds of certificates: 0 is X.509, 2 the bare key.
+    fn with_kinds(suites: &str, kinds: Option<&[u8]>) -> Self {
         let mut context = SslContext::builder(SslMethod::dtls_client()).unwrap();
         context.set_cipher_list(suites).unwrap();
         context.set_verify(SslVerifyMode::NONE);
@@ -54,6 +64,11 @@ impl Client {
         let mut ssl = Ssl::new(&context.build()).unwrap();
         ssl.set_mtu(1_400).unwrap();
         ssl.set_connect_state();
+        if let Some(kinds) = kinds {
+            // SAFETY: both live, and the library copies the kinds.
+            let is_set = unsafe { SSL_set1_server_cert_type(ssl.as_ptr(), kinds.as_ptr(), kinds.len()) };
+            assert_eq!(is_set, 1);
+        }
         Self(SslStream::new(ssl, Pipe::default()).unwrap())
     }
 
@@ -166,6 +181,19 @@ fn clients_with_each_suite_get_tunnels_that_carry_datagrams_both_ways() {
         assert_eq!(client.open(&large), [7; 1_250]);
         // The SDK's buffer has 1,280 bytes.
         assert!(large.len() <= 1_280 || suites != SDK_SUITE, "{}", large.len());
+    }
+}
+
+#[test]
+fn who_takes_only_the_bare_key_is_shown_it_and_everybody_else_the_certificate() {
+    for (kinds, has_certificate) in [(None, true), (Some(&[2][..]), false), (Some(&[2, 0]), true), (Some(&[0]), true)] {
+        let mut dtls = server();
+        let mut client = Client::with_kinds(SDK_SUITE, kinds);
+        let hello = client.take(&[]);
+        converse(&mut dtls, &mut client, peer(1), hello);
+        assert!(client.is_connected(), "{kinds:?}");
+        assert_eq!(client.0.ssl().peer_certificate().is_some(), has_certificate, "{kinds:?}");
+        check_alive(&mut dtls, &mut client, peer(1));
     }
 }
 
@@ -334,6 +362,12 @@ fn handshakes_cost_a_few_steps_a_turn_while_tunnels_are_served() {
     }
     said(&mut dtls, peer(1));
     assert!(!dtls.has_work(false));
+    // What goes on with a handshake counts as what begins one.
+    dtls.begin(dtls.now);
+    for (peer, _) in &crowd {
+        dtls.arrive(*peer, &[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0]);
+    }
+    assert_eq!(dtls.waiting.len(), crowd.len() - STEPS_PER_TURN);
 }
 
 #[test]
