@@ -13,7 +13,7 @@ use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settin
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
 use crate::data::{Key, KeyStr, Path};
-use crate::op::{BadCredential, End, Identity, Namespace, Outcome, Refusal, Request, Word};
+use crate::op::{BadCredential, End, Identity, Namespace, Outcome, Protocol, Refusal, Request, Word};
 use crate::session;
 use crate::wire::firebase::{Action, Control, Incoming};
 use crate::wire::ws;
@@ -27,6 +27,10 @@ pub(super) struct Session {
     /// When the identity runs out.
     expires: Option<Instant>,
     pub(super) settings: Arc<Settings>,
+    /// How its client speaks with us.
+    pub(super) protocol: Protocol,
+    /// When it began.
+    pub(super) opened: Instant,
     /// When the last byte of it arrived.
     pub(super) heard: Instant,
     /// When its wheel entry that counts is due.
@@ -181,12 +185,15 @@ impl Engine {
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
         let settings = self.settings_for(&channel, settings);
+        let protocol = Self::protocol_of(&channel);
         let session = Session {
             channel,
             namespace,
             identity: Arc::new(Identity::NOBODY),
             expires: None,
             settings,
+            protocol,
+            opened: now.instant,
             heard: now.instant,
             next_look: now.instant,
             pinged: now.instant,
@@ -200,6 +207,7 @@ impl Engine {
         };
         let duty = session.next_duty();
         let session = self.sessions.open(secret, session)?;
+        self.looks.began(protocol);
         let look = self.session_wheel.arm(session.slot, duty);
         self.sessions.get_mut(session).expect("it was opened just now").next_look = look;
         let id = self.sessions.id(session).expect("it was opened just now");
@@ -574,6 +582,7 @@ impl Engine {
             return self.part(now, session, end, output);
         }
         let Some(state) = self.sessions.close(session) else { return };
+        self.looks.ended(state.protocol);
         let is_expired = state.is_expired(now);
         let Session { mut channel, namespace, identity, settings, heard, .. } = state;
         if let Channel::Rest(conn) = channel {

@@ -17,6 +17,7 @@ mod gather;
 mod home;
 mod io;
 mod journal;
+mod look;
 mod message;
 mod owed;
 mod owner;
@@ -94,6 +95,8 @@ pub struct Engine {
     desk: rest::Desk,
     /// Peers without a connection.
     devices: device::Devices,
+    /// Those who look at what happens here.
+    looks: look::Looks,
     /// Data that was removed and is yet to be dropped.
     fallen: Fallen,
     journal: Journal,
@@ -140,6 +143,7 @@ impl Engine {
             is_full: false,
             desk: rest::Desk::default(),
             devices: device::Devices::new(&hashing),
+            looks: look::Looks::new(&hashing),
             fallen: Fallen::default(),
             journal: Journal::default(),
             reader: json::Reader::default(),
@@ -157,10 +161,16 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input<'_>, output: &mut Output) {
         self.devices.now = now.instant;
         match input {
-            Input::Opened { conn, peer: _ } => self.opened(now, conn),
+            Input::Opened { conn, peer: _ } => {
+                self.looks.connected();
+                self.opened(now, conn);
+            }
             Input::Encrypted { conn } => self.encrypted(conn),
             Input::Bytes { conn, bytes } => self.received(now, conn, bytes, output),
-            Input::Closed { conn, how } => self.hung_up(now, conn, how, output),
+            Input::Closed { conn, how } => {
+                self.looks.disconnected();
+                self.hung_up(now, conn, how, output);
+            }
             Input::Backlog { conn, bytes } => self.backlog(now, conn, bytes, output),
             Input::Datagram { peer, bytes } => self.datagram_came(now, peer, bytes, false, output),
             Input::Forwarded { from: _, message } => self.inner.push_back(message),
@@ -184,8 +194,9 @@ impl Engine {
     /// When [`Input::Tick`] is due, if nothing else happens before.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
-        let wakes = [self.session_wheel.next_wake(), self.conn_wheel.next_wake(), self.owed.next_wake()];
-        wakes.into_iter().flatten().min()
+        let wheels = [self.session_wheel.next_wake(), self.conn_wheel.next_wake()];
+        let wakes = wheels.into_iter().chain([self.owed.next_wake(), self.looks.next_wake()]);
+        wakes.flatten().min()
     }
 
     /// Whether there is work left that was put off to keep turns short: the driver comes back with
@@ -254,6 +265,7 @@ impl Engine {
     }
 
     fn tick(&mut self, now: Now, output: &mut Output) {
+        self.looks.due(now.instant, self.next_wake());
         let mut due = Vec::new();
         self.conn_wheel.due(now.instant, DUE_MAX, &mut due);
         for id in due.drain(..) {
@@ -267,6 +279,7 @@ impl Engine {
         self.speak_some_owed(now, output);
         self.read_long_bodies(now, output);
         self.devices.tidy(now.instant);
+        self.serve_watchers(now, output);
         if self.drain.is_on {
             self.drain(now, output);
         }
@@ -301,8 +314,8 @@ impl Engine {
             Message::Settled { session } => self.go_on(now, session, output),
             Message::Introduce { owner } => self.introduce_all(owner, output),
             Message::Leave(leave) => self.leave_with_stream(*leave, output),
-            Message::Manage(manage) => self.manage(*manage, output),
-            Message::Managed { session, number, done } => self.managed(session, number, done),
+            Message::Manage(manage) => self.manage(now, *manage, output),
+            Message::Managed { session, number, done } => self.managed(session, number, done, output),
             Message::Visit(visit) => self.visited(now, *visit, output),
             Message::Response { to, response } => self.answer_visitor(now, to, &response, output),
             Message::Switch { to, session } => self.switch_visitor(now, to, session, output),

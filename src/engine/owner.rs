@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::look::Speaker;
+use super::owed::Spoken;
 use super::{Ask, Engine, Message, Output, Over, Record};
 use crate::base::{Now, SessionRef, ShardId};
 use crate::op::{Identity, Outcome, Refusal, Request};
@@ -18,14 +20,14 @@ impl Engine {
         let mut told = Vec::new();
         let is_new = matches!(request, Request::Write { .. } | Request::Exchange { .. } | Request::MayWrite { .. });
         let is_read_only = is_new && self.is_read_only(&namespace);
+        let sketch = self.looks.sketch(&namespace, &request);
+        let asker = Asker { session: Some(session), id, identity, heard, is_plain };
         let outcome = match self.shard(&namespace) {
             _ if is_read_only => Outcome::Refused(DISK_FULL),
             None => Outcome::Refused(Refusal::Limit("too many databases")),
-            Some(shard) => {
-                let asker = Asker { session: Some(session), id, identity, heard, is_plain };
-                shard.ask(now, &asker, request, &mut told)
-            }
+            Some(shard) => shard.ask(now, &asker, request, &mut told),
         };
+        self.looks.answered(now, &asker, sketch, &outcome);
         // What the request caused is heard before its answer.
         self.finish_owning(&namespace, told, output);
         self.send(session.home, Message::Answer { session, number, outcome }, output);
@@ -60,10 +62,10 @@ impl Engine {
         let mut fates = Vec::new();
         if let Some(shard) = self.shards.get_mut(&namespace) {
             let heard = is_yielding.then_some(heard);
-            for word in &words {
+            for word in words {
                 let here = made.iter().find(|(left, _)| left == word.path()).map(|(_, path)| word.at(path.clone()));
                 let fate = match &here {
-                    None => shard.fire(now, session, &identity, word, heard, &mut told),
+                    None => shard.fire(now, session, &identity, &word, heard, &mut told),
                     Some(here) => {
                         // What was held is what stands above both.
                         shard.hold(here);
@@ -72,10 +74,12 @@ impl Engine {
                         fate
                     }
                 };
-                fates.push((word.path().clone(), fate));
+                let written = shard.take_partly();
+                fates.push(Spoken { word: here.unwrap_or(word), fate, written });
             }
         }
-        self.last_words_spoken(&namespace, fates, end, output);
+        let speaker = Speaker::living(session, &identity, end);
+        self.last_words_spoken(now, &namespace, fates, &speaker, output);
         self.finish_owning(&namespace, told, output);
     }
 

@@ -17,6 +17,8 @@ use crate::log::{Database, Estate, Record, encode_left};
 use crate::op::{Identity, Refusal, Write};
 use crate::presence::{Full, Ledger};
 
+mod look;
+
 const TOO_MANY_LAST_WORDS: Refusal = Refusal::Limit("too many onDisconnect operations");
 
 /// What a session leaves.
@@ -255,7 +257,7 @@ impl Shard {
     }
 
     /// Speaks the last words of a session of before the restart, in order, each once. What became of each.
-    pub fn speak_owed(&mut self, now: Now, order: u64, told: &mut Vec<Told>) -> Vec<(Path, Fate)> {
+    pub fn speak_owed(&mut self, now: Now, order: u64, told: &mut Vec<Told>) -> Vec<(Write, Fate)> {
         let Some(mut estate) = self.wills.estates.remove(&order) else { return Vec::new() };
         self.wills.by_secret.remove(&estate.id.secret);
         for place in estate.ledger.places() {
@@ -278,7 +280,7 @@ impl Shard {
                 Ok(()) => Fate::Spoken,
                 Err(refused) => Fate::Denied(refused.denial),
             };
-            (word.path().clone(), fate)
+            (word, fate)
         };
         estate.ledger.take().into_iter().map(speak).collect()
     }
