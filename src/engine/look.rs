@@ -22,11 +22,12 @@ use super::message::{Manage, Managed, Task};
 use super::{Engine, Message, Output};
 use crate::base::limits::WATCHERS_MAX;
 use crate::base::{Hashing, Instant, Millis, Now, SessionRef, ShardId};
-use crate::data::KeyStr;
+use crate::data::{KeyStr, Path};
 use crate::op::{
     Became, Cause, ChildPage, End, Explained, Figures, Glance, Happened, Look, Namespace, Outcome, Owned, PageCall,
     Protocol, RecentPage, Refusal, Request, SessionMark, SessionPage, SessionRow, Sight, Who, Write, kind_of,
 };
+use crate::presence::{places, places_count};
 use crate::shard::{Asker, Fate};
 use crate::wire::rest;
 use recent::Recent;
@@ -44,6 +45,8 @@ const EXPLAIN_ROWS: usize = 20;
 const PROBE: Millis = Millis(50);
 /// For how long a core counts as watched after somebody has looked.
 const PROBE_FOR: Millis = Millis(3_000);
+/// Places of an update that are kept by name.
+const PLACES_NAMED: usize = 8;
 /// Bytes of the reason for a refusal that are kept.
 const WHY_BYTES_MAX: usize = 1_024;
 
@@ -200,6 +203,8 @@ impl Looks {
             at: now.wall,
             namespace: namespace.clone(),
             path,
+            places: named_places(word),
+            places_count: if matches!(word, Write::Merge { .. }) { places_count(word) } else { 0 },
             kind: kind_of(word),
             became,
             end: speaker.end,
@@ -363,7 +368,7 @@ impl Engine {
         }
     }
 
-    fn explain(&self, namespace: &Namespace, path: crate::data::Path) -> Explained {
+    fn explain(&self, namespace: &Namespace, path: Path) -> Explained {
         let shard = self.shards.get(namespace);
         let (waiting, unseen) = shard.map(|shard| shard.words_about(&path, EXPLAIN_ROWS)).unwrap_or_default();
         Explained {
@@ -471,6 +476,15 @@ impl Engine {
             Look::Kill { session } => (session.home.0 < self.config.shards).then_some(session.home),
             _ => Some(self.owner(namespace)),
         }
+    }
+}
+
+/// The first places of an update.
+fn named_places(word: &Write) -> Box<[Path]> {
+    if matches!(word, Write::Merge { .. }) {
+        places(word).take(PLACES_NAMED).map(|place| place.path).collect()
+    } else {
+        Box::default()
     }
 }
 

@@ -293,6 +293,10 @@ pub struct Happened {
     pub namespace: Namespace,
     /// The path that it was about.
     pub path: Path,
+    /// The first places of an update, absolute; none of what is about one place.
+    pub places: Box<[Path]>,
+    /// How many places that update had.
+    pub places_count: usize,
     /// What kind of write it was: see [`kind_of`].
     pub kind: &'static str,
     /// What became of it.

@@ -40,7 +40,10 @@ impl Recent {
     /// Those about a path, or what is above or below it.
     pub(super) fn about(&self, namespace: &Namespace, path: &Path, rows_max: usize) -> Vec<Happened> {
         let is_about = |entry: &Happened| {
-            entry.namespace == *namespace && (entry.path.contains(path) || path.contains(&entry.path))
+            let touches = |place: &Path| place.contains(path) || path.contains(place);
+            let is_named = entry.places.iter().any(touches);
+            let is_all_named = !entry.places.is_empty() && entry.places.len() == entry.places_count;
+            entry.namespace == *namespace && (is_named || (!is_all_named && touches(&entry.path)))
         };
         self.those(rows_max, is_about).rows
     }
@@ -69,6 +72,8 @@ mod tests {
             at: WallMillis(1),
             namespace: "db".into(),
             path: Path::parse(path).unwrap(),
+            places: Box::default(),
+            places_count: 0,
             kind: "set",
             became,
             end: End::Closed,
@@ -106,5 +111,16 @@ mod tests {
         let about = recent.about(&"db".into(), &Path::parse("a/b").unwrap(), 9);
         let about: Vec<&str> = about.iter().map(|entry| entry.path.as_str()).collect();
         assert_eq!(about, ["a", "a/b", "a/b/c"]);
+    }
+
+    #[test]
+    fn an_update_is_about_its_places_if_they_are_all_known() {
+        let mut recent = Recent::default();
+        for (places_count, place) in [(1, "a/b"), (1, "c"), (9, "c")] {
+            let places = [Path::parse(place).unwrap()].into();
+            recent.keep(Happened { places, places_count, ..happened("", Became::Spoken) });
+        }
+        let about = recent.about(&"db".into(), &Path::parse("a").unwrap(), 9);
+        assert_eq!(about.iter().map(|entry| entry.order).collect::<Vec<_>>(), [1, 3]);
     }
 }

@@ -377,6 +377,10 @@ fn write_recent(out: &mut Vec<u8>, page: &RecentPage) {
 fn write_happened(out: &mut Vec<u8>, row: &Happened) {
     let mut object = Object::begin(out);
     object.number("order", row.order).number("at", row.at.0).text("path", &slashed(&row.path)).text("kind", row.kind);
+    if row.places_count > 0 {
+        object.rows("places", &row.places, |out, place| json::text(out, &slashed(place)));
+        object.number("placesCount", row.places_count);
+    }
     object.text("became", row.became.as_str()).text("end", row.end.as_str());
     object.session(row.session).who(&row.who).is("owed", row.is_owed);
     if let Some(why) = &row.why {
