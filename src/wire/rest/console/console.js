@@ -511,6 +511,8 @@ const tree = {
     const open = element("button", { class: "open", type: "button", "aria-expanded": "false", onclick: () => this.toggle(row.path) });
     const tool = (text, act) => element("button", { class: "small", type: "button", "aria-label": `${text} ${row.key}`, onclick: act }, text);
     const line = element("li", {});
+    const showTools = (event) => event.currentTarget.setAttribute("aria-expanded", String(line.firstElementChild.classList.toggle("with-tools")));
+    const more = element("button", { class: "small more", type: "button", "aria-label": `What can be done with ${row.key}`, "aria-expanded": "false", onclick: showTools }, "⋯");
     const tools = element(
       "span",
       { class: "tools" },
@@ -519,7 +521,7 @@ const tree = {
       tool("Why", () => explain(`/${row.path}`)),
       tool("Remove", () => this.remove(row)),
     );
-    line.append(element("div", { class: "row" }, open, element("bdi", { class: "key" }, row.key), element("span", { class: "value" }), element("span", { class: "count" }), tools), element("ul"));
+    line.append(element("div", { class: "row" }, open, element("bdi", { class: "key" }, row.key), element("span", { class: "value" }), element("span", { class: "count" }), more, tools), element("ul"));
     return line;
   },
 
@@ -725,7 +727,7 @@ const GRAPHS = [
   ["Sessions", (now) => clients(now)],
   ["Requests per second", (now, old) => rate(now, old, "requests")],
   ["Writes per second", (now, old) => rate(now, old, "writes")],
-  ["Last words spoken per second", (now, old) => rate(now, old, "spoken")],
+  ["Spoken per second", (now, old) => rate(now, old, "spoken")],
   ["Queued", (now) => now.queued],
   ["Late, ms", (now) => now.lateMs],
 ];
@@ -744,7 +746,6 @@ function drawLoad() {
 function makeCore([core]) {
   const graph = (title) => {
     const svg = document.createElementNS(SVG, "svg");
-    svg.setAttribute("viewBox", `0 0 ${HISTORY_MAX - 2} 40`);
     svg.setAttribute("preserveAspectRatio", "none");
     svg.setAttribute("role", "img");
     const under = document.createElementNS(SVG, "path");
@@ -760,12 +761,12 @@ function drawGraph(cell, title, values) {
   const most = Math.max(1, ...values);
   const last = values.at(-1) ?? 0;
   put(now, last >= 100 || Number.isInteger(last) ? count(Math.round(last)) : last.toFixed(1));
-  const left = HISTORY_MAX - 1 - values.length;
-  const points = values.map((value, index) => `${left + index} ${(38 - (value / most) * 34).toFixed(1)}`);
+  const points = values.map((value, index) => `${index} ${(38 - (value / most) * 34).toFixed(1)}`);
   const line = points.length > 1 ? `M${points.join("L")}` : "";
   const [under, over] = svg.children;
   over.setAttribute("d", line);
-  under.setAttribute("d", line ? `${line}V40H${left}Z` : "");
+  under.setAttribute("d", line ? `${line}V40H0Z` : "");
+  svg.setAttribute("viewBox", `0 0 ${Math.max(29, values.length - 1)} 40`);
   svg.setAttribute("aria-label", `${title}: now ${count(Math.round(last))}, at most ${count(Math.round(most))} in two minutes`);
 }
 
