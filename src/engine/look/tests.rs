@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::auth::AuthConfig;
 use crate::engine::{Hangup, Settings};
 use crate::rules::{Dialect, Ruleset};
 use crate::sim::{Client, WALL_START_MS, World};
@@ -463,6 +464,25 @@ fn a_stream_is_shown_everything_once_a_second() {
         world.pass(Millis(60_000));
         assert_eq!(world.session_count(), 0);
     });
+}
+
+#[test]
+fn a_stream_is_shown_nothing_more_when_its_credential_has_run_out() {
+    let mut world = world(2, OPEN);
+    let secret = "0123456789abcdef0123456789abcdef";
+    world.believe(AuthConfig { secrets: vec![secret.to_owned()], ..AuthConfig::default() });
+    let expires_s = WALL_START_MS / 1_000 + 20;
+    let claims = format!(r#"{{"v":0,"admin":true,"d":{{}},"iat":{},"exp":{expires_s}}}"#, WALL_START_MS / 1_000);
+    let text = format!("{}.{}", base64(r#"{"alg":"HS256","typ":"JWT"}"#), base64(&claims));
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    let signature = jsonwebtoken::crypto::sign(text.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap();
+    let watcher = world.dial(1);
+    let head = format!("Host: sim\r\nAccept: text/event-stream\r\nAuthorization: Bearer {text}.{signature}\r\n\r\n");
+    world.send_bytes(watcher, format!("GET /.stillhere/live.json?ns=db HTTP/1.1\r\n{head}").as_bytes());
+    world.pass(Millis(18_500));
+    assert_eq!(glances(&mut world, watcher).len(), 19);
+    world.pass(Millis(4_000));
+    assert!(glances(&mut world, watcher).len() < 3 && !world.is_open(watcher));
 }
 
 #[test]

@@ -264,13 +264,10 @@ fn is_below(path: &str, other: &str) -> bool {
 }
 
 fn place_of(tag: u64) -> (usize, usize) {
-    // Both masks keep less than 16 bits.
-    #[expect(clippy::cast_possible_truncation, reason = "the masks keep so few bits")]
     let bits = (tag & 0xffff_ffff) as usize;
     (bits / CHUNK_SLOTS % CHUNKS, bits % CHUNK_SLOTS)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "half of a hash is what is wanted")]
 const fn half(hash: u64) -> u32 {
     (hash >> 32) as u32
 }

@@ -121,12 +121,16 @@ impl What {
     /// Whether only administrators may ask for it.
     #[must_use]
     pub const fn is_managing(&self) -> bool {
-        match self {
-            Self::GetRules | Self::PutRules { .. } | Self::Profile | Self::Databases => true,
-            Self::Look(_) | Self::Watch | Self::Try => true,
-            Self::Get(_) | Self::Stream { .. } | Self::Write(_) | Self::LastWord { .. } => false,
-            Self::CancelLastWords { .. } | Self::Time | Self::Tool(_) | Self::Known(_) => false,
-        }
+        matches!(
+            self,
+            Self::GetRules
+                | Self::PutRules { .. }
+                | Self::Profile
+                | Self::Databases
+                | Self::Look(_)
+                | Self::Watch
+                | Self::Try
+        )
     }
 
     /// Whether it is about the server, so that no database need be named.

@@ -48,3 +48,40 @@ fn asset(kind: &'static str, text: &'static str) -> Reply {
     ];
     Reply { status: 200, content: Content::Asset { kind, text }, headers, ..Reply::NOTHING }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_writes_text_and_no_markup() {
+        for bad in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "Function(",
+            "srcdoc",
+            "javascript:",
+        ] {
+            assert!(!SCRIPT.contains(bad), "{bad}");
+        }
+        assert!(
+            !SCRIPT.contains("localStorage") && !SCRIPT.contains("document.cookie"),
+            "a credential stays in its tab"
+        );
+    }
+
+    #[test]
+    fn the_page_needs_nothing_from_elsewhere_and_nothing_inline() {
+        let names = "http://www.w3.org/2000/svg";
+        for text in [HTML, STYLE, SCRIPT, ICON] {
+            let text = text.replace(names, "");
+            assert!(!text.contains("http://") && !text.contains("https://") && !text.contains("@import"), "{text}");
+        }
+        for bad in [" style=", " onclick=", "<style", "<script>"] {
+            assert!(!HTML.contains(bad), "{bad}");
+        }
+    }
+}
