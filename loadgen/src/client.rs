@@ -1,4 +1,5 @@
-//! Many clients of the Firebase protocol, and the loop that serves them all from one thread.
+//! Many clients of the Firebase protocol, or of [MQTT](crate::mqtt), and the loop that serves them all
+//! from one thread.
 //!
 //! The surprising idea: a client is a few words and no buffer. Whatever arrives is taken apart at once
 //! in room that all share, and what a scenario orders while it hears of it goes out right after. How
@@ -14,6 +15,7 @@ use stillhere::wire::firebase::frames::{Assembled, write_message_masked};
 use stillhere::wire::{Input, ws};
 
 use crate::clock::{self, Moment};
+use crate::mqtt::Mqtt;
 
 /// How a client goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +112,8 @@ pub trait Play {
 /// What a scenario wants done. Done in order, after what it has heard.
 #[derive(Debug, Default)]
 pub struct Orders {
+    /// There if clients speak MQTT.
+    mqtt: Option<Mqtt>,
     list: Vec<Order>,
     bytes: Vec<u8>,
     message: Vec<u8>,
@@ -130,8 +134,8 @@ impl Orders {
         self.list.push(Order::Open(client));
     }
 
-    /// Sends a message that `write` appends.
-    pub fn say(&mut self, client: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Sends a message of the Firebase protocol that `write` appends.
+    fn say(&mut self, client: u32, write: impl FnOnce(&mut Vec<u8>)) {
         self.message.clear();
         write(&mut self.message);
         let masks = &mut self.masks;
@@ -139,29 +143,54 @@ impl Orders {
         self.sent(client);
     }
 
+    /// Sends what `write` appends, if clients speak MQTT. Says whether they do.
+    fn say_in_mqtt(&mut self, client: u32, write: impl FnOnce(&mut Mqtt, &mut Vec<u8>)) -> bool {
+        let Some(mqtt) = &mut self.mqtt else { return false };
+        write(mqtt, &mut self.bytes);
+        self.sent(client);
+        true
+    }
+
     /// Asks the server to put `value`, which is JSON, at `path`.
     pub fn put(&mut self, client: u32, request: i64, path: &str, value: u32) {
-        self.say(client, |out| words::put(out, request, path, itoa(value).as_str(), None));
+        let value = itoa(value);
+        if !self.say_in_mqtt(client, |mqtt, out| mqtt.put(out, client, request, path, &value)) {
+            self.say(client, |out| words::put(out, request, path, &value, None));
+        }
     }
 
     /// Leaves a last word: `value` at `path`.
     pub fn last_word(&mut self, client: u32, request: i64, path: &str, value: u32) {
-        self.say(client, |out| words::on_disconnect_put(out, request, path, itoa(value).as_str()));
+        let value = itoa(value);
+        if !self.say_in_mqtt(client, |mqtt, out| mqtt.greet(out, client, Some((request, path, &value)))) {
+            self.say(client, |out| words::on_disconnect_put(out, request, path, &value));
+        }
     }
 
     /// Listens to everything at `path`.
     pub fn listen(&mut self, client: u32, request: i64, path: &str) {
-        self.say(client, |out| words::listen(out, request, path, &Query::ALL, None, ""));
+        if !self.say_in_mqtt(client, |mqtt, out| mqtt.listen(out, client, request, path, true)) {
+            self.say(client, |out| words::listen(out, request, path, &Query::ALL, None, ""));
+        }
     }
 
     /// Reads what stands at `path`.
     pub fn get(&mut self, client: u32, request: i64, path: &str) {
-        self.say(client, |out| words::get(out, request, path, &Query::ALL));
+        if !self.say_in_mqtt(client, |mqtt, out| mqtt.get(out, client, request, path)) {
+            self.say(client, |out| words::get(out, request, path, &Query::ALL));
+        }
+    }
+
+    /// A sign of life that nobody has asked for.
+    pub fn keep_alive(&mut self, client: u32) {
+        if !self.say_in_mqtt(client, |mqtt, out| mqtt.ping(out, client)) {
+            self.say(client, |out| out.extend_from_slice(KEEP_ALIVE));
+        }
     }
 
     /// Ends a client.
     pub fn close(&mut self, client: u32, ending: Ending) {
-        if ending == Ending::Goodbye {
+        if ending == Ending::Goodbye && !self.say_in_mqtt(client, |mqtt, out| mqtt.goodbye(out, client)) {
             let mask = mask(&mut self.masks);
             ws::write_close_masked(&mut self.bytes, ws::close_code::NORMAL, "", mask);
             self.sent(client);
@@ -242,14 +271,17 @@ pub struct Swarm<L> {
     pub traffic: (u64, u64),
 }
 
+/// What a client of the Firebase protocol says to be believed.
+const KEEP_ALIVE: &[u8] = b"0";
 /// Complaints that are kept.
 const COMPLAINTS_MAX: usize = 10;
 /// How often the progress is shown, and a scenario looks at the time, at the least.
 const TICK: std::time::Duration = std::time::Duration::from_millis(100);
 
 impl<L: Link> Swarm<L> {
-    /// `count` clients, none of them connected, who will ask `host` for the database `namespace`.
-    pub fn new(link: L, count: usize, host: &str, namespace: &str) -> Self {
+    /// `count` clients, none of them connected, who will ask `host` for the database `namespace`; or who
+    /// speak MQTT, which has neither.
+    pub fn new(link: L, count: usize, host: &str, namespace: &str, mqtt: Option<Mqtt>) -> Self {
         let request = format!(
             "GET /.ws?v=5&ns={namespace} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -260,7 +292,7 @@ impl<L: Link> Swarm<L> {
             reader: json::Reader::default(),
             request: request.into_bytes(),
             room: Vec::with_capacity(256 * 1024),
-            orders: Orders { masks: 1, ..Orders::default() },
+            orders: Orders { mqtt, masks: 1, ..Orders::default() },
             complaints: Vec::new(),
             traffic: (0, 0),
         }
@@ -304,6 +336,13 @@ impl<L: Link> Swarm<L> {
     fn hear(&mut self, at: Moment, client: u32, happening: Happening, play: &mut impl Play) {
         let peer = &mut self.peers[client as usize];
         match happening {
+            Happening::Opened if self.orders.mqtt.is_some() => {
+                peer.stage = Stage::Open;
+                self.orders.mqtt.iter_mut().for_each(|mqtt| mqtt.opened(client));
+                play.on(at, client, &Event::Joined, &mut self.orders);
+                // Unless the scenario has ordered something: nobody waits for ever for a greeting.
+                self.orders.say_in_mqtt(client, |mqtt, out| mqtt.greet(out, client, None));
+            }
             Happening::Opened => {
                 peer.stage = Stage::Upgrading(Vec::new());
                 self.traffic.1 += self.request.len() as u64;
@@ -331,6 +370,12 @@ impl<L: Link> Swarm<L> {
     }
 
     fn read(&mut self, at: Moment, client: u32, bytes: &mut [u8], play: &mut impl Play) -> Result<(), Nonsense> {
+        if let Some(mqtt) = &mut self.orders.mqtt {
+            // The scenario may order something at each, which needs all that is known of the client.
+            let heard = mqtt.read(client, bytes).map_err(Nonsense)?;
+            heard.iter().for_each(|heard| play.on(at, client, &heard.as_event(), &mut self.orders));
+            return Ok(());
+        }
         let Self { peers, reader, orders, .. } = self;
         let peer = &mut peers[client as usize];
         let mut rest;

@@ -7,8 +7,10 @@
 //! client    the protocol's other side, for many clients at once
 //! sockets   how bytes travel to a server
 //! inside    how bytes travel to an engine in this process
+//! mqtt      another protocol's other side, of the brokers that are measured beside us
 //! pace      when the next thing is due
 //! check     what must be seen, and what was
+//! against   the same against other servers in turn
 //! report    what a run has found
 //! ```
 //!
@@ -18,10 +20,12 @@
 #![allow(clippy::disallowed_methods, reason = "a load generator stands at the edge: clock, files of the kernel")]
 #![allow(unreachable_pub, reason = "a program's modules have no outside; `pub` says what they offer each other")]
 
+mod against;
 mod check;
 mod client;
 mod clock;
 mod inside;
+mod mqtt;
 mod pace;
 mod plan;
 mod plays;
@@ -39,6 +43,7 @@ use stillhere::base::Millis;
 use client::{Link, Swarm};
 use clock::Moment;
 use inside::Inside;
+use mqtt::Mqtt;
 use plan::{Driver, Plan};
 use process::Process;
 use report::Report;
@@ -51,7 +56,35 @@ const FILES_RESERVED: u64 = 32;
 fn main() -> ExitCode {
     let plan = Plan::parse();
     let _begun = clock::now();
+    if let Err(why) = plan.check() {
+        let _best_effort = writeln!(io::stderr(), "stillhere-load: {why}");
+        return ExitCode::from(2);
+    }
+    if !plan.against.is_empty() {
+        return compare(&plan);
+    }
     match run(&plan).and_then(|report| tell(&plan, &report).map(|()| report.is_good() || !is_strict(&plan, &report))) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _best_effort = writeln!(io::stderr(), "stillhere-load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(plan: &Plan) -> ExitCode {
+    let is_shown = !plan.quiet && io::stderr().is_terminal();
+    let mut show = |progress: &str| {
+        if is_shown {
+            let _best_effort = write!(io::stderr(), "\r\x1b[K{progress}");
+        }
+    };
+    let told = against::run(plan, &mut show).and_then(|(told, is_good)| {
+        show("");
+        write!(io::stdout().lock(), "{told}").map(|()| is_good)
+    });
+    match told {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -70,18 +103,19 @@ fn run(plan: &Plan) -> io::Result<Report> {
     let clients = plan.sessions() as usize + OTHERS as usize;
     let host = plan.address.to_string();
     match plan.driver {
-        Driver::Firebase => {
+        Driver::Firebase | Driver::Mqtt => {
             let files = process::raise_file_limit();
             if clients as u64 + FILES_RESERVED > files {
                 let why = format!("{clients} clients need as many open files; this process may have {files}");
                 return Err(io::Error::other(why));
             }
+            let mqtt = (plan.driver == Driver::Mqtt).then(|| Mqtt::new(clients, plan.keep_alive_s()));
             let sockets = Sockets::new(plan.address, clients, plan.server_pid.map(Process::new))?;
-            play(plan, Swarm::new(sockets, clients, &host, &plan.ns), false)
+            play(plan, Swarm::new(sockets, clients, &host, &plan.ns, mqtt), false)
         }
         Driver::Engine => {
             let timeout = Millis(u64::try_from(plan.session_timeout.as_millis()).unwrap_or(u64::MAX));
-            play(plan, Swarm::new(Inside::new(clients, timeout), clients, &host, &plan.ns), true)
+            play(plan, Swarm::new(Inside::new(clients, timeout), clients, &host, &plan.ns, None), true)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line, and what it means for each scenario.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -14,6 +15,7 @@ use crate::client::Ending;
 ///   stillhere-load writes --sessions 100 --for 10s --server-pid $(pidof stillhere)
 ///   stillhere-load mass-disconnect --sessions 15000 --check
 ///   stillhere-load mass-disconnect --driver engine --sessions 1000000 --words 2
+///   stillhere-load mass-disconnect --sessions 15000 --against floor,mosquitto
 ///
 /// All clients are played by one thread; it says when it, and not the server, was the limit. Quote the
 /// server's CPU time per operation rather than rates: on a shared machine it is what stays the same.
@@ -72,6 +74,19 @@ pub struct Plan {
     /// The server's process, on this machine: its CPU time and memory are then reported
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
+    /// Play against these, too, in turn with a Stillhere that is started for it, and print medians and ratios.
+    /// `--address` and `--driver` are then not needed
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PEER")]
+    pub against: Vec<Peer>,
+    /// Rounds of a comparison
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// The program that a comparison starts; without it, `stillhere` beside this program
+    #[arg(long, value_name = "FILE")]
+    pub stillhere: Option<PathBuf>,
+    /// Where the floor's program is, with its packages (`npm ci --prefix loadgen/floor`)
+    #[arg(long, value_name = "FILE", default_value = "loadgen/floor/floor.cjs")]
+    pub floor: PathBuf,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
@@ -99,6 +114,15 @@ pub enum Scenario {
     Flap,
 }
 
+/// Who is measured beside Stillhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Peer {
+    /// The least that does the job, in a few lines over uWebSockets; needs Node
+    Floor,
+    /// Eclipse Mosquitto, whose wills are last words; its program must be installed
+    Mosquitto,
+}
+
 /// How the server is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Driver {
@@ -106,6 +130,8 @@ pub enum Driver {
     Firebase,
     /// No server: an engine inside this process, without sockets
     Engine,
+    /// MQTT 3.1.1, where a last word is the will: brokers, to be compared with
+    Mqtt,
 }
 
 /// [`Ending`] as it is typed.
@@ -130,6 +156,33 @@ impl Plan {
             Scenario::Flap => 64,
         };
         self.sessions.unwrap_or(default)
+    }
+
+    /// For how long an MQTT broker may hear nothing of a client: it believes it half as long again.
+    #[must_use]
+    pub fn keep_alive_s(&self) -> u16 {
+        let is_silent = self.scenario == Scenario::SilentDeath;
+        // Elsewhere clients are believed for ever, as they say nothing unasked.
+        if is_silent { u16::try_from(self.session_timeout.as_secs() * 2 / 3).unwrap_or(u16::MAX) } else { 0 }
+    }
+
+    /// What cannot be played with that driver, in words.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let is_mqtt = self.driver == Driver::Mqtt;
+        if is_mqtt && self.words > 1 {
+            return Err("MQTT has one will a session: --words 1");
+        }
+        if is_mqtt && self.ending == EndingName::Goodbye {
+            return Err("a broker forgets the will of who says goodbye: --ending close or reset");
+        }
+        if is_mqtt && self.scenario == Scenario::SilentDeath && !self.session_timeout.as_millis().is_multiple_of(1_500)
+        {
+            return Err("MQTT believes clients for one and a half times whole seconds: --session-timeout 45s");
+        }
+        Ok(())
     }
 
     /// How sessions go.

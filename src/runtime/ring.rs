@@ -1,13 +1,16 @@
 //! Sockets by a ring of this core's own: readiness comes through io_uring, bytes by plain calls.
 //!
-//! One multishot accept, one multishot poll a connection, `recv(2)` into one buffer that all connections
-//! share, one `send(2)` a connection and turn, straight from what the engine wrote. The surprising
-//! idea: readiness by multishot poll and plain calls costs the same as receiving through the ring with
-//! provided buffers, and an idle connection then owns no buffer at all.
+//! One multishot accept, one poll a connection, `recv(2)` into one buffer that all connections share, one
+//! `send(2)` a connection and turn, straight from what the engine wrote. The surprising idea: readiness
+//! by poll and plain calls costs the same as receiving through the ring with provided buffers, and an
+//! idle connection then owns no buffer at all.
 //!
-//! A poll tells of *changes*: after one, the connection is read until the kernel has nothing left, or
-//! its place in the `ready` queue is kept. What was told and not acted upon is remembered in the slot
-//! (`is_readable`), so that pausing a connection loses nothing.
+//! A connection's poll answers *once*: then the connection is read until the kernel has nothing left, or
+//! its place in the `ready` queue is kept, and only then polled anew. A series of polls would spare that,
+//! but has to be removed at the end, and the kernel searches what it has to remove in a table of 256
+//! lists: among a million connections each end would cost a walk past some two thousand others. A poll
+//! that answers once is gone when its connection is; one that still waits is answered by shutting the
+//! socket down.
 //!
 //! A completion carries the slot and the slot's generation. Those of an earlier tenant find nobody.
 //!
@@ -165,6 +168,9 @@ struct Slot {
     is_owed: bool,
     /// Whether the kernel may have something that we have not read.
     is_readable: bool,
+    /// Whether the kernel tells us, once, when it has something to be read. So it is whenever the
+    /// connection would be read and `is_readable` is not set.
+    is_armed: bool,
     /// Whether the end of the stream is near: then a short read is no sign that nothing is left.
     is_hung_up: bool,
     /// Whether sending has failed: what had arrived is still read, nothing more is sent.
@@ -180,6 +186,11 @@ struct Slot {
 }
 
 impl Slot {
+    /// Whether it has something for an engine that does not want it.
+    const fn is_unread(&self) -> bool {
+        matches!(self.phase, Phase::Open) && self.is_unwanted && self.is_readable
+    }
+
     fn unsent_bytes(&self) -> usize {
         self.unsent.as_ref().map_or(0, |unsent| unsent.rest().len())
     }
@@ -431,6 +442,8 @@ impl Net for RingNet {
             self.enqueue(conn.0);
         } else if slot.is_broken {
             self.break_off(conn.0);
+        } else if slot.is_unread() {
+            self.watch(conn.0);
         }
     }
 
@@ -591,7 +604,7 @@ impl RingNet {
     fn completed(&mut self, token: Token, result: i32, is_armed: bool, now: Instant) {
         match token.kind {
             Kind::Accept => self.accepted(result, is_armed, now),
-            Kind::Readable => self.readable(token, result, is_armed),
+            Kind::Readable => self.readable(token, result),
             Kind::Writable => self.writable(token, result, is_armed),
             // A timer that was moved answers once, when it fires; the answer to the move is a farewell.
             Kind::Timer => self.timer = None,
@@ -665,6 +678,7 @@ impl RingNet {
                 is_queued: false,
                 is_owed: false,
                 is_readable: false,
+                is_armed: false,
                 is_hung_up: false,
                 is_broken: false,
                 is_unanswered: false,
@@ -682,9 +696,10 @@ impl RingNet {
         self.news.push_back(News::Opened { conn: ConnId(index), peer });
     }
 
-    fn readable(&mut self, token: Token, result: i32, is_armed: bool) {
+    fn readable(&mut self, token: Token, result: i32) {
         let index = token.index;
         let Some(slot) = self.tenant(token) else { return };
+        slot.is_armed = false;
         let Ok(events) = i16::try_from(result) else {
             // Wider than poll's events: none that we asked for. Or the kernel is out of memory for the poll.
             return self.break_off(index);
@@ -695,15 +710,15 @@ impl RingNet {
         let is_dead = events & (libc::POLLERR | libc::POLLHUP) != 0;
         slot.is_readable = true;
         slot.is_hung_up |= is_dead || events & libc::POLLRDHUP != 0;
-        let is_unread = slot.phase == Phase::Open && slot.is_unwanted;
+        let is_unread = slot.is_unread();
         if is_dead && (is_unread || matches!(slot.phase, Phase::Parting | Phase::Closing)) {
             // Nobody would find out by reading.
             return self.break_off(index);
         }
-        self.enqueue(index);
-        if !is_armed {
-            self.arm_readable(index);
+        if is_unread {
+            self.watch(index);
         }
+        self.enqueue(index);
     }
 
     fn writable(&mut self, token: Token, result: i32, is_armed: bool) {
@@ -718,6 +733,12 @@ impl RingNet {
         if !is_armed {
             self.disarm_writable(index);
             self.arm_writable(index);
+        }
+        let is_dead = result & i32::from(libc::POLLERR | libc::POLLHUP) != 0;
+        let slot = &mut self.slots[index as usize];
+        slot.is_hung_up |= is_dead || result & i32::from(libc::POLLRDHUP) != 0;
+        if is_dead && slot.is_unread() {
+            return self.break_off(index);
         }
         if result & room != 0 {
             self.owe(index);
@@ -801,15 +822,13 @@ impl RingNet {
                 self.share.current = Some((index, taken));
                 // Whatever comes from now on is told anew.
                 if count < self.scratch.len() && !slot.is_hung_up {
-                    slot.is_readable = false;
-                    self.share.current = None;
+                    self.all_read(index);
                 }
                 if is_open { Received::Bytes(count) } else { Received::Nothing }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Nothing,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !slot.is_broken => {
-                slot.is_readable = false;
-                self.share.current = None;
+                self.all_read(index);
                 Received::Nothing
             }
             Err(error) => {
@@ -819,6 +838,13 @@ impl RingNet {
                 Received::Nothing
             }
         }
+    }
+
+    /// The kernel has nothing left of a connection for now, and tells when it has.
+    fn all_read(&mut self, index: u32) {
+        self.share.current = None;
+        self.slots[index as usize].is_readable = false;
+        self.arm_readable(index);
     }
 
     /// The peer sends no more.
@@ -920,7 +946,9 @@ impl RingNet {
         if left > 0 {
             return self.arm_writable(index);
         }
-        self.disarm_writable(index);
+        if !self.slots[index as usize].is_unread() {
+            self.disarm_writable(index);
+        }
         if phase == Phase::Open {
             self.unsettled_count -= 1;
         } else {
@@ -986,8 +1014,9 @@ impl RingNet {
         let is_settled = slot.phase == Phase::Open && slot.unsent.is_none();
         self.unsettled_count -= usize::from(!is_settled);
         let socket = slot.socket.take();
-        let readable = Token { kind: Kind::Readable, generation: slot.generation, index };
+        let writable = Token { kind: Kind::Writable, generation: slot.generation, index };
         let is_write_armed = std::mem::take(&mut slot.is_write_armed);
+        let is_armed = std::mem::take(&mut slot.is_armed);
         slot.phase = Phase::Free;
         slot.generation = (slot.generation + 1) & Token::GENERATION_MASK;
         slot.unsent = None;
@@ -997,9 +1026,11 @@ impl RingNet {
         slot.is_unanswered = false;
         slot.is_unwanted = false;
         // A poll keeps the connection alive in the kernel, even without its descriptor.
-        self.disarm(readable);
+        if let Some(socket) = socket.as_ref().filter(|_| is_armed) {
+            socket::shut_down(socket.as_fd());
+        }
         if is_write_armed {
-            self.disarm(Token { kind: Kind::Writable, ..readable });
+            self.disarm(writable);
         }
         drop(socket);
         self.free.push(index);
@@ -1037,7 +1068,16 @@ impl RingNet {
     }
 
     fn arm_readable(&mut self, index: u32) {
-        self.arm(index, Kind::Readable, libc::POLLIN | libc::POLLRDHUP);
+        let slot = &mut self.slots[index as usize];
+        if !std::mem::replace(&mut slot.is_armed, true) {
+            self.arm(index, Kind::Readable, libc::POLLIN | libc::POLLRDHUP, false);
+        }
+    }
+
+    /// Has the kernel tell of the end of a connection that is not read. A poll for reading would answer
+    /// at once.
+    fn watch(&mut self, index: u32) {
+        self.arm_writable(index);
     }
 
     fn arm_writable(&mut self, index: u32) {
@@ -1046,7 +1086,7 @@ impl RingNet {
         // again and again, while the peer has finished sending and takes nothing.
         if !slot.is_write_armed {
             slot.is_write_armed = true;
-            self.arm(index, Kind::Writable, libc::POLLOUT);
+            self.arm(index, Kind::Writable, libc::POLLOUT, true);
         }
     }
 
@@ -1063,11 +1103,11 @@ impl RingNet {
         self.push(&remove.user_data(Token::alone(Kind::Farewell).pack()));
     }
 
-    fn arm(&mut self, index: u32, kind: Kind, events: i16) {
+    fn arm(&mut self, index: u32, kind: Kind, events: i16, is_series: bool) {
         let slot = &self.slots[index as usize];
         let fd = types::Fd(slot.socket.as_ref().expect("a tenant has a socket").as_raw_fd());
         let token = Token { kind, generation: slot.generation, index };
-        let poll = opcode::PollAdd::new(fd, u32::from(events.unsigned_abs())).multi(true).build();
+        let poll = opcode::PollAdd::new(fd, u32::from(events.unsigned_abs())).multi(is_series).build();
         self.push(&poll.user_data(token.pack()));
     }
 
@@ -1328,6 +1368,62 @@ mod tests {
             net.is_settled().then_some(())
         });
         assert!(net.next().is_none());
+    }
+
+    /// Whether some process still holds the server's end of a connection from `peer`.
+    fn is_held(peer: SocketAddr) -> bool {
+        // "sl local remote state queues timer retransmits uid timeout inode …", ports in hexadecimal.
+        let from = format!(":{:04X}", peer.port());
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+        rows.any(|row| row[2].ends_with(&from) && row[9] != "0")
+    }
+
+    #[test]
+    fn nothing_of_a_connection_is_held_when_we_have_given_it_up() {
+        let (mut net, address) = net();
+        let stream = TcpStream::connect(address).unwrap();
+        let conn = opened(&mut net);
+        net.close(conn);
+        net.flush(&[], Instant(0), true);
+        // It is looked at, in vain, and polled anew.
+        assert!(net.next().is_none());
+        assert!(is_held(stream.local_addr().unwrap()));
+        net.gather(Instant(0) + LINGER_MAX);
+        assert!(matches!(net.next(), Some(Input::Closed { how: Hangup::Ours, .. })));
+        turn_until(&mut net, |_| (!is_held(stream.local_addr().unwrap())).then_some(()));
+    }
+
+    #[test]
+    fn the_end_of_a_connection_that_is_not_read_is_noticed() {
+        #[track_caller]
+        fn check(is_heard_before: bool) {
+            let (mut net, address) = net();
+            let mut stream = TcpStream::connect(address).unwrap();
+            let conn = opened(&mut net);
+            // What the peer does not read makes its end a reset.
+            net.send(conn, 0..1);
+            net.flush(b"x", Instant(0), true);
+            stream.peek(&mut [0]).unwrap();
+            if is_heard_before {
+                stream.write_all(b"x").unwrap();
+                turn_until(&mut net, |net| net.slots[conn.0 as usize].is_readable.then_some(()));
+                net.read(conn, false);
+            } else {
+                net.read(conn, false);
+                stream.write_all(b"x").unwrap();
+                turn_until(&mut net, |net| net.slots[conn.0 as usize].is_readable.then_some(()));
+            }
+            assert!(net.next().is_none(), "nobody wants its bytes");
+            drop(stream);
+            let how = turn_until(&mut net, |net| match net.next() {
+                Some(Input::Closed { how, .. }) => Some(how),
+                _ => None,
+            });
+            assert_eq!(how, Hangup::Broken);
+        }
+        check(false);
+        check(true);
     }
 
     #[test]

@@ -158,6 +158,13 @@ pub(super) fn finish_sending(socket: BorrowedFd<'_>) {
     let _told_or_gone = unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) };
 }
 
+/// Ends both directions: who waits for the socket in the kernel is answered.
+pub(super) fn shut_down(socket: BorrowedFd<'_>) {
+    // Fails only if the connection is gone; then nobody waits.
+    // SAFETY: takes no pointers.
+    let _done_or_gone = unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
 /// The other side's address.
 ///
 /// # Errors

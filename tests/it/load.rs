@@ -107,6 +107,44 @@ fn an_engine_needs_no_server() {
 }
 
 #[test]
+fn a_broker_is_measured_beside_us() {
+    let check = |words: &[&str], figure: &str| {
+        let common = ["--against", "mosquitto", "--rounds", "1", "--warm-up", "100ms", "--check", "--json"];
+        let output = Command::new(generator())
+            .args([words, &common].concat())
+            .args(["--stillhere", env!("CARGO_BIN_EXE_stillhere")])
+            .output()
+            .expect("it starts");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{words:?} {told} {}", String::from_utf8_lossy(&output.stderr));
+        let told: Value = serde_json::from_str(&told).expect("it is JSON");
+        for name in ["stillhere", "mosquitto"] {
+            assert!(told["figures"][figure]["medians"][name].as_f64().unwrap_or(0.0) > 0.0, "{told:#}");
+        }
+        let remarks = told["remarks"].as_array().expect("a list").iter().filter_map(Value::as_str);
+        assert_eq!(remarks.filter(|remark| remark.contains("not all")).count(), 0, "{told:#}");
+    };
+    check(&["mass-disconnect", "--sessions", "50"], "last words");
+    check(&["writes", "--sessions", "5", "--for", "300ms", "--depth", "3"], "sessions");
+    check(&["flap", "--sessions", "5", "--for", "300ms"], "sessions");
+    check(&["fan-out", "--sessions", "10", "--for", "300ms"], "connects");
+}
+
+#[test]
+fn what_cannot_be_asked_of_a_broker_is_refused() {
+    #[track_caller]
+    fn check(words: &[&str], why: &str) {
+        let output = Command::new(generator()).args(words).args(["--driver", "mqtt"]).output().expect("it starts");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(why), "{told}");
+    }
+    check(&["storm", "--words", "2"], "one will");
+    check(&["flap", "--ending", "goodbye"], "forgets the will");
+    check(&["silent-death", "--session-timeout", "2s"], "one and a half times");
+}
+
+#[test]
 fn what_is_wrong_fails() {
     // The server ends sessions after two seconds, and the generator is told three.
     let server = Server::start("1");

@@ -12,8 +12,6 @@ use crate::report::Latency;
 const SLICE: u32 = 64;
 /// A deadline that is exact to a millisecond may seem this much too early: both ends round.
 const ROUNDING: Duration = Duration::from_millis(2);
-/// What a client says before it falls silent.
-const KEEP_ALIVE: &[u8] = b"0";
 
 /// Clients stay and answer pings, until a moment.
 pub struct Hold {
@@ -205,7 +203,7 @@ impl Play for Silence<'_> {
             }
             let client = self.troop.next;
             self.troop.next += 1;
-            orders.say(client, |out| out.extend_from_slice(KEEP_ALIVE));
+            orders.keep_alive(client);
             orders.freeze(client);
             self.troop.gone_at[(client - self.troop.clients.start) as usize] = now;
         }

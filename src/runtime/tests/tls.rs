@@ -160,15 +160,23 @@ fn both_sides_say_farewell() {
 
 #[test]
 fn what_was_asked_before_the_end_is_answered() {
-    // Who says `wait` is not read until a tick: then its last words and its end come in one turn.
-    let (server, told) = serve(secure_plan(), |_, _, input, output| match input {
+    const TICKS: u32 = 8;
+    // Who says `wait` is not read until some ticks later: then its last words and its end are known to have
+    // come, and are taken in one turn.
+    let mut ticks = 0;
+    let (server, told) = serve(secure_plan(), move |_, _, input, output| match input {
         Input::Bytes { conn, bytes } => {
             reply(output, *conn, bytes);
             if bytes.ends_with(b"wait") {
                 output.effects.push(Effect::Read { conn: *conn, is_wanted: false });
             }
         }
-        Input::Tick => output.effects.push(Effect::Read { conn: ConnId(0), is_wanted: true }),
+        Input::Tick => {
+            ticks += 1;
+            if ticks == TICKS {
+                output.effects.push(Effect::Read { conn: ConnId(0), is_wanted: true });
+            }
+        }
         _ => {}
     });
     let mut stream = secure(&server);
@@ -177,7 +185,10 @@ fn what_was_asked_before_the_end_is_answered() {
     stream.conn.send_close_notify();
     stream.flush().unwrap();
     stream.sock.shutdown(Shutdown::Write).unwrap();
-    server.tell(Input::Tick);
+    for _ in 0..TICKS {
+        server.tell(Input::Tick);
+        await_told(&told, |what| matches!(what, Told::Tick(_)).then_some(()));
+    }
     let mut heard = Vec::new();
     stream.read_to_end(&mut heard).unwrap();
     assert_eq!(heard, b"last");
