@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{self, Machine};
-use super::flags::{DemoFlags, LogFlags};
+use super::flags::LogFlags;
 use super::health::{Health, State};
+use super::look_flags::DemoFlags;
 use super::low::{Low, NamespaceLow};
 use super::place::{Origin, Typed};
 use super::value::{self, Address, FilePath, LogLevel};

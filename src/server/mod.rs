@@ -28,6 +28,7 @@ pub mod internal;
 pub mod kernel;
 pub mod keys;
 pub mod logs;
+pub mod look_flags;
 pub mod low;
 pub mod operate;
 pub mod place;

@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::Stop;
-use super::flags::{ExplainFlags, LookFlags, OnDisconnectCommand, SessionsCommand, SourceFlags, TopFlags};
+use super::flags::SourceFlags;
+use super::look_flags::{ExplainFlags, LookFlags, OnDisconnectCommand, SessionsCommand, TopFlags};
 use super::transfer::client::{Client, Refused};
 
 /// Rows that are asked for at once.

@@ -2,12 +2,12 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { readdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 
-import { BIN, Program, Server } from "./lib/server.mjs";
+import { BIN, Program, ROOT, Server } from "./lib/server.mjs";
 import { PATIENCE_MS } from "./lib/until.mjs";
 import { client, watch } from "./lib/watch.mjs";
 
@@ -85,6 +85,34 @@ describe("commands for operators", () => {
       assert.deepEqual([code, /401.*--auth/.test(stderr)], [1, true], stderr);
     }
   });
+});
+
+test("the dashboard and the alerts ask for what a server prints", async () => {
+  const printed = await (await fetch(`http://${server.ready.internal}/metrics`)).text();
+  const families = new Map();
+  for (const [, name] of printed.matchAll(/^# TYPE (\S+) /gm)) families.set(name, new Set());
+  const familyOf = (name) => [name, name.replace(/_(total|bucket|sum|count)$/, "")].find((known) => families.has(known));
+  for (const [, name, labels] of printed.matchAll(/^([a-z_]+)\{([^}]*)\}/gm)) {
+    for (const [, label] of labels.matchAll(/(\w+)=/g)) families.get(familyOf(name)).add(label);
+  }
+  const GIVEN = new Set(["job", "instance"]);
+  for (const file of ["grafana.json", "alerts.yml"]) {
+    const text = readFileSync(join(ROOT, "packaging", file), "utf8").replaceAll('\\"', '"');
+    const asked = [...text.matchAll(/\b((?:stillhere|process)_[a-z_]+)(?:\{([^}]*)\})?/g)];
+    assert.ok(asked.length > 10, file);
+    for (const [, name, matchers = ""] of asked) {
+      const family = familyOf(name);
+      assert.ok(family, `${file}: no server prints ${name}`);
+      for (const [, label] of matchers.matchAll(/(\w+)\s*(?:=~|!=|!~|=)/g)) {
+        assert.ok(GIVEN.has(label) || families.get(family).has(label), `${file}: ${name} has no label ${label}`);
+      }
+    }
+    for (const [, labels] of text.matchAll(/\bby \(([^)]*)\)/g)) {
+      const known = new Set([...families.values()].flatMap((some) => [...some]));
+      for (const label of labels.split(/, ?/)) assert.ok(GIVEN.has(label) || known.has(label) || label === "le", `${file}: nothing has a label ${label}`);
+    }
+  }
+  JSON.parse(readFileSync(join(ROOT, "packaging/grafana.json"), "utf8"));
 });
 
 test("the demo plays, and leaves nothing behind", async (t) => {
