@@ -311,7 +311,7 @@ impl Engine {
         for shard in self.shards.values() {
             figures.leaving += shard.leaving_count();
             figures.estates += shard.owed_count();
-            figures.listens += shard.listens_count().0;
+            figures.listens += shard.listened_count();
         }
         figures
     }

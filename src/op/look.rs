@@ -201,7 +201,7 @@ pub struct Figures {
     pub leaving: usize,
     /// Sessions of before the start whose last words wait here.
     pub estates: usize,
-    /// Listens with this owner.
+    /// Locations of this owner that somebody listens to.
     pub listens: usize,
     /// Namespaces that it owns.
     pub namespaces: usize,

@@ -119,6 +119,10 @@ impl Listens {
     }
 
     /// How many there are, and at how many places.
+    pub(super) fn places_count(&self) -> usize {
+        self.places.len()
+    }
+
     pub(super) fn count(&self) -> (usize, usize) {
         (self.by_session.values().map(|member| member.held.len()).sum(), self.places.len())
     }

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::auth::AuthConfig;
-use crate::engine::{Hangup, Settings};
+use crate::engine::{Hangup, Input, Settings};
 use crate::rules::{Dialect, Ruleset};
 use crate::sim::{Client, WALL_START_MS, World};
 
@@ -494,6 +494,32 @@ fn who_takes_nothing_is_shown_nothing_more() {
     world.choke(watcher);
     world.pass(Millis(20_000));
     assert!(world.waiting_bytes(watcher) < 8 * 1024, "{}", world.waiting_bytes(watcher));
+}
+
+#[test]
+fn a_server_that_is_watched_stops_like_any_other() {
+    for_shards(|shards| {
+        for steps in 0..12 {
+            let mut world = world(shards, OPEN);
+            leaver(&mut world, 1, None, "/s");
+            let watcher = watch(&mut world, 0);
+            let admin = world.dial(1);
+            world.pass(Millis(990));
+            world.send_bytes(
+                admin,
+                format!("GET /.stillhere/cores.json HTTP/1.1\r\nHost: sim\r\n{OWNER}\r\n").as_bytes(),
+            );
+            world.oversleep(Millis(20));
+            world.input_all(|| Input::Tick);
+            for _ in 0..steps {
+                world.deliver();
+            }
+            world.input_all(|| Input::Drain);
+            world.settle();
+            assert!(world.drained.iter().all(|is_drained| *is_drained), "{steps}");
+            assert!(!world.is_open(watcher) && world.session_count() == 0, "{steps}");
+        }
+    });
 }
 
 #[test]

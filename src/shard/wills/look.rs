@@ -25,6 +25,12 @@ impl Shard {
         self.wills.living.len()
     }
 
+    /// How many locations somebody listens to. O(1).
+    #[must_use]
+    pub fn listened_count(&self) -> usize {
+        self.listens.places_count()
+    }
+
     /// Whose an estate is: the session, as operators name it, and who that was.
     #[must_use]
     pub fn owed_by(&self, order: u64) -> Option<(SessionRef, Arc<Identity>)> {
