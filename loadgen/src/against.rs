@@ -27,7 +27,8 @@ const READY_MAX: Duration = Duration::from_secs(20);
 /// How long ended servers are given to be gone.
 const REST: Duration = Duration::from_millis(300);
 /// Options that are ours, with their values; the rounds get the others.
-const OWN_OPTIONS: [&str; 6] = ["--against", "--rounds", "--stillhere", "--floor", "--address", "--server-pid"];
+const OWN_OPTIONS: [&str; 7] =
+    ["--against", "--rounds", "--stillhere", "--floor", "--address", "--server-pid", "--picture"];
 /// Quantiles of latencies that are compared.
 const QUANTILES: [&str; 2] = ["p50", "p99"];
 

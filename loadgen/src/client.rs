@@ -1,5 +1,5 @@
-//! Many clients of the Firebase protocol, or of [MQTT](crate::mqtt), and the loop that serves them all
-//! from one thread.
+//! Many clients of the Firebase protocol, of Wilddog's, or of [MQTT](crate::mqtt), and the loop that serves
+//! them all from one thread.
 //!
 //! The surprising idea: a client is a few words and no buffer. Whatever arrives is taken apart at once
 //! in room that all share, and what a scenario orders while it hears of it goes out right after. How
@@ -109,11 +109,64 @@ pub trait Play {
     fn progress(&self) -> String;
 }
 
+/// A read of Wilddog's protocol, by its request: as nothing can be asked for once, it is a listen.
+#[derive(Clone, Copy, Debug)]
+pub enum Read {
+    /// What stands there comes first, unless it is nothing.
+    Begun(i64),
+    /// It has come: the ok says nothing new.
+    Told(i64),
+}
+
+/// What an event means for a [`Read`].
+enum OfRead<'t> {
+    /// Nothing.
+    No,
+    /// This is what was asked for.
+    Answer(Event<'t>),
+    /// Nothing new.
+    Rest,
+}
+
+/// What clients speak.
+#[derive(Debug, Default)]
+pub enum Tongue {
+    /// Firebase's protocol, version 5.
+    #[default]
+    Firebase,
+    /// Wilddog's: nearly the same words, in packets of Engine.IO and Socket.IO. By client, the read that is
+    /// under way.
+    Wilddog(Vec<Option<Read>>),
+    /// Another protocol altogether.
+    Mqtt(Mqtt),
+}
+
+impl Tongue {
+    /// What a WebSocket is asked for.
+    fn request(&self, host: &str, namespace: &str) -> String {
+        let path = match self {
+            Self::Firebase => format!("/.ws?v=5&ns={namespace}"),
+            Self::Wilddog(_) => format!("/.ws/?v=1.0&cv=2.5.17&ns={namespace}&EIO=3&transport=websocket"),
+            Self::Mqtt(_) => return String::new(),
+        };
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+    }
+
+    const fn mqtt(&mut self) -> Option<&mut Mqtt> {
+        match self {
+            Self::Mqtt(mqtt) => Some(mqtt),
+            Self::Firebase | Self::Wilddog(_) => None,
+        }
+    }
+}
+
 /// What a scenario wants done. Done in order, after what it has heard.
 #[derive(Debug, Default)]
 pub struct Orders {
-    /// There if clients speak MQTT.
-    mqtt: Option<Mqtt>,
+    tongue: Tongue,
     list: Vec<Order>,
     bytes: Vec<u8>,
     message: Vec<u8>,
@@ -134,18 +187,34 @@ impl Orders {
         self.list.push(Order::Open(client));
     }
 
-    /// Sends a message of the Firebase protocol that `write` appends.
+    /// Sends a request of the Firebase protocol that `write` appends, or the same in a packet of Wilddog's.
     fn say(&mut self, client: u32, write: impl FnOnce(&mut Vec<u8>)) {
         self.message.clear();
+        let is_wilddog = matches!(self.tongue, Tongue::Wilddog(_));
+        if is_wilddog {
+            self.message.extend_from_slice(PACKET_HEAD);
+        }
         write(&mut self.message);
         let masks = &mut self.masks;
-        write_message_masked(&mut self.bytes, &self.message, || mask(masks));
+        if is_wilddog {
+            self.message.push(PACKET_TAIL);
+            ws::write_masked(&mut self.bytes, ws::Kind::Text, &self.message, mask(masks));
+        } else {
+            write_message_masked(&mut self.bytes, &self.message, || mask(masks));
+        }
+        self.sent(client);
+    }
+
+    /// Sends a text as it is.
+    fn say_bare(&mut self, client: u32, text: &[u8]) {
+        let mask = mask(&mut self.masks);
+        ws::write_masked(&mut self.bytes, ws::Kind::Text, text, mask);
         self.sent(client);
     }
 
     /// Sends what `write` appends, if clients speak MQTT. Says whether they do.
     fn say_in_mqtt(&mut self, client: u32, write: impl FnOnce(&mut Mqtt, &mut Vec<u8>)) -> bool {
-        let Some(mqtt) = &mut self.mqtt else { return false };
+        let Some(mqtt) = self.tongue.mqtt() else { return false };
         write(mqtt, &mut self.bytes);
         self.sent(client);
         true
@@ -176,15 +245,40 @@ impl Orders {
 
     /// Reads what stands at `path`.
     pub fn get(&mut self, client: u32, request: i64, path: &str) {
-        if !self.say_in_mqtt(client, |mqtt, out| mqtt.get(out, client, request, path)) {
+        if let Tongue::Wilddog(reading) = &mut self.tongue {
+            reading[client as usize] = Some(Read::Begun(request));
+            self.say(client, |out| words::listen(out, request, path, &Query::ALL, None, ""));
+        } else if !self.say_in_mqtt(client, |mqtt, out| mqtt.get(out, client, request, path)) {
             self.say(client, |out| words::get(out, request, path, &Query::ALL));
+        }
+    }
+
+    fn of_read<'t>(&mut self, client: u32, event: &Event<'t>) -> OfRead<'t> {
+        let Tongue::Wilddog(reading) = &mut self.tongue else { return OfRead::No };
+        let reading = &mut reading[client as usize];
+        match (*reading, *event) {
+            (Some(Read::Begun(request)), Event::Told { value, .. }) => {
+                *reading = Some(Read::Told(request));
+                OfRead::Answer(Event::Answer { request, is_ok: true, data: value })
+            }
+            (Some(Read::Begun(read)), Event::Answer { request, .. }) if read == request => {
+                *reading = None;
+                OfRead::No
+            }
+            (Some(Read::Told(read)), Event::Answer { request, .. }) if read == request => {
+                *reading = None;
+                OfRead::Rest
+            }
+            _ => OfRead::No,
         }
     }
 
     /// A sign of life that nobody has asked for.
     pub fn keep_alive(&mut self, client: u32) {
-        if !self.say_in_mqtt(client, |mqtt, out| mqtt.ping(out, client)) {
-            self.say(client, |out| out.extend_from_slice(KEEP_ALIVE));
+        match &self.tongue {
+            Tongue::Firebase => self.say_bare(client, KEEP_ALIVE),
+            Tongue::Wilddog(_) => self.say_bare(client, PACKET_PING),
+            Tongue::Mqtt(_) => drop(self.say_in_mqtt(client, |mqtt, out| mqtt.ping(out, client))),
         }
     }
 
@@ -273,26 +367,28 @@ pub struct Swarm<L> {
 
 /// What a client of the Firebase protocol says to be believed.
 const KEEP_ALIVE: &[u8] = b"0";
+/// What one of Wilddog's does.
+const PACKET_PING: &[u8] = b"2";
+/// Around each request and each message of Wilddog's.
+const PACKET_HEAD: &[u8] = br#"42["wd","#;
+const PACKET_TAIL: u8 = b']';
 /// Complaints that are kept.
 const COMPLAINTS_MAX: usize = 10;
 /// How often the progress is shown, and a scenario looks at the time, at the least.
 const TICK: std::time::Duration = std::time::Duration::from_millis(100);
 
 impl<L: Link> Swarm<L> {
-    /// `count` clients, none of them connected, who will ask `host` for the database `namespace`; or who
-    /// speak MQTT, which has neither.
-    pub fn new(link: L, count: usize, host: &str, namespace: &str, mqtt: Option<Mqtt>) -> Self {
-        let request = format!(
-            "GET /.ws?v=5&ns={namespace} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
+    /// `count` clients, none of them connected, who will ask `host` for the database `namespace`. MQTT has
+    /// neither.
+    pub fn new(link: L, count: usize, host: &str, namespace: &str, tongue: Tongue) -> Self {
+        let request = tongue.request(host, namespace);
         Self {
             link,
             peers: (0..count).map(|_| Peer::absent()).collect(),
             reader: json::Reader::default(),
             request: request.into_bytes(),
             room: Vec::with_capacity(256 * 1024),
-            orders: Orders { mqtt, masks: 1, ..Orders::default() },
+            orders: Orders { tongue, masks: 1, ..Orders::default() },
             complaints: Vec::new(),
             traffic: (0, 0),
         }
@@ -336,9 +432,9 @@ impl<L: Link> Swarm<L> {
     fn hear(&mut self, at: Moment, client: u32, happening: Happening, play: &mut impl Play) {
         let peer = &mut self.peers[client as usize];
         match happening {
-            Happening::Opened if self.orders.mqtt.is_some() => {
+            Happening::Opened if let Some(mqtt) = self.orders.tongue.mqtt() => {
                 peer.stage = Stage::Open;
-                self.orders.mqtt.iter_mut().for_each(|mqtt| mqtt.opened(client));
+                mqtt.opened(client);
                 play.on(at, client, &Event::Joined, &mut self.orders);
                 // Unless the scenario has ordered something: nobody waits for ever for a greeting.
                 self.orders.say_in_mqtt(client, |mqtt, out| mqtt.greet(out, client, None));
@@ -370,7 +466,7 @@ impl<L: Link> Swarm<L> {
     }
 
     fn read(&mut self, at: Moment, client: u32, bytes: &mut [u8], play: &mut impl Play) -> Result<(), Nonsense> {
-        if let Some(mqtt) = &mut self.orders.mqtt {
+        if let Some(mqtt) = self.orders.tongue.mqtt() {
             // The scenario may order something at each, which needs all that is known of the client.
             let heard = mqtt.read(client, bytes).map_err(Nonsense)?;
             heard.iter().for_each(|heard| play.on(at, client, &heard.as_event(), &mut self.orders));
@@ -396,6 +492,13 @@ impl<L: Link> Swarm<L> {
         let mut input = Input::new(bytes);
         while let Some(frame) = peer.reader.next(&mut input).map_err(|bad| Nonsense(bad.as_str().to_owned()))? {
             match frame {
+                ws::Frame::Text(text) if matches!(orders.tongue, Tongue::Wilddog(_)) => {
+                    understand_packet(text, reader, |event| match orders.of_read(client, event) {
+                        OfRead::No => play.on(at, client, event, orders),
+                        OfRead::Answer(event) => play.on(at, client, &event, orders),
+                        OfRead::Rest => {}
+                    })?;
+                }
                 ws::Frame::Text(text) => match peer.assembler.push(text) {
                     Ok(Assembled::Nothing) => {}
                     Ok(Assembled::Frame(message)) => understand(message, reader, |event| {
@@ -500,6 +603,29 @@ fn understand(message: &mut [u8], reader: &mut json::Reader, mut tell: impl FnMu
     understood.map_err(|_| Nonsense("a message that is not JSON".to_owned()))?.map_err(Nonsense)
 }
 
+/// Takes one packet of Wilddog's apart. Paths there begin with a slash.
+fn understand_packet(
+    packet: &mut [u8],
+    reader: &mut json::Reader,
+    mut tell: impl FnMut(&Event<'_>),
+) -> Result<(), Nonsense> {
+    let message = packet.strip_prefix(PACKET_HEAD).and_then(|rest| rest.strip_suffix(&[PACKET_TAIL]));
+    let Some(bytes) = message.map(<[u8]>::len) else {
+        // Greetings and signs of life.
+        return match packet.first() {
+            Some(b'0' | b'3' | b'6') => Ok(()),
+            _ if packet == b"40" => Ok(()),
+            _ => Err(Nonsense(format!("a packet that says {}", String::from_utf8_lossy(packet)))),
+        };
+    };
+    understand(&mut packet[PACKET_HEAD.len()..][..bytes], reader, |event| match *event {
+        Event::Told { base, place, value } => {
+            tell(&Event::Told { base: base.strip_prefix('/').unwrap_or(base), place, value });
+        }
+        _ => tell(event),
+    })
+}
+
 /// The request's number, if a message is the plain ok that nearly all answers are: recognized by its
 /// bytes, at a tenth of the cost of reading it.
 fn plain_ok(message: &[u8]) -> Option<i64> {
@@ -534,6 +660,52 @@ mod tests {
         check(r#"{"t":"d","d":{"r":7,"b":{"s":"ok","d":5}}}"#, None);
         check(r#"{"t":"d","d":{"r":7,"b":{"s":"permission_denied","d":""}}}"#, None);
         check(r#"{"t":"d","d":{"r":,"b":{"s":"ok","d":""}}}"#, None);
+    }
+
+    #[test]
+    fn packets_of_wilddog_are_read() {
+        #[track_caller]
+        fn check(packet: &str, expected: &[&str]) {
+            let mut told = Vec::new();
+            let understood =
+                understand_packet(&mut packet.as_bytes().to_vec(), &mut json::Reader::default(), |event| {
+                    told.push(match event {
+                        Event::Told { base, value, .. } => format!("{base} {:?}", number(*value)),
+                        Event::Answer { request, is_ok, .. } => format!("{request} {is_ok}"),
+                        other => format!("{other:?}"),
+                    });
+                });
+            told.extend(understood.err().map(|Nonsense(why)| why));
+            assert_eq!(told, expected, "{packet}");
+        }
+        check("40", &[]);
+        check("3", &[]);
+        check(r#"0{"sid":"x"}"#, &[]);
+        check(r#"42["wd",{"t":"c","d":{"t":"h","d":{"ts":1,"v":"1.0","h":"a","s":"b"}}}]"#, &["Joined"]);
+        check(r#"42["wd",{"t":"d","d":{"r":3,"b":{"s":"ok","d":{}}}}]"#, &["3 true"]);
+        check(r#"42["wd",{"t":"d","d":{"a":"d","b":{"p":"/a/b","d":5}}}]"#, &["a/b Some(5)"]);
+        check("41", &["a packet that says 41"]);
+    }
+
+    #[test]
+    fn a_read_of_wilddog_is_answered_once() {
+        let mut orders = Orders { tongue: Tongue::Wilddog(vec![None]), ..Orders::default() };
+        let heard = |orders: &mut Orders, event: &Event<'_>| match orders.of_read(0, event) {
+            OfRead::No => "no",
+            OfRead::Answer(Event::Answer { request: 7, data: Item::Int(5), .. }) => "answer",
+            OfRead::Answer(_) => "wrong",
+            OfRead::Rest => "rest",
+        };
+        let told = Event::Told { base: "a", place: "", value: Item::Int(5) };
+        let ok = |request| Event::Answer { request, is_ok: true, data: Item::Null };
+        assert_eq!(heard(&mut orders, &told), "no", "of a listen");
+        orders.get(0, 7, "a");
+        assert_eq!(heard(&mut orders, &ok(6)), "no");
+        assert_eq!(heard(&mut orders, &told), "answer");
+        assert_eq!(heard(&mut orders, &ok(7)), "rest");
+        assert_eq!(heard(&mut orders, &ok(7)), "no");
+        orders.get(0, 7, "a");
+        assert_eq!(heard(&mut orders, &ok(7)), "no", "nothing stands there: the ok is the answer");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! check     what must be seen, and what was
 //! against   the same against other servers in turn
 //! report    what a run has found
+//! picture   its latencies, drawn
 //! ```
 //!
 //! The surprising idea: whatever is written is the number of a change to its place, so one look at a
@@ -27,6 +28,7 @@ mod clock;
 mod inside;
 mod mqtt;
 mod pace;
+mod picture;
 mod plan;
 mod plays;
 mod process;
@@ -40,7 +42,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use stillhere::base::Millis;
 
-use client::{Link, Swarm};
+use client::{Link, Swarm, Tongue};
 use clock::Moment;
 use inside::Inside;
 use mqtt::Mqtt;
@@ -103,19 +105,23 @@ fn run(plan: &Plan) -> io::Result<Report> {
     let clients = plan.sessions() as usize + OTHERS as usize;
     let host = plan.address.to_string();
     match plan.driver {
-        Driver::Firebase | Driver::Mqtt => {
+        Driver::Firebase | Driver::Wilddog | Driver::Mqtt => {
             let files = process::raise_file_limit();
             if clients as u64 + FILES_RESERVED > files {
                 let why = format!("{clients} clients need as many open files; this process may have {files}");
                 return Err(io::Error::other(why));
             }
-            let mqtt = (plan.driver == Driver::Mqtt).then(|| Mqtt::new(clients, plan.keep_alive_s()));
+            let tongue = match plan.driver {
+                Driver::Mqtt => Tongue::Mqtt(Mqtt::new(clients, plan.keep_alive_s())),
+                Driver::Wilddog => Tongue::Wilddog(vec![None; clients]),
+                Driver::Firebase | Driver::Engine => Tongue::Firebase,
+            };
             let sockets = Sockets::new(plan.address, clients, plan.server_pid.map(Process::new))?;
-            play(plan, Swarm::new(sockets, clients, &host, &plan.ns, mqtt), false)
+            play(plan, Swarm::new(sockets, clients, &host, &plan.ns, tongue), false)
         }
         Driver::Engine => {
             let timeout = Millis(u64::try_from(plan.session_timeout.as_millis()).unwrap_or(u64::MAX));
-            play(plan, Swarm::new(Inside::new(clients, timeout), clients, &host, &plan.ns, None), true)
+            play(plan, Swarm::new(Inside::new(clients, timeout), clients, &host, &plan.ns, Tongue::Firebase), true)
         }
     }
 }
@@ -135,6 +141,12 @@ fn play<L: Link>(plan: &Plan, swarm: Swarm<L>, is_inside: bool) -> io::Result<Re
 }
 
 fn tell(plan: &Plan, report: &Report) -> io::Result<()> {
+    if let Some(path) = &plan.picture {
+        match report.to_picture() {
+            Some(picture) => std::fs::write(path, picture)?,
+            None => return Err(io::Error::other("this scenario has no latencies to be drawn")),
+        }
+    }
     let mut out = io::stdout().lock();
     if plan.json { writeln!(out, "{:#}", report.to_json()) } else { write!(out, "{}", report.to_table()) }
 }

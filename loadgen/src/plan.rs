@@ -90,6 +90,9 @@ pub struct Plan {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+    /// Draw the latencies, by percentile, into this file (SVG)
+    #[arg(long, value_name = "FILE")]
+    pub picture: Option<PathBuf>,
     /// Show no progress
     #[arg(long)]
     pub quiet: bool,
@@ -128,6 +131,8 @@ pub enum Peer {
 pub enum Driver {
     /// WebSocket, Firebase protocol version 5
     Firebase,
+    /// WebSocket, packets of Engine.IO, Wilddog's protocol
+    Wilddog,
     /// No server: an engine inside this process, without sockets
     Engine,
     /// MQTT 3.1.1, where a last word is the will: brokers, to be compared with

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::check::Findings;
 use crate::clock::Moment;
+use crate::picture;
 
 /// Above this share of a core, the generator may be what limits a run.
 const BUSY_MAX: f64 = 0.9;
@@ -172,6 +173,12 @@ impl Report {
             let _infallible = writeln!(out, "\n  FAILED: {failure}");
         }
         out
+    }
+
+    /// Its latencies as an SVG file, if it has any.
+    #[must_use]
+    pub fn to_picture(&self) -> Option<String> {
+        picture::draw(&format!("{} ({})", self.scenario, self.driver), &self.latencies)
     }
 
     /// As one JSON object.

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::auth::Verifier;
+use crate::base::limits::{CONNECTIONS_MAX, SHARDS_MAX};
 use crate::base::{Hashing, Millis, ShardId};
+use crate::log::{KeptDevice, OwnRules, State};
 use crate::rules::{Dialect, Ruleset};
+use crate::wire::coap::Name;
 
 /// What an engine is told once, at the start.
 #[derive(Clone, Debug)]
@@ -39,11 +42,52 @@ impl Config {
         self.namespaces.get(namespace).unwrap_or(&self.settings)
     }
 
+    /// Decides what of that which was written down still holds, before it is put in place: which sessions of
+    /// devices go on, and where; and which databases keep rules of their own. Those rules hold only over the
+    /// rules of all databases that they were put in place over. Returns the databases that lose theirs.
+    pub fn inherit(&self, state: &mut State) -> Vec<String> {
+        let mut homes = Homes { config: self, counts: [0; SHARDS_MAX] };
+        state.carry_on(|device| homes.of(device));
+        let over = OwnRules::sum(self.rules.source());
+        let mut changed = Vec::new();
+        for (name, database) in &mut state.databases {
+            let is_valid = |own: &OwnRules| own.over == over && Ruleset::parse(&own.text, self.dialect).is_ok();
+            if database.rules.as_ref().is_some_and(|own| !is_valid(own)) {
+                database.rules = None;
+                changed.push(name.clone());
+            }
+        }
+        changed
+    }
+
     /// The engine that owns a namespace. (The tree of one namespace stands on one engine; which part of
     /// it stands where is this function's secret.)
     #[must_use]
     pub fn owner(&self, namespace: &str) -> ShardId {
         owner(&Hashing::from_seed(self.common_seed), self.shards, namespace)
+    }
+}
+
+/// Where sessions of devices go on after a start, of which there may be more than a shard has room for.
+struct Homes<'c> {
+    config: &'c Config,
+    counts: [u32; SHARDS_MAX],
+}
+
+impl Homes<'_> {
+    /// The home of a session from here on: where its name leads. `None`: it does not go on.
+    fn of(&mut self, device: &KeptDevice) -> Option<ShardId> {
+        let Config { shards, is_restricted, namespaces, .. } = self.config;
+        let is_served = !is_restricted || namespaces.contains_key(&*device.namespace);
+        let is_kept = self.config.settings_of(&device.namespace).durability != Durability::None;
+        let home = match device.name {
+            Some(kept) => Name::from_bits(kept.name)?.home_among(*shards),
+            None => ShardId(device.home % shards),
+        };
+        let count = &mut self.counts[home.index()];
+        let is_let = is_served && is_kept && *count < CONNECTIONS_MAX;
+        *count += u32::from(is_let);
+        is_let.then_some(home)
     }
 }
 

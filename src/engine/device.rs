@@ -15,6 +15,7 @@
 //! again are in a table of the engine that forgets them after 15 to 30 seconds.
 
 mod answer;
+mod kept;
 mod lately;
 mod watch;
 
@@ -30,11 +31,11 @@ use crate::base::limits::{
     DEPTH_MAX, DEVICE_LEGACY_TIMEOUT_MIN, DEVICE_PLAIN_TIMEOUT, DEVICE_REQUESTS_MAX, DEVICE_UNPROVEN_TIMEOUT,
     DEVICE_WATCHES_MAX,
 };
-use crate::base::{Hashing, Instant, Map, Millis, Now, SessionId, SessionRef, ShardId};
+use crate::base::{Hashing, Instant, Map, Millis, Now, SessionRef, ShardId};
 use crate::data::{Draft, Path};
 use crate::op::{End, Event, Identity, Namespace, Query, Request, Tag, Write};
 use crate::wire::coap::{
-    self, Call, Code, Data, Form, Kind, Malformed, MessageId, Method, Name, Pass, Token, What, Writer, cbor,
+    self, Call, Code, Data, Form, Kind, Malformed, MessageId, Method, Name, Pass, Secret, Token, What, Writer, cbor,
 };
 use crate::wire::firebase::{Action, Incoming};
 use answer::{Asked, Back, Exchange, Kept};
@@ -80,6 +81,8 @@ pub(super) struct Devices {
     /// one more for a plain client: each knows the [next](Device::next_at_peer).
     peers: Map<u64, u32>,
     guests: Lately<SocketAddr, ShardId>,
+    /// What is to be written down, and who is to be heard of again.
+    kept: kept::Keeping,
     answers: Lately<u64, Kept>,
     departed: Lately<(SocketAddr, Namespace), (MessageId, Token)>,
     peer_brakes: Lately<(SocketAddr, Urge), Brake>,
@@ -96,6 +99,8 @@ pub(super) struct Device {
     next_at_peer: u32,
     /// By what its client knows it; `None`: a plain client.
     name: Option<Name>,
+    /// What was given out with the name.
+    secret: Secret,
     /// By what its client knew it, and until when that is good.
     old_name: Option<(Name, Instant)>,
     candidate: Option<Box<Candidate>>,
@@ -121,6 +126,7 @@ pub(super) struct Device {
     watches: Vec<Watch>,
     /// Whether it may have left last words.
     has_words: bool,
+    keeping: kept::Mark,
     /// Last words whose keys are made when they are spoken.
     pushes: Vec<Path>,
 }
@@ -131,7 +137,7 @@ const _: () = assert!(size_of::<Device>() <= 320, "there may be a million");
 #[derive(Debug)]
 struct Candidate {
     name: Name,
-    secret: u128,
+    secret: Secret,
     identity: Identity,
     peer: SocketAddr,
     /// The client has begun anew: what its last life left behind is over.
@@ -168,6 +174,7 @@ impl Devices {
             names: hashing.map(),
             peers: hashing.map(),
             guests: Lately::new(hashing, GUEST_SPAN, GUESTS_MAX),
+            kept: kept::Keeping::default(),
             answers: Lately::new(hashing, ANSWER_SPAN, ANSWERS_MAX),
             departed: Lately::new(hashing, DEPARTED_SPAN, DEPARTED_MAX),
             peer_brakes: Lately::new(hashing, BRAKE_SPAN, BRAKES_MAX),
@@ -210,12 +217,13 @@ fn lets<K: Eq + std::hash::Hash>(brakes: &mut Lately<K, Brake>, now: Instant, ke
 }
 
 impl Device {
-    fn new(peer: Peer, name: Option<Name>) -> Self {
+    fn new(peer: Peer, name: Option<Name>, secret: Secret) -> Self {
         Self {
             peer,
             slot: NO_SLOT,
             next_at_peer: NO_SLOT,
             name,
+            secret,
             old_name: None,
             candidate: None,
             is_proven: false,
@@ -232,6 +240,7 @@ impl Device {
             exchanges: Vec::new(),
             watches: Vec::new(),
             has_words: false,
+            keeping: kept::Mark::default(),
             pushes: Vec::new(),
         }
     }
@@ -312,6 +321,9 @@ impl Engine {
             Err(Malformed::NotOurs | Malformed::Ignored) => return,
         };
         let arrival = Arrival { peer, bytes, message, is_forwarded };
+        if self.drain.is_on {
+            return self.put_off(&arrival, output);
+        }
         match (message.kind, message.code) {
             (Kind::Acknowledgement | Kind::Reset, _) => self.heard_back(now, &arrival, output),
             (Kind::Confirmable, Code::EMPTY) => {
@@ -427,12 +439,14 @@ impl Engine {
         let forgotten = device.old_name.take();
         device.old_name = device.name.replace(name).map(|old| (old, now.instant + OLD_NAME_FOR));
         device.is_name_here = device.peer.remote == peer;
+        device.secret = secret;
         if let Some((old, _)) = forgotten {
             self.devices.names.remove(&old);
         }
-        self.sessions.renew(session, secret);
+        self.keep(session);
         if is_reborn {
             self.begin_anew(now, session, output);
+            self.keep_as_another(session);
             if let Some(device) = self.device(session) {
                 device.watches.clear();
                 device.has_moved_on = false;
@@ -459,6 +473,7 @@ impl Engine {
         }
         self.forget_peer(old, slot, next);
         self.remember_peer(session, peer.remote);
+        self.keep(session);
     }
 
     /// Has the session be found by its address.
@@ -493,11 +508,15 @@ impl Engine {
     /// The peer has shown that it receives: it gets what was withheld.
     fn prove(&mut self, session: SessionRef, output: &mut Output) {
         let Some(device) = self.device(session) else { return };
+        let was_proven = device.is_proven;
         (device.is_proven, device.was_proven) = (true, true);
         device.challenge = None;
         let (peer, withheld) = (device.peer, std::mem::take(&mut device.withheld));
         for bytes in withheld {
             self.post_datagram(peer, output, |out| out.extend_from_slice(&bytes));
+        }
+        if !was_proven {
+            self.keep(session);
         }
         self.wake_watches(session);
     }
@@ -533,9 +552,6 @@ impl Engine {
         if !self.devices.lets_peer(now.instant, remote, Urge::Begin) {
             return;
         }
-        if self.drain.is_on {
-            return self.answer_stranger(arrival, Code::INTERNAL_ERROR, output);
-        }
         if self.config.is_restricted && !self.config.namespaces.contains_key(namespace) {
             return self.answer_stranger(arrival, Code::BAD_REQUEST, output);
         }
@@ -544,17 +560,17 @@ impl Engine {
             Err(code) => return self.answer_stranger(arrival, code, output),
         };
         let name = self.fresh_name();
-        let id = match live {
+        let secret = match live {
             Some(session) => self.propose(session, name, identity, arrival),
             None => self.open_device(now, arrival, namespace, name, identity, output),
         };
-        let Some(id) = id else {
+        let Some(secret) = secret else {
             return self.answer_stranger(arrival, Code::INTERNAL_ERROR, output);
         };
         let mut payload = b"\xa2\x61s\x68".to_vec();
         payload.extend_from_slice(&name.text());
         payload.extend_from_slice(b"\x61l\x78\x20");
-        payload.extend_from_slice(&Pass(id).text());
+        payload.extend_from_slice(&Pass { name, secret }.text());
         self.answer_unbound(now, arrival, Code::CONTENT, &payload, output);
     }
 
@@ -565,6 +581,12 @@ impl Engine {
         }
         let credential = std::str::from_utf8(credential).map_err(|_| Code::UNAUTHORIZED)?;
         self.config.verifier.verify(credential, now.wall.0 / 1_000).map_err(|_| Code::UNAUTHORIZED)
+    }
+
+    fn fresh_secret(&mut self) -> Secret {
+        let mut secret = [0; 16];
+        self.rng.fill_bytes(&mut secret);
+        Secret(secret)
     }
 
     fn fresh_name(&mut self) -> Name {
@@ -584,9 +606,8 @@ impl Engine {
         name: Name,
         identity: Identity,
         arrival: &Arrival<'_>,
-    ) -> Option<SessionId> {
-        let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
-        let id = self.sessions.id(session)?;
+    ) -> Option<Secret> {
+        let secret = self.fresh_secret();
         let device = self.device(session)?;
         // "A MID equal to 1 in either byte order on a `/.cs` whose old session already saw other MIDs: it
         // means a new process."
@@ -598,7 +619,8 @@ impl Engine {
             self.devices.names.remove(&older.name);
         }
         self.devices.names.insert(name, slot);
-        Some(SessionId { secret, ..id })
+        self.keep(session);
+        Some(secret)
     }
 
     fn open_device(
@@ -609,10 +631,10 @@ impl Engine {
         name: Name,
         identity: Identity,
         output: &mut Output,
-    ) -> Option<SessionId> {
-        let (session, id) = self.open_peer(now, arrival, namespace, Some(name))?;
+    ) -> Option<Secret> {
+        let (session, secret) = self.open_peer(now, arrival, namespace, Some(name))?;
         self.identify(now, session, identity, output);
-        Some(id)
+        Some(secret)
     }
 
     /// A session for a peer. `None`: there is no room, or too many for this host.
@@ -622,23 +644,25 @@ impl Engine {
         arrival: &Arrival<'_>,
         namespace: &str,
         name: Option<Name>,
-    ) -> Option<(SessionRef, SessionId)> {
+    ) -> Option<(SessionRef, Secret)> {
         let remote = arrival.peer.remote;
         if !self.devices.lets_in(now.instant, remote) {
             return None;
         }
         let namespace: Namespace = namespace.into();
-        let mut device = Device::new(arrival.peer, name);
+        let secret = self.fresh_secret();
+        let mut device = Device::new(arrival.peer, name, secret);
         device.has_moved_on = !is_first_id(arrival.message.id.0);
         device.credit_bytes = CREDIT_FACTOR * arrival.bytes.len();
         device.goodbye = self.devices.departed.get(now.instant, &(remote, namespace.clone())).copied();
-        let (session, id) = self.open_session(now, Channel::Device(Box::new(device)), namespace).ok()?;
+        let (session, _) = self.open_session(now, Channel::Device(Box::new(device)), namespace).ok()?;
         self.device(session)?.slot = session.slot;
         if let Some(name) = name {
             self.devices.names.insert(name, session.slot);
         }
         self.remember_peer(session, remote);
-        Some((session, id))
+        self.keep(session);
+        Some((session, secret))
     }
 
     /// The session of a plain client: of its address, for as long as it asks or listens.
@@ -661,9 +685,8 @@ impl Engine {
             return Some(session);
         }
         let is_unknown = self.config.is_restricted && !self.config.namespaces.contains_key(namespace);
-        if is_unknown || self.drain.is_on {
-            let code = if is_unknown { Code::NOT_FOUND } else { Code::UNAVAILABLE };
-            self.answer_stranger(arrival, code, output);
+        if is_unknown {
+            self.answer_stranger(arrival, Code::NOT_FOUND, output);
             return None;
         }
         self.open_peer(now, arrival, namespace, None).map(|(session, _)| session)
@@ -675,23 +698,23 @@ impl Engine {
             return;
         }
         // "Unknown L MUST be 4.00": with 4.01 it would repeat itself for ever.
-        let Some(Pass(id)) = Pass::parse(pass).filter(|pass| pass.0.home.0 < self.config.shards) else {
+        let Some(pass) = Pass::parse(pass) else {
             return self.answer_stranger(arrival, Code::BAD_REQUEST, output);
         };
-        if id.home != self.config.shard {
-            return self.send_home(now, id.home, arrival, output);
+        let home = pass.name.home_among(self.config.shards);
+        if home != self.config.shard {
+            return self.send_home(now, home, arrival, output);
         }
-        let by_candidate = || {
-            let session = self.sessions.in_slot(id.slot)?;
-            let current = self.sessions.id(session)?;
+        let by_pass = || {
+            let session = self.sessions.in_slot(*self.devices.names.get(&pass.name)?)?;
             let Channel::Device(device) = &self.sessions.get(session)?.channel else { return None };
-            let candidate = device.candidate.as_ref()?;
-            SessionId { secret: candidate.secret, ..current }.names_same(&id).then_some((session, candidate.name))
+            if device.name == Some(pass.name) {
+                return device.secret.is(&pass.secret).then_some((session, None));
+            }
+            let candidate = device.candidate.as_ref().filter(|candidate| candidate.name == pass.name)?;
+            candidate.secret.is(&pass.secret).then_some((session, Some(pass.name)))
         };
-        let known = self.sessions.find(&id).map(|session| (session, None));
-        let known = known.or_else(|| by_candidate().map(|(session, name)| (session, Some(name))));
-        let known = known.filter(|(session, _)| self.is_of(*session, None, true));
-        let Some((session, name)) = known else {
+        let Some((session, name)) = by_pass() else {
             return self.answer_stranger(arrival, Code::BAD_REQUEST, output);
         };
         self.recognise(now, arrival, session, name, output);
@@ -964,6 +987,7 @@ impl Engine {
         if device.watches.is_empty() {
             device.watches = Vec::new();
         }
+        self.keep(session);
         Some(watch.path)
     }
 
@@ -996,6 +1020,7 @@ impl Engine {
             watch.over = Some(Code::TOO_LARGE);
         }
         let sequence = if was_dirty { watch.next_sequence() } else { watch.sequence };
+        let is_reserving = watch.reserve_numbers();
         let from = output.bytes.len();
         write_notification(&mut output.bytes, watch, flight.id, sequence, &payload);
         if output.bytes.len() - from > coap::DATAGRAM_BYTES_MAX {
@@ -1004,6 +1029,9 @@ impl Engine {
             write_notification(&mut output.bytes, watch, flight.id, sequence, &[]);
         }
         watch.flight = Some(flight);
+        if is_reserving {
+            self.keep(session);
+        }
         let len = output.bytes.len() - from;
         let Some(device) = self.device(session) else { return };
         if device.may_send(len) {
@@ -1068,17 +1096,17 @@ impl Engine {
                 let guest_of = self.devices.guests.get(now, &remote).filter(|_| !arrival.is_forwarded);
                 return guest_of.map_or(Found::Nobody, |home| Found::Elsewhere(*home));
             };
-            if let Some(device) = self.device(session).filter(|_| is_legacy) {
+            if let Some(device) = self.device(session).filter(|device| is_legacy && !device.is_legacy) {
                 // It will never use the name that it was given.
                 (device.is_legacy, device.was_proven) = (true, true);
+                self.keep(session);
             }
             return Found::Here(session);
         }
-        let Some(name) = Name::parse(text).filter(|name| name.home().0 < self.config.shards) else {
-            return Found::Nobody;
-        };
-        if name.home() != self.config.shard {
-            return if arrival.is_forwarded { Found::Nobody } else { Found::Elsewhere(name.home()) };
+        let Some(name) = Name::parse(text) else { return Found::Nobody };
+        let home = name.home_among(self.config.shards);
+        if home != self.config.shard {
+            return if arrival.is_forwarded { Found::Nobody } else { Found::Elsewhere(home) };
         }
         let session = self.devices.names.get(&name).and_then(|slot| self.sessions.in_slot(*slot));
         let session = session.filter(|session| self.is_of(*session, namespace, true));
@@ -1164,6 +1192,18 @@ impl Engine {
             Kept::Answered { at: now.instant, bytes: output.bytes[bytes.clone()].into() },
         );
         output.effects.push(Effect::Datagram { peer: arrival.peer, bytes });
+    }
+
+    /// The server is about to stop: it has no session for anybody any more. Those whose sessions go on hear
+    /// nothing, and ask the next one again.
+    fn put_off(&mut self, arrival: &Arrival<'_>, output: &mut Output) {
+        match Call::read(&arrival.message) {
+            Ok(Call { what: What::Begin { .. }, .. }) => self.answer_stranger(arrival, Code::INTERNAL_ERROR, output),
+            Ok(Call { what: What::Data { .. }, name: None, .. }) => {
+                self.answer_stranger(arrival, Code::UNAVAILABLE, output);
+            }
+            _ => {}
+        }
     }
 
     /// Answers somebody who has no session with a code.

@@ -126,6 +126,11 @@ impl Session {
         self.heard = now;
     }
 
+    /// Whether it goes on although the server stops.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(&self.channel, Channel::Device(device) if device.is_kept())
+    }
+
     const fn in_flight(&self) -> u32 {
         self.asked.wrapping_sub(self.answered)
     }
@@ -380,14 +385,9 @@ impl Engine {
 
     /// From here on the session is somebody else.
     pub(super) fn identify(&mut self, now: Now, session: SessionRef, identity: Identity, output: &mut Output) {
+        let expires = self.expiry(now, &identity);
         let Some(state) = self.sessions.get_mut(session) else { return };
-        let leeway_s = self.config.verifier.leeway_s();
-        state.expires = identity.expires_s.map(|expires_s| {
-            let expires_ms = expires_s.saturating_mul(1_000);
-            // What was accepted although it has run out, because clocks differ, lasts as long as they may.
-            let leeway_ms = if expires_ms <= now.wall.0 { leeway_s.saturating_mul(1_000) } else { 0 };
-            now.instant + Millis(expires_ms.saturating_add(leeway_ms).saturating_sub(now.wall.0))
-        });
+        state.expires = expires;
         if state.next_duty() < state.next_look {
             state.next_look = self.session_wheel.arm(session.slot, state.next_duty());
         }
@@ -395,6 +395,26 @@ impl Engine {
             state.identity = Arc::new(identity);
             self.introduce(session, output);
         }
+    }
+
+    /// When an identity runs out that is taken on now.
+    fn expiry(&self, now: Now, identity: &Identity) -> Option<Instant> {
+        let leeway_s = self.config.verifier.leeway_s();
+        identity.expires_s.map(|expires_s| {
+            let expires_ms = expires_s.saturating_mul(1_000);
+            // What was accepted although it has run out, because clocks differ, lasts as long as they may.
+            let leeway_ms = if expires_ms <= now.wall.0 { leeway_s.saturating_mul(1_000) } else { 0 };
+            now.instant + Millis(expires_ms.saturating_add(leeway_ms).saturating_sub(now.wall.0))
+        })
+    }
+
+    /// A session of before the start is who it was. Its owner is told when it is told of the session.
+    pub(super) fn carry_on(&mut self, now: Now, session: SessionRef, identity: Identity) {
+        let expires = self.expiry(now, &identity);
+        if let Some(state) = self.sessions.get_mut(session) {
+            (state.identity, state.expires) = (Arc::new(identity), expires);
+        }
+        self.look_again(session);
     }
 
     /// The session's credential has run out: it goes on as nobody.
@@ -405,13 +425,14 @@ impl Engine {
 
     /// Tells the owner who a session is, so that it takes away the listens that are no longer allowed.
     fn introduce(&mut self, session: SessionRef, output: &mut Output) {
+        self.resume_device(session, output);
         let Some(state) = self.sessions.get(session) else { return };
         let (namespace, identity) = (state.namespace.clone(), state.identity.clone());
         let owner = self.owner(&namespace);
         self.send(owner, Message::Identify { session, namespace, identity }, output);
     }
 
-    fn all_sessions(&self) -> impl Iterator<Item = (SessionRef, &Session)> {
+    pub(super) fn all_sessions(&self) -> impl Iterator<Item = (SessionRef, &Session)> {
         self.sessions.iter_slots(0..self.sessions.slots_count())
     }
 
@@ -535,7 +556,7 @@ impl Engine {
 
     /// The wheel says that a session may have something to do.
     pub(super) fn look_at_session(&mut self, now: Now, slot: u32, output: &mut Output) {
-        let Some(session) = self.sessions.in_slot(slot) else { return };
+        let Some(session) = self.sessions.in_slot(slot).filter(|_| !self.drain.is_on) else { return };
         let state = self.sessions.get_mut(session).expect("in_slot names a living session");
         if now.instant < state.next_look {
             return;
@@ -581,6 +602,8 @@ impl Engine {
         if self.sessions.get(session).is_some_and(|state| state.is_waiting) && end != End::ServerStopped {
             return self.part(now, session, end, output);
         }
+        self.resume_device(session, output);
+        self.forget_kept(session);
         let Some(state) = self.sessions.close(session) else { return };
         self.looks.ended(state.protocol);
         let is_expired = state.is_expired(now);
@@ -603,6 +626,7 @@ impl Engine {
     /// The client has begun anew in the same session: what it listened to is over, its last words are
     /// spoken.
     pub(super) fn begin_anew(&mut self, now: Now, session: SessionRef, output: &mut Output) {
+        self.resume_device(session, output);
         let Some(state) = self.sessions.get_mut(session) else { return };
         let end = End::Superseded;
         let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
@@ -665,7 +689,9 @@ impl Engine {
         let from = self.drain.next_slot;
         let to = from.saturating_add(slots_count).min(self.sessions.slots_count());
         self.drain.next_slot = to;
-        let some: Vec<_> = self.sessions.iter_slots(from..to).map(|(session, _)| session).collect();
+        // What a server that follows finds written down goes on.
+        let ending = self.sessions.iter_slots(from..to).filter(|(_, state)| !state.is_kept());
+        let some: Vec<_> = ending.map(|(session, _)| session).collect();
         for session in some {
             self.end(now, session, End::ServerStopped, output);
         }

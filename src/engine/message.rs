@@ -40,6 +40,17 @@ pub enum Message {
     },
     /// Home to owner: a session is over.
     Over(Box<Over>),
+    /// Home to owner: a session is there again that goes on although the server has started anew.
+    Resume {
+        /// Which, from here on.
+        session: SessionRef,
+        /// By what it is written down.
+        id: SessionId,
+        /// Where.
+        namespace: Namespace,
+        /// Who it is.
+        identity: Arc<Identity>,
+    },
     /// Home to owner: a client is back whose session was over when the server started.
     Claim {
         /// That session, as its client names it.

@@ -188,6 +188,7 @@ impl Engine {
             self.drain(now, output);
         }
         self.serve_stirred(now, output);
+        self.write_down_devices(output);
         self.fallen.drop_some(FALLEN_MAX);
     }
 
@@ -208,6 +209,7 @@ impl Engine {
         is_draining
             || is_behind
             || self.owed.is_due()
+            || self.has_devices_away()
             || !self.inner.is_empty()
             || self.has_pieces()
             || self.has_long_bodies()
@@ -275,6 +277,7 @@ impl Engine {
         for slot in due {
             self.look_at_session(now, slot, output);
         }
+        self.resume_some_devices(output);
         self.send_pieces(now, output);
         self.speak_some_owed(now, output);
         self.read_long_bodies(now, output);
@@ -308,6 +311,9 @@ impl Engine {
                 self.identified(now, session, &namespace, &identity, output);
             }
             Message::Over(over) => self.speak_last_words(now, *over, output),
+            Message::Resume { session, id, namespace, identity } => {
+                self.resumed(session, id, &namespace, &identity, output);
+            }
             Message::Claim { old, namespace } => self.claimed(now, &old, &namespace, output),
             Message::Supersede { old, new, namespace } => self.supersede(now, old, new, &namespace, output),
             Message::Settle { session } => self.send(session.home, Message::Settled { session }, output),
@@ -334,7 +340,8 @@ impl Engine {
     /// One slice of stopping: ends sessions, then tells the other engines, then waits for theirs.
     fn drain(&mut self, now: Now, output: &mut Output) {
         if self.drain.is_on && !self.drain.is_silent && self.end_some_sessions(now, DRAIN_MAX, output) {
-            assert!(self.sessions.is_empty(), "none was opened since the drain began");
+            let is_nobody_left = self.all_sessions().all(|(_, state)| state.is_kept());
+            assert!(is_nobody_left, "none was opened since the drain began");
             self.drain.is_silent = true;
             for peer in (0..self.config.shards).map(ShardId).filter(|peer| *peer != self.config.shard) {
                 output.effects.push(Effect::Forward { to: peer, message: Message::Silence });

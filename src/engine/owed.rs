@@ -1,11 +1,14 @@
 //! What sessions of before the start have left: it is spoken once, in slices, before anybody writes the
 //! same places, or when its client comes back.
 
+use std::sync::Arc;
+
 use super::look::Speaker;
 use super::{Durability, Effect, Engine, Message, Notice, Output};
 use crate::base::{Instant, Now, SessionId, SessionRef};
-use crate::log::Database;
+use crate::log::{Database, OwnRules};
 use crate::op::{End, Namespace, Request, Who, Write};
+use crate::rules::Ruleset;
 use crate::shard::{Fate, Told};
 
 /// Sessions whose last words one turn speaks.
@@ -44,8 +47,9 @@ impl Engine {
     pub fn restore(&mut self, now: Now, namespace: &str, database: Database) {
         let namespace: Namespace = namespace.into();
         let grace = self.config.settings_of(&namespace).restart_grace;
+        let own = database.rules.as_ref().and_then(|own| Ruleset::parse(&own.text, self.config.dialect).ok());
         let shard = self.open_shard(&namespace);
-        shard.restore(database);
+        shard.restore(database, own.map(Arc::new));
         if shard.owed_count() > 0 {
             self.owed.waiting.push((now.instant + grace, namespace));
             self.owed.waiting.sort_by_key(|(due, _)| std::cmp::Reverse(*due));
@@ -142,6 +146,11 @@ impl Engine {
             }
         }
         self.tell_homes(told, output);
+    }
+
+    /// A database's own rules, if it has any.
+    pub(super) fn own_rules(&self, namespace: &Namespace) -> Option<OwnRules> {
+        self.shards.get(namespace)?.own_rules()
     }
 
     /// Whether nothing new may be promised to a namespace because it could not be kept.

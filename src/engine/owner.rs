@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::look::Speaker;
 use super::owed::Spoken;
 use super::{Ask, Engine, Message, Output, Over, Record};
-use crate::base::{Now, SessionRef, ShardId};
+use crate::base::{Now, SessionId, SessionRef, ShardId};
 use crate::op::{Identity, Outcome, Refusal, Request};
 use crate::rules::Ruleset;
 use crate::shard::{Asker, Told};
 
-const DISK_FULL: Refusal = Refusal::Limit("the disk is full, so the database is read-only");
+pub(super) const DISK_FULL: Refusal = Refusal::Limit("the disk is full, so the database is read-only");
 
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
@@ -47,6 +47,21 @@ impl Engine {
             shard.recheck(now, session, identity, &mut told);
         }
         self.finish_owning(namespace, told, output);
+    }
+
+    /// A session is there again that goes on although the server has started anew.
+    pub(super) fn resumed(
+        &mut self,
+        session: SessionRef,
+        id: SessionId,
+        namespace: &Arc<str>,
+        identity: &Arc<Identity>,
+        output: &mut Output,
+    ) {
+        if let Some(shard) = self.shards.get_mut(namespace) {
+            shard.resume_will(session, id, identity);
+        }
+        self.finish_owning(namespace, Vec::new(), output);
     }
 
     /// Ends a session's listens and performs its last words, in order, each once.
@@ -86,8 +101,12 @@ impl Engine {
     /// Puts other rules in place. The listens that they no longer allow end when their homes have said
     /// who they are: owners do not know identities.
     pub(super) fn set_rules(&mut self, rules: Arc<Ruleset>, output: &mut Output) {
-        for shard in self.shards.values_mut() {
-            shard.set_rules(rules.clone());
+        let namespaces: Vec<_> = self.shards.keys().cloned().collect();
+        for namespace in namespaces {
+            if let Some(shard) = self.shards.get_mut(&namespace) {
+                shard.set_rules(rules.clone());
+            }
+            self.finish_owning(&namespace, Vec::new(), output);
         }
         self.config.rules = rules;
         let owner = self.config.shard;
@@ -119,6 +138,7 @@ impl Engine {
 
     /// Sends a request to the owner of the session's namespace.
     pub(super) fn forward(&mut self, session: SessionRef, number: i64, request: Request, output: &mut Output) {
+        self.resume_device(session, output);
         let id = self.id_for(session, &request);
         let Some(state) = self.sessions.get_mut(session) else { return };
         state.asked();

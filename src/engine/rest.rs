@@ -16,6 +16,7 @@ use rand_core::RngCore as _;
 use super::conn::{Http, Link, Next};
 use super::home::{Channel, acting_as};
 use super::message::{Leave, Leaving, Manage, Managed, Task};
+use super::owner::DISK_FULL;
 use super::{Ask, Effect, Engine, Message, Notice, Output, Settings};
 use crate::auth::Verifier;
 use crate::base::limits::{
@@ -24,6 +25,7 @@ use crate::base::limits::{
 };
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
 use crate::data::Path;
+use crate::log::OwnRules;
 use crate::op::{BadCredential, End, Event, Identity, Look, Namespace, Outcome, Query, Refusal, Request, Sight, Word};
 use crate::rules::{Dialect, Ruleset};
 use crate::shard::{Told, Trial};
@@ -559,10 +561,15 @@ impl Engine {
     /// Other rules for one namespace. The listens that they no longer allow end as they do when all
     /// rules change.
     fn set_rules_of(&mut self, namespace: &Namespace, rules: Arc<Ruleset>, output: &mut Output) -> Managed {
+        if self.is_read_only(namespace) {
+            return Managed::Refused(DISK_FULL);
+        }
+        let over = OwnRules::sum(self.config.rules.source());
         let Some(shard) = self.shard(namespace) else {
             return Managed::Refused(Refusal::Limit("too many databases"));
         };
-        shard.set_rules(rules);
+        shard.set_own_rules(rules, over);
+        self.finish_owning(namespace, Vec::new(), output);
         let owner = self.config.shard;
         for home in (0..self.config.shards).map(ShardId) {
             self.send(home, Message::Introduce { owner }, output);

@@ -21,6 +21,8 @@ const WILLS_MAX: usize = 64;
 pub(super) struct Taking {
     waiting: Vec<(Namespace, Node)>,
     current: Option<(Namespace, TreeWalk, WillMark)>,
+    /// From which slot on sessions of devices are yet to be told; `None`: it was not said that they follow.
+    devices: Option<u32>,
 }
 
 impl Engine {
@@ -29,7 +31,7 @@ impl Engine {
         let is_kept = |namespace: &Namespace| self.config.settings_of(namespace).durability != Durability::None;
         let kept = self.shards.iter().filter(|(namespace, _)| is_kept(namespace));
         let waiting = kept.map(|(namespace, shard)| (namespace.clone(), shard.root().clone())).collect();
-        self.taking = Some(Taking { waiting, current: None });
+        self.taking = Some(Taking { waiting, current: None, devices: None });
     }
 
     /// Appends the next records of the snapshot that was begun. Says whether there are more.
@@ -37,8 +39,21 @@ impl Engine {
         let Some(mut taking) = self.taking.take() else { return false };
         while records.len() < SLICE_BYTES {
             let Some((namespace, walk, mark)) = &mut taking.current else {
-                let Some((namespace, root)) = taking.waiting.pop() else { return false };
+                let Some((namespace, root)) = taking.waiting.pop() else {
+                    let slot = taking.devices.unwrap_or_else(|| {
+                        Record::Devices { home: self.config.shard.0 }.encode(records);
+                        0
+                    });
+                    taking.devices = self.record_devices(slot, records);
+                    if taking.devices.is_none() {
+                        return false;
+                    }
+                    continue;
+                };
                 Record::Database { namespace: namespace.to_string() }.encode(records);
+                if let Some(own) = self.own_rules(&namespace) {
+                    Record::Rules { namespace: namespace.to_string(), own: Some(own) }.encode(records);
+                }
                 taking.current = Some((namespace, TreeWalk::new(root), WillMark::Begin));
                 continue;
             };

@@ -175,7 +175,7 @@ impl<'b> Take<'b> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Bad> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Bad> {
         self.bytes(N)?.try_into().map_err(|_| Bad::Short)
     }
 

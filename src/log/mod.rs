@@ -10,15 +10,17 @@
 //! drawn byte by byte in `docs/DURABILITY.md`.
 
 mod codec;
+mod device;
 mod frame;
 mod record;
 mod snapshot;
 mod state;
 
+pub use device::{KeptCandidate, KeptDevice, KeptName, KeptWatch};
 pub use frame::{
     ALL_SHARDS, BLOCK_BYTES, Damage, FileId, Kind, Scan, Source, Tail, VERSION, begin_frame, scan, seal_frame,
 };
-pub use record::{Bad, Place, Record, Saved, encode_left, encode_written};
+pub use record::{Bad, OwnRules, Place, Record, Saved, encode_left, encode_written};
 pub use snapshot::{TreeWalk, snapshot};
 pub use state::{Database, Estate, State};
 

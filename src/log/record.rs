@@ -1,6 +1,7 @@
 //! Records: what is written down, one thing each.
 
 use super::codec::{Take, put_identity, put_node, put_priority, put_session, put_size, put_text, put_write};
+use super::device::{self, KeptDevice};
 use crate::base::SessionId;
 use crate::data::{Node, Path, Priority};
 use crate::op::{Identity, Write};
@@ -69,6 +70,42 @@ pub enum Record {
         /// How many records stand before this one.
         records: u64,
     },
+    /// A device's session, as it is from here on.
+    Device(Box<KeptDevice>),
+    /// A device's session is over.
+    DeviceOver {
+        /// Which.
+        secret: u128,
+    },
+    /// Whatever was known of the devices at home at a shard is superseded by what follows.
+    Devices {
+        /// Which.
+        home: u8,
+    },
+    /// A database has rules of its own from here on, or none any more.
+    Rules {
+        /// Which.
+        namespace: String,
+        /// Its own rules.
+        own: Option<OwnRules>,
+    },
+}
+
+/// Rules that were put in place for one database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnRules {
+    /// As they were written.
+    pub text: String,
+    /// What names the rules of all databases at that time: a checksum of their text.
+    pub over: u32,
+}
+
+impl OwnRules {
+    /// What names rules of all databases.
+    #[must_use]
+    pub fn sum(text: &str) -> u32 {
+        crc32fast::hash(text.as_bytes())
+    }
 }
 
 /// What stands at a place now.
@@ -110,6 +147,10 @@ const IDENTIFIED: u8 = 5;
 const OVER: u8 = 6;
 const DATABASE: u8 = 7;
 const END: u8 = 8;
+const DEVICE: u8 = 9;
+const DEVICE_OVER: u8 = 10;
+const DEVICES: u8 = 11;
+const RULES: u8 = 12;
 
 const VALUE: u8 = 0;
 const PRIORITY: u8 = 1;
@@ -150,6 +191,17 @@ impl Record {
             }),
             Self::Database { namespace } => put(out, DATABASE, |out| put_text(out, namespace)),
             Self::End { records } => put(out, END, |out| out.extend_from_slice(&records.to_le_bytes())),
+            Self::Device(device) => put(out, DEVICE, |out| device::put(out, device)),
+            Self::DeviceOver { secret } => put(out, DEVICE_OVER, |out| out.extend_from_slice(&secret.to_le_bytes())),
+            Self::Devices { home } => put(out, DEVICES, |out| out.push(*home)),
+            Self::Rules { namespace, own } => put(out, RULES, |out| {
+                put_text(out, namespace);
+                out.push(u8::from(own.is_some()));
+                if let Some(OwnRules { text, over }) = own {
+                    put_text(out, text);
+                    out.extend_from_slice(&over.to_le_bytes());
+                }
+            }),
         }
     }
 
@@ -209,6 +261,17 @@ impl Record {
             OVER => Self::Over { namespace: body.text()?.to_owned(), secret: body.u128()? },
             DATABASE => Self::Database { namespace: body.text()?.to_owned() },
             END => Self::End { records: body.u64()? },
+            DEVICE => Self::Device(Box::new(device::take(body)?)),
+            DEVICE_OVER => Self::DeviceOver { secret: body.u128()? },
+            DEVICES => Self::Devices { home: body.byte()? },
+            RULES => Self::Rules {
+                namespace: body.text()?.to_owned(),
+                own: if body.flag()? {
+                    Some(OwnRules { text: body.text()?.to_owned(), over: body.u32()? })
+                } else {
+                    None
+                },
+            },
             _ => return Err(Bad::Kind),
         })
     }

@@ -19,8 +19,11 @@ const NODES_MAX: usize = 1_024;
 pub fn snapshot<E>(state: &State, file: FileId, emit: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
     let mut writing = Writing { file, frame: Vec::new(), sequence: 0, records: 0, emit };
     writing.record(|out| Record::Begin { previous_frames: 0 }.encode(out))?;
-    for (name, Database { root, estates }) in &state.databases {
+    for (name, Database { root, rules, estates }) in &state.databases {
         writing.record(|out| Record::Database { namespace: name.clone() }.encode(out))?;
+        if let Some(own) = rules {
+            writing.record(|out| Record::Rules { namespace: name.clone(), own: Some(own.clone()) }.encode(out))?;
+        }
         for piece in TreeWalk::new(root.clone()) {
             writing.record(|out| piece.encode(out, name))?;
         }
@@ -31,6 +34,9 @@ pub fn snapshot<E>(state: &State, file: FileId, emit: impl FnMut(&[u8]) -> Resul
                 writing.record(|out| encode_left(out, name, &estate.id, &estate.identity, bytes, write))?;
             }
         }
+    }
+    for device in state.devices.values() {
+        writing.record(|out| Record::Device(Box::new(device.clone())).encode(out))?;
     }
     let records = writing.records;
     writing.record(|out| Record::End { records }.encode(out))?;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::record::{Place, Record, Saved};
-use crate::base::SessionId;
+use super::device::KeptDevice;
+use super::record::{OwnRules, Place, Record, Saved};
+use crate::base::{SessionId, ShardId};
 use crate::data::Node;
 use crate::op::Identity;
 use crate::presence::Ledger;
@@ -14,6 +15,9 @@ use crate::presence::Ledger;
 pub struct State {
     /// By name.
     pub databases: BTreeMap<String, Database>,
+    /// By their secrets: sessions of devices that were not over. They go on: a device does not notice that a
+    /// server has started anew.
+    pub devices: BTreeMap<u128, KeptDevice>,
     /// Sessions that have left something, ever: their order.
     arrivals: u64,
 }
@@ -23,6 +27,8 @@ pub struct State {
 pub struct Database {
     /// Its data.
     pub root: Node,
+    /// Its own rules, if it has any.
+    pub rules: Option<OwnRules>,
     /// By their secrets: sessions whose last words are not spoken.
     pub estates: BTreeMap<u128, Estate>,
 }
@@ -38,9 +44,32 @@ pub struct Estate {
     pub ledger: Ledger,
     /// Before whom it left its first.
     pub order: u64,
+    /// Whether it goes on: it is a device's, and nothing of it is spoken yet.
+    pub is_alive: bool,
 }
 
 impl State {
+    /// Says which sessions of devices go on, and where they are at home from now on. The others (`None`) are
+    /// over, and what they have left is owed. Before a start.
+    pub fn carry_on(&mut self, mut home_of: impl FnMut(&KeptDevice) -> Option<ShardId>) {
+        self.devices.retain(|_, device| match home_of(device) {
+            Some(home) => {
+                device.home = home.0;
+                true
+            }
+            None => false,
+        });
+        for (name, database) in &mut self.databases {
+            for (secret, estate) in &mut database.estates {
+                let device = self.devices.get_mut(secret).filter(|device| *device.namespace == **name);
+                estate.is_alive = device.is_some();
+                if let Some(device) = device {
+                    device.has_words = true;
+                }
+            }
+        }
+    }
+
     /// Takes in one record. In the order in which they were written.
     pub fn apply(&mut self, record: Record) {
         match record {
@@ -61,7 +90,13 @@ impl State {
                 let database = self.databases.entry(namespace).or_default();
                 let estate = database.estates.entry(id.secret).or_insert_with(|| {
                     self.arrivals += 1;
-                    Estate { id, identity: Arc::new(Identity::NOBODY), ledger: Ledger::EMPTY, order: self.arrivals }
+                    Estate {
+                        id,
+                        identity: Arc::new(Identity::NOBODY),
+                        ledger: Ledger::EMPTY,
+                        order: self.arrivals,
+                        is_alive: false,
+                    }
                 });
                 estate.identity = Arc::new(identity);
                 estate.ledger.restore(write, bytes as usize);
@@ -81,6 +116,10 @@ impl State {
                     database.estates.remove(&secret);
                 }
             }
+            Record::Device(device) => drop(self.devices.insert(device.secret, *device)),
+            Record::DeviceOver { secret } => drop(self.devices.remove(&secret)),
+            Record::Devices { home } => self.devices.retain(|_, device| device.home != home),
+            Record::Rules { namespace, own } => self.databases.entry(namespace).or_default().rules = own,
         }
     }
 

@@ -80,6 +80,59 @@ fn records() -> Vec<Record> {
     ]
 }
 
+/// What the second version knows beside them.
+fn later_records() -> Vec<Record> {
+    let identity = Identity { is_admin: false, auth: json!({"uid": "lamp"}), expires_s: Some(7) };
+    let name = |name| KeptName { name, secret: u128::from(name) << 100 | 3 };
+    let least = KeptDevice {
+        secret: 9,
+        home: 1,
+        namespace: "n".into(),
+        name: None,
+        old_name: None,
+        candidate: None,
+        identity: Identity::NOBODY,
+        remote: "[2001:db8::7]:5683".parse().unwrap(),
+        local: std::net::Ipv4Addr::UNSPECIFIED,
+        flags: 0,
+        pushes: Vec::new(),
+        watches: Vec::new(),
+        has_words: false,
+    };
+    let (at, token) = (path("told/é"), b"\x01\x45\x8b\x6b".to_vec());
+    let most = KeptDevice {
+        secret: u128::MAX,
+        home: 62,
+        namespace: "chat".into(),
+        name: Some(name(1 << 47)),
+        old_name: Some(12),
+        candidate: Some(Box::new(KeptCandidate {
+            name: name(3),
+            identity: identity.clone(),
+            remote: "10.0.0.1:65535".parse().unwrap(),
+            is_reborn: true,
+        })),
+        identity,
+        remote: "10.0.0.2:1".parse().unwrap(),
+        local: std::net::Ipv4Addr::new(127, 0, 0, 5),
+        flags: 11,
+        pushes: vec![path("log/a"), path("log/b")],
+        watches: vec![
+            KeptWatch { tag: 3, token, path: at, form: 0, sequence_max: 0x00ff_ffff },
+            KeptWatch { tag: 1 << 60, token: vec![], path: Path::ROOT, form: 2, sequence_max: 1 },
+        ],
+        has_words: false,
+    };
+    vec![
+        Record::Device(Box::new(least)),
+        Record::Device(Box::new(most)),
+        Record::DeviceOver { secret: 9 },
+        Record::Devices { home: 63 },
+        Record::Rules { namespace: "n".into(), own: Some(OwnRules { text: "{\"rules\": {}}".into(), over: 77 }) },
+        Record::Rules { namespace: "n".into(), own: None },
+    ]
+}
+
 fn frame(records: &[Record], sequence: u32) -> Vec<u8> {
     let mut frame = Vec::new();
     begin_frame(&mut frame);
@@ -103,7 +156,7 @@ fn three_frames() -> Vec<u8> {
 
 #[test]
 fn a_record_is_read_as_it_was_written() {
-    for record in records() {
+    for record in records().into_iter().chain(later_records()) {
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
         let mut rest = &bytes[..];
@@ -114,7 +167,7 @@ fn a_record_is_read_as_it_was_written() {
 
 #[test]
 fn no_damage_to_a_record_is_a_panic() {
-    for record in records() {
+    for record in records().into_iter().chain(later_records()) {
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
         bytes.truncate(400);
@@ -177,22 +230,63 @@ fn frames_of_other_files_and_newer_versions_are_not_believed() {
     let mut file = three_frames();
     let strange = scan(&mut &*file, FileId { number: 8, ..FILE }, |_| {}).unwrap_or_else(|never| match never {});
     assert_eq!(strange.tail, Tail::Damaged(Damage::Stranger));
-    file[38] = 2;
+    file[38] = 3;
     let head_sum = crc32fast::hash(&file[12..48]);
     file[8..12].copy_from_slice(&head_sum.to_le_bytes());
-    check(&file, 0, Tail::Damaged(Damage::Version(2)));
+    check(&file, 0, Tail::Damaged(Damage::Version(3)));
 }
 
 /// A frame as version 1 wrote it. Whatever the version, it must be read: do not touch it, add another.
 #[test]
 fn the_first_version_is_read() {
-    let hex = include_str!("version1.hex");
-    let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
-    let file: Vec<u8> =
-        digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
+    let file = unhex(include_str!("version1.hex"));
     let mut all = records();
     all.retain(|record| !matches!(record, Record::Written { places, .. } if places[0].path == path("far/below")));
     assert_eq!(check(&file, 1, Tail::Clean), all);
+}
+
+/// The same, of what the second version has added.
+#[test]
+fn the_second_version_is_read() {
+    assert_eq!(check(&unhex(include_str!("version2.hex")), 1, Tail::Clean), later_records());
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+/// Who goes on owes nothing; who does not, does.
+#[test]
+fn a_device_goes_on_unless_nobody_is_home_to_it() {
+    let mut state = State::default();
+    let device = |secret, namespace: &str| match later_records().swap_remove(0) {
+        Record::Device(device) => {
+            Record::Device(Box::new(KeptDevice { secret, namespace: namespace.into(), ..*device }))
+        }
+        _ => unreachable!("it is a device"),
+    };
+    let all = [
+        left(1, set("s/1", "1")),
+        left(2, set("s/2", "1")),
+        left(3, set("s/3", "1")),
+        device(1, "chat"),
+        device(2, "chat"),
+        device(3, "chat"),
+        device(4, "other"),
+        Record::DeviceOver { secret: 2 },
+    ];
+    all.into_iter().for_each(|record| state.apply(record));
+    let mut again = state.clone();
+    again.apply(Record::Devices { home: 0 });
+    assert_eq!(again.devices.len(), 3, "others' are not superseded");
+    again.apply(Record::Devices { home: 1 });
+    assert_eq!(again.devices.len(), 0);
+    state.carry_on(|device| (device.secret != 3).then_some(ShardId(7)));
+    let alive: Vec<_> = state.databases["chat"].estates.values().map(|estate| estate.is_alive).collect();
+    assert_eq!(alive, [true, false, false]);
+    let devices: Vec<_> = state.devices.values().map(|device| (device.secret, device.home, device.has_words)).collect();
+    assert_eq!(devices, [(1, 7, true), (4, 7, false)]);
 }
 
 #[test]

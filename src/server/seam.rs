@@ -17,7 +17,7 @@ use super::value::{Durability, LateLastWords, RulesDialect};
 use crate::auth::Verifier;
 use crate::base::ShardId;
 use crate::engine;
-use crate::log::Database;
+use crate::log::{Database, KeptDevice};
 use crate::rules::{Dialect, Ruleset, casefile};
 use crate::runtime;
 
@@ -188,6 +188,13 @@ pub struct Running {
     pub join: Box<dyn FnOnce() -> io::Result<()> + Send>,
 }
 
+/// What a shard has of the last server.
+#[derive(Default)]
+struct Inherited {
+    databases: Vec<(String, Database)>,
+    devices: Vec<KeptDevice>,
+}
+
 /// Starts the shards.
 ///
 /// # Errors
@@ -208,11 +215,14 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         let mut log = notices[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
         log.note(runtime::clock::read().instant, notice);
     });
-    let mut inherited: Vec<Vec<(String, Database)>> = engines.iter().map(|_| Vec::new()).collect();
+    let mut inherited: Vec<Inherited> = engines.iter().map(|_| Inherited::default()).collect();
     if let Some(Recovered { directory, epoch, state }) = archive {
         kernel_plan.disk = Some(runtime::Disk { directory, epoch, snapshot_bytes });
         for (name, database) in state.databases {
-            inherited[engines[0].owner(&name).index()].push((name, database));
+            inherited[engines[0].owner(&name).index()].databases.push((name, database));
+        }
+        for device in state.devices.into_values() {
+            inherited[usize::from(device.home)].devices.push(device);
         }
     }
     let engines: Arc<[engine::Config]> = engines.into();
@@ -221,9 +231,11 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         let now = runtime::clock::read();
         let mut engine = engine::Engine::new(engines[shard.index()].clone(), now);
         let mut own = inherited[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, database) in own.drain(..) {
+        let Inherited { databases, devices } = std::mem::take(&mut *own);
+        for (name, database) in databases {
             engine.restore(now, &name, database);
         }
+        devices.iter().for_each(|device| engine.restore_device(now, device));
         engine
     })?;
     let (draining, reloading, believing) = (running.remote(), running.remote(), running.remote());

@@ -22,6 +22,8 @@ use super::value::Durability;
 use super::{Stop, internal, kernel, rules, tls};
 use crate::auth::Verifier;
 use crate::base::ShardId;
+use crate::engine;
+use crate::log::State;
 
 /// What can happen to a server.
 enum Happening {
@@ -64,14 +66,15 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
         Unusable::Held(reason) => Stop::Failed(reason),
     })?;
     let tls = config.tls.as_ref().map(tls::load).transpose().map_err(|problem| Stop::BadConfig(vec![problem]))?;
-    let archive = open_archive(config, &data)?;
+    let engines = engines(config, &rules, &keeper.verifier())?;
+    let archive = open_archive(config, &data, &engines[0])?;
     let internal = start_internal(config, health)?;
     let plan = Plan {
         archive,
         snapshot_bytes: u64::from(config.snapshot_mib) * 1024 * 1024,
         listen: config.listen,
         coap: config.coap,
-        engines: engines(config, &rules, &keeper.verifier())?,
+        engines,
         notices: (0..config.shards).map(|shard| NoticeLog::new(ShardId(shard), Arc::clone(health))).collect(),
         rules,
         tls,
@@ -112,13 +115,21 @@ pub fn serve(meaning: &Meaning, health: &Arc<Health>) -> Result<(), Stop> {
 }
 
 /// What the last server left, if anything is to be kept at all.
-fn open_archive(config: &Config, data: &DataDir) -> Result<Option<Recovered>, Stop> {
+fn open_archive(config: &Config, data: &DataDir, engine: &engine::Config) -> Result<Option<Recovered>, Stop> {
     let namespaces = config.namespaces.named.values().chain([&config.namespaces.everywhere]);
     if namespaces.into_iter().all(|namespace| namespace.durability == Durability::None) {
         tracing::warn!("durability = \"none\": data is kept in memory only and does not survive a restart");
         return Ok(None);
     }
-    archive::recover(&data.path).map(Some).map_err(|broken| match broken {
+    let settle = |state: &mut State| {
+        for database in engine.inherit(state) {
+            tracing::warn!(
+                database,
+                "the rules that were put in place for this database are dropped: those of all have changed"
+            );
+        }
+    };
+    archive::recover(&data.path, settle).map(Some).map_err(|broken| match broken {
         Broken::Failed(error) => failed(&format!("the log in {} cannot be read", data.path.display()), &error),
         Broken::Damaged(damaged) => Stop::Failed(format!(
             "the log in {} is damaged: {}. Restore a backup, or see `stillhere verify --repair --data {}`",
@@ -215,7 +226,7 @@ fn start_internal(config: &Config, health: &Arc<Health>) -> Result<SocketAddr, S
     internal::start(listener, Arc::clone(health)).map_err(|error| failed("cannot serve internal requests", &error))
 }
 
-fn engines(config: &Config, rules: &Rules, verifier: &Arc<Verifier>) -> Result<Vec<crate::engine::Config>, Stop> {
+fn engines(config: &Config, rules: &Rules, verifier: &Arc<Verifier>) -> Result<Vec<engine::Config>, Stop> {
     let common_seed = [random_word()?, random_word()?, random_word()?, random_word()?];
     (0..config.shards)
         .map(|shard| {

@@ -7,6 +7,7 @@
 
 mod apply;
 mod listens;
+mod living;
 mod profile;
 mod trial;
 mod wills;
@@ -18,6 +19,7 @@ pub use listens::{Listener, Told};
 
 use crate::base::{Hashing, Instant, Now, SessionId, SessionRef};
 use crate::data::{Fallen, Node, Path};
+use crate::log::{OwnRules, Record};
 use crate::op::{Event, Identity, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
 use crate::presence::{Stamps, places_count};
 use crate::rules::{Ask, Denial, Ruleset};
@@ -77,6 +79,9 @@ pub struct Shard {
     namespace: Namespace,
     root: Node,
     rules: Arc<Ruleset>,
+    /// What names the rules of all databases over which these were put in place for this one; `None`: they are
+    /// those of all.
+    rules_over: Option<u32>,
     listens: Listens,
     stamps: Stamps,
     wills: Wills,
@@ -97,6 +102,7 @@ impl Shard {
             namespace,
             root: Node::Empty,
             rules,
+            rules_over: None,
             listens: Listens::new(hashing),
             stamps: Stamps::new(hashing.clone()),
             wills: Wills::default(),
@@ -302,6 +308,24 @@ impl Shard {
     /// Puts other rules in place. The engine then has every session [rechecked](Self::recheck).
     pub fn set_rules(&mut self, rules: Arc<Ruleset>) {
         self.rules = rules;
+        if self.rules_over.take().is_some() {
+            let namespace = self.namespace.to_string();
+            self.recording.note(|records| Record::Rules { namespace, own: None }.encode(records));
+        }
+    }
+
+    /// The same, for rules of its own: `over` names those of all databases at this time.
+    pub fn set_own_rules(&mut self, rules: Arc<Ruleset>, over: u32) {
+        self.rules = rules;
+        self.rules_over = Some(over);
+        let (namespace, own) = (self.namespace.to_string(), self.own_rules());
+        self.recording.note(|records| Record::Rules { namespace, own }.encode(records));
+    }
+
+    /// Its own rules, if it has any.
+    #[must_use]
+    pub fn own_rules(&self) -> Option<OwnRules> {
+        self.rules_over.map(|over| OwnRules { text: self.rules.source().to_owned(), over })
     }
 
     /// Whether the rules must be asked anew before this listener hears something.

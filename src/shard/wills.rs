@@ -4,18 +4,20 @@
 //! So one list of records, in one order, tells everything about a database: what stands in it, and what
 //! is still owed to it.
 //!
-//! Costs: some 80 bytes a session that leaves something, beside its words; nothing for the others.
+//! Costs: some 60 bytes a session that leaves something, beside its words; nothing for the others.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
+use super::living::BySession;
 use super::{Asker, Fate, Shard, Told};
 use crate::base::{Now, SessionId, SessionRef};
 use crate::data::{Location, Path};
-use crate::log::{Database, Estate, Record, encode_left};
+use crate::log::{Database, Estate, OwnRules, Record, encode_left};
 use crate::op::{Identity, Refusal, Write};
 use crate::presence::{Full, Ledger};
+use crate::rules::Ruleset;
 
 mod look;
 
@@ -34,10 +36,13 @@ struct Will {
 /// What all leave.
 #[derive(Debug, Default)]
 pub(super) struct Wills {
-    living: BTreeMap<SessionRef, Will>,
+    living: BySession<Will>,
     /// Of sessions that were over when the server started, by the order in which they came.
     estates: BTreeMap<u64, Estate>,
     by_secret: BTreeMap<u128, u64>,
+    /// By their secrets: of sessions that go on although the server has started anew, and have not been heard of
+    /// yet.
+    away: BTreeMap<u128, Estate>,
     /// Every place that an estate would write.
     by_place: BTreeMap<Path, Vec<u64>>,
 }
@@ -49,6 +54,8 @@ pub enum WillMark {
     Begin,
     /// After this one of before the start.
     Owed(u64),
+    /// After this one that goes on.
+    Away(u128),
     /// After this session.
     Living(SessionRef),
 }
@@ -102,7 +109,7 @@ impl Shard {
         if self.recording.is_on() {
             encode_left(&mut record, &self.namespace, &id, &asker.identity, bytes_noted, &write);
         }
-        let will = self.wills.living.entry(session).or_insert_with(|| Will {
+        let will = self.wills.living.get_or_insert_with(session, || Will {
             id,
             identity: Arc::clone(&asker.identity),
             ledger: Ledger::EMPTY,
@@ -117,7 +124,7 @@ impl Shard {
             }
             Err(Full::Words | Full::Bytes) => {
                 if will.ledger.is_empty() {
-                    self.wills.living.remove(&session);
+                    self.wills.living.remove(session);
                 }
                 Err(TOO_MANY_LAST_WORDS)
             }
@@ -126,25 +133,29 @@ impl Shard {
 
     /// Cancels a session's last words at and below `path`.
     pub(super) fn cancel_words(&mut self, session: SessionRef, path: &Path) {
-        let Some(will) = self.wills.living.get_mut(&session) else { return };
+        let Some(will) = self.wills.living.get_mut(session) else { return };
         let (cancelled, secret) = (will.ledger.cancel(path), will.id.secret);
         if will.ledger.is_empty() {
-            self.wills.living.remove(&session);
+            self.wills.living.remove(session);
         }
         if !cancelled.is_empty() {
             self.release(&cancelled);
-            let namespace = self.namespace.to_string();
-            self.recording.note(|records| Record::Cancelled { namespace, secret, path: path.clone() }.encode(records));
+            self.recording.note(|records| {
+                let namespace = self.namespace.to_string();
+                Record::Cancelled { namespace, secret, path: path.clone() }.encode(records);
+            });
         }
     }
 
     /// A session is somebody else from here on.
     pub(super) fn identify_will(&mut self, session: SessionRef, identity: &Arc<Identity>) {
-        let Some(will) = self.wills.living.get_mut(&session).filter(|will| will.identity != *identity) else { return };
+        let Some(will) = self.wills.living.get_mut(session).filter(|will| will.identity != *identity) else { return };
         will.identity = Arc::clone(identity);
-        let (namespace, secret) = (self.namespace.to_string(), will.id.secret);
-        let identity = (**identity).clone();
-        self.recording.note(|records| Record::Identified { namespace, secret, identity }.encode(records));
+        let secret = will.id.secret;
+        self.recording.note(|records| {
+            let (namespace, identity) = (self.namespace.to_string(), (**identity).clone());
+            Record::Identified { namespace, secret, identity }.encode(records);
+        });
     }
 
     /// The session is over: it hears no more, and what it leaves is to be [spoken](Self::fire) at once.
@@ -153,14 +164,16 @@ impl Shard {
         self.listens.remove_all(session);
         self.stop_profiling(session);
         self.profile_disconnect(now, told);
-        let Some(mut will) = self.wills.living.remove(&session) else { return Vec::new() };
+        let Some(mut will) = self.wills.living.remove(session) else { return Vec::new() };
         self.note_over(will.id.secret);
         will.ledger.take()
     }
 
     fn note_over(&mut self, secret: u128) {
-        let namespace = self.namespace.to_string();
-        self.recording.note(|records| Record::Over { namespace, secret }.encode(records));
+        self.recording.note(|records| {
+            let namespace = self.namespace.to_string();
+            Record::Over { namespace, secret }.encode(records);
+        });
     }
 
     /// Remembers writes to the places of a word, and above them, until they are released.
@@ -173,11 +186,21 @@ impl Shard {
         places.iter().for_each(|place| self.stamps.release(place));
     }
 
-    /// Puts in place what was written down before a restart. Only into a shard that is empty.
-    pub fn restore(&mut self, database: Database) {
+    /// Puts in place what was written down before a restart; `own` are its own rules, if it has any. Only into
+    /// a shard that is empty.
+    pub fn restore(&mut self, database: Database, own: Option<Arc<Ruleset>>) {
         assert!(self.root.is_empty() && self.wills.estates.is_empty(), "only an empty shard is restored");
         self.root = database.root;
+        if let Some((rules, OwnRules { over, .. })) = own.zip(database.rules) {
+            (self.rules, self.rules_over) = (rules, Some(over));
+        }
         for estate in database.estates.into_values().filter(|estate| !estate.ledger.is_empty()) {
+            if estate.is_alive {
+                // Whatever others write from here on is newer than the silence of who left this.
+                estate.ledger.places().for_each(|place| self.stamps.hold(&place));
+                self.wills.away.insert(estate.id.secret, estate);
+                continue;
+            }
             let order = estate.order;
             self.wills.by_secret.insert(estate.id.secret, order);
             for place in estate.ledger.places() {
@@ -185,6 +208,13 @@ impl Shard {
             }
             self.wills.estates.insert(order, estate);
         }
+    }
+
+    /// A session is heard of that goes on: what it left is its own again.
+    pub fn resume_will(&mut self, session: SessionRef, id: SessionId, identity: &Arc<Identity>) {
+        let Some(Estate { identity: was, ledger, .. }) = self.wills.away.remove(&id.secret) else { return };
+        self.wills.living.get_or_insert_with(session, || Will { id, identity: was, ledger });
+        self.identify_will(session, identity);
     }
 
     /// Appends records of what the next sessions after `after` leave, at most so many; says which was the
@@ -199,6 +229,11 @@ impl Shard {
         let owed = match after {
             WillMark::Begin => Some(self.wills.estates.range(..)),
             WillMark::Owed(order) => Some(self.wills.estates.range((Excluded(order), Unbounded))),
+            WillMark::Away(_) | WillMark::Living(_) => None,
+        };
+        let away = match after {
+            WillMark::Begin | WillMark::Owed(_) => Some(self.wills.away.range(..)),
+            WillMark::Away(secret) => Some(self.wills.away.range((Excluded(secret), Unbounded))),
             WillMark::Living(_) => None,
         };
         let mut left = count;
@@ -206,13 +241,18 @@ impl Shard {
             put(&estate.id, &estate.identity, &estate.ledger);
             (mark, left) = (Some(WillMark::Owed(*order)), left - 1);
         }
-        let living = match after {
-            WillMark::Living(session) => self.wills.living.range((Excluded(session), Unbounded)),
-            WillMark::Begin | WillMark::Owed(_) => self.wills.living.range(..),
+        // Those who are away come before the living, whom they may join meanwhile: nobody is missed.
+        for (secret, estate) in away.into_iter().flatten().take(left) {
+            put(&estate.id, &estate.identity, &estate.ledger);
+            (mark, left) = (Some(WillMark::Away(*secret)), left - 1);
+        }
+        let after = match after {
+            WillMark::Living(session) => Some(session),
+            WillMark::Begin | WillMark::Owed(_) | WillMark::Away(_) => None,
         };
-        for (session, will) in living.take(left) {
+        for (session, will) in self.wills.living.iter_after(after).take(left) {
             put(&will.id, &will.identity, &will.ledger);
-            mark = Some(WillMark::Living(*session));
+            mark = Some(WillMark::Living(session));
         }
         mark
     }

@@ -606,10 +606,59 @@ impl World {
         }
     }
 
+    /// Settles, and all that is written down becomes safe, until nothing is left of either.
+    pub fn settle_and_sync(&mut self) {
+        self.settle();
+        while self.is_unsynced() {
+            (0..self.engines.len()).for_each(|shard| self.sync(shard));
+            self.settle();
+        }
+    }
+
+    /// An engine takes a snapshot, in slices: between two of them others go on. What it has written down before
+    /// goes.
+    pub fn snapshot(&mut self, shard: usize, mut between: impl FnMut(&mut Self)) {
+        let shard = shard % self.engines.len();
+        self.sync(shard);
+        self.engines[shard].begin_snapshot();
+        // What is decided from here on follows the snapshot.
+        let before = std::mem::take(&mut self.disks[shard].file);
+        self.disks[shard].sequence = 0;
+        let mut slices = Vec::new();
+        let mut is_more = true;
+        while is_more {
+            is_more = self.engines[shard].snapshot_slice(&mut slices);
+            between(self);
+            self.sync(shard);
+        }
+        drop(before);
+        let after = std::mem::take(&mut self.disks[shard].file);
+        let mut snapshot = Vec::new();
+        begin_frame(&mut snapshot);
+        snapshot.append(&mut slices);
+        self.disks[shard].sequence = 0;
+        self.disks[shard].append(shard, snapshot);
+        let mut records = Vec::new();
+        let file = disk_id(shard);
+        let read = scan(&mut &after[..], file, |record| records.push(record));
+        assert_eq!(read.map(|scan| scan.tail), Ok(Tail::Clean));
+        let mut frame = Vec::new();
+        begin_frame(&mut frame);
+        records.iter().for_each(|record| record.encode(&mut frame));
+        self.disks[shard].append(shard, frame);
+    }
+
     /// Whether something waits to become safe.
     #[must_use]
     pub fn is_unsynced(&self) -> bool {
         self.disks.iter().any(|disk| !disk.held.is_empty())
+    }
+
+    /// The next server has other rules for all databases.
+    #[must_use]
+    pub fn under(mut self, rules: &Arc<Ruleset>) -> Self {
+        self.config.rules = rules.clone();
+        self
     }
 
     /// The power fails. What was not safe is lost, or half there, or there; then a server starts with so
@@ -630,6 +679,7 @@ impl World {
             let tail = scan.map(|scan| scan.tail);
             assert!(matches!(tail, Ok(Tail::Clean | Tail::Torn)), "what is lost is no damage: {tail:?}");
         }
+        let _those_that_lose_their_rules = Config { shards, ..self.config.clone() }.inherit(&mut state);
         let Config { settings, namespaces, rules, verifier, .. } = &self.config;
         let mut next = Self::of_namespaces(shards, self.dice.next_u64(), settings, namespaces, rules, verifier);
         next.now = self.now;
@@ -641,6 +691,9 @@ impl World {
         for (name, database) in state.databases {
             let owner = next.config.owner(&name).index();
             next.engines[owner].restore(now(next.now), &name, database);
+        }
+        for device in state.devices.into_values() {
+            next.engines[usize::from(device.home)].restore_device(now(next.now), &device);
         }
         next
     }
@@ -736,10 +789,15 @@ impl Disk {
 
     fn sync(&mut self, shard: usize) {
         if !self.frame.is_empty() {
-            seal_frame(&mut self.frame, disk_id(shard), self.sequence);
-            self.file.append(&mut self.frame);
-            self.sequence += 1;
+            let frame = std::mem::take(&mut self.frame);
+            self.append(shard, frame);
         }
+    }
+
+    fn append(&mut self, shard: usize, mut frame: Vec<u8>) {
+        seal_frame(&mut frame, disk_id(shard), self.sequence);
+        self.file.append(&mut frame);
+        self.sequence += 1;
     }
 }
 

@@ -91,6 +91,15 @@ fn every_scenario_is_played_and_checked() {
         check(&["flap", "--sessions", "5", "--for", "300ms"], "server CPU per round", 10);
         check(&["storm", "--sessions", "50", "--rate", "500"], "server CPU per connect", 0);
         check(&["idle", "--sessions", "200", "--for", "1500ms"], "heartbeats", 0);
+        let wilddog = |words: &[&str], figure: &str, good_min: u64| {
+            check(&[words, &["--driver", "wilddog"]].concat(), figure, good_min);
+        };
+        wilddog(&["writes", "--sessions", "10", "--for", "300ms"], "server CPU per write", 10);
+        wilddog(&["mass-disconnect", "--sessions", "200", "--words", "2"], "server CPU per last word", 400);
+        wilddog(&["silent-death", "--sessions", "20", "--session-timeout", "2s"], "last words", 20);
+        wilddog(&["fan-out", "--sessions", "20", "--for", "300ms"], "server CPU per delivery", 20);
+        wilddog(&["flap", "--sessions", "5", "--for", "300ms"], "server CPU per round", 10);
+        wilddog(&["idle", "--sessions", "50", "--for", "1500ms"], "server CPU per connect", 0);
     }
 }
 
@@ -104,6 +113,12 @@ fn an_engine_needs_no_server() {
     play(&["writes", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
     play(&["flap", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
     play(&["fan-out", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
+    let folder = TempDir::new().expect("a directory");
+    let picture = folder.path().join("latencies.svg");
+    let file = picture.to_str().expect("it is text");
+    play(&["writes", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--picture", file]);
+    let drawn = std::fs::read_to_string(&picture).expect("it is there");
+    assert!(drawn.starts_with("<svg") && drawn.contains("<polyline"), "{drawn}");
 }
 
 #[test]

@@ -97,7 +97,9 @@ impl Engine {
     pub(in super::super) fn device_word(&mut self, session: SessionRef, word: &Word<'_>, output: &mut Output) {
         let Word::Outcome { number, outcome } = word else { return };
         let Some(device) = self.device(session) else { return };
-        let Some(at) = device.exchanges.iter().position(|exchange| exchange.number == *number) else { return };
+        let Some(at) = device.exchanges.iter().position(|exchange| exchange.number == *number) else {
+            return self.observed_again(session, *number, outcome);
+        };
         let exchange = device.exchanges.swap_remove(at);
         if device.exchanges.is_empty() {
             device.exchanges = Vec::new();
@@ -155,12 +157,14 @@ impl Engine {
                     device.pushes.retain(|pushed| !path.contains(pushed));
                     device.has_words &= !path.is_root();
                 }
+                self.keep(session);
                 back.write(out, success(Code::DELETED), fresh).done();
             }
             Asked::LastPush(path) => {
                 if let Some(device) = self.device(session) {
                     device.pushes.push(path.clone());
                 }
+                self.keep(session);
                 back.write(out, success(Code::CHANGED), fresh).done();
             }
             Asked::Push(path) if *form == Form::Device => {
@@ -190,7 +194,9 @@ impl Engine {
         watch.is_agreed = true;
         watch.is_dirty = watch.over.is_some();
         let sequence = watch.next_sequence();
+        watch.reserve_numbers();
         let (value, form) = (watch.value.clone(), watch.form);
+        self.keep(session);
         let out = &mut output.bytes;
         if !write_value(out, &exchange.back, Code::CONTENT, Some(sequence), &value, form, fresh) {
             self.unlisten(session, tag, output);

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::auth::{AuthConfig, Verifier};
 use crate::base::Millis;
-use crate::engine::{Notice, Peer, Settings};
+use crate::engine::{Durability, Notice, Peer, Settings};
 use crate::op::End;
 use crate::rules::{Dialect, Ruleset};
 use crate::sim::{Client, World};
@@ -73,8 +73,23 @@ impl Field {
         Self { world, heard: BTreeMap::new() }
     }
 
+    /// One whose world writes down what happens.
+    fn kept(shards: u8) -> Self {
+        let settings = Settings { durability: Durability::Fsync, ..Settings::default() };
+        Self { world: World::with(shards, 79, &Arc::new(settings), &Arc::new(Ruleset::open())), heard: BTreeMap::new() }
+    }
+
+    /// The server ends without a word, and another begins with so many shards.
+    fn restart(&mut self, shards: u8) {
+        self.settle();
+        let world = std::mem::replace(&mut self.world, World::new(1, 0));
+        self.world = world.cut_power(shards);
+        self.heard.clear();
+        self.settle();
+    }
+
     fn settle(&mut self) {
-        self.world.settle();
+        self.world.settle_and_sync();
         for (peer, bytes) in self.world.take_datagrams() {
             self.heard.entry(peer.remote.port()).or_default().push(bytes);
         }
@@ -1034,7 +1049,7 @@ fn a_closed_server_says_so_in_words_that_do_not_storm() {
     assert_eq!(field.ends(), [(End::ServerStopped, 1)]);
     let bytes = device.begin_bytes(b"");
     assert_eq!(device.exchange(&mut field, &bytes).map(|heard| heard.code), Some(Code::INTERNAL_ERROR));
-    assert_eq!(device.ping(&mut field), Some(Code::UNAUTHORIZED));
+    assert_eq!(device.ping(&mut field), None, "whoever follows is asked again");
 }
 
 fn plain(code: Code, options: &[(u32, &[u8])], payload: &[u8], id: u16) -> Vec<u8> {
@@ -1045,6 +1060,7 @@ fn plain(code: Code, options: &[(u32, &[u8])], payload: &[u8], id: u16) -> Vec<u
 }
 
 mod lives;
+mod restarts;
 
 #[test]
 fn plain_clients_read_write_and_listen_in_json() {

@@ -22,6 +22,11 @@ const REPEATS_FOR: Millis = Millis(15_000);
 const REPEATS_MAX: u8 = 3;
 const REPEAT_PAUSE: Millis = Millis(1_500);
 
+/// Numbers of notifications that are taken at once.
+const NUMBERS_RESERVED: u32 = 64;
+/// "24 bits".
+const SEQUENCE_MAX: u32 = 0x00ff_ffff;
+
 /// One registration.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -37,6 +42,8 @@ pub(super) struct Watch {
     pub(super) is_agreed: bool,
     /// The number of the last notification.
     pub(super) sequence: u32,
+    /// How many numbers after that one may be used before this is written down again.
+    numbers_left: u32,
     /// Whether the client has yet to be told of the value.
     pub(super) is_dirty: bool,
     /// Whether the client does not acknowledge: it is told again when it is heard.
@@ -87,6 +94,7 @@ impl Watch {
             value: Node::Empty,
             is_agreed: false,
             sequence: 0,
+            numbers_left: 0,
             is_dirty: false,
             is_asleep: false,
             over: None,
@@ -101,8 +109,8 @@ impl Watch {
     /// The client asks for it anew, by another datagram. Numbers go on where they were.
     pub(super) fn renew(&mut self, request_hash: u64, now: Instant) {
         let fresh = Self::new(self.tag, self.token, self.path.clone(), self.form, request_hash, now);
-        let (value, sequence) = (std::mem::take(&mut self.value), self.sequence);
-        *self = Self { value, sequence, ..fresh };
+        let (value, sequence, numbers_left) = (std::mem::take(&mut self.value), self.sequence, self.numbers_left);
+        *self = Self { value, sequence, numbers_left, ..fresh };
     }
 
     /// Whether the same datagram once more is to be answered: a retransmission is, the storms of old
@@ -147,7 +155,24 @@ impl Watch {
     /// The number of the next notification.
     pub(super) const fn next_sequence(&mut self) -> u32 {
         self.sequence = sequence(self.sequence);
+        self.numbers_left = self.numbers_left.wrapping_sub(1);
         self.sequence
+    }
+
+    /// Takes more numbers for what is to come, if the last was none of those that are taken: this has to be
+    /// written down before it is sent, so that after a restart no number comes again.
+    pub(super) const fn reserve_numbers(&mut self) -> bool {
+        let is_short = self.numbers_left > NUMBERS_RESERVED;
+        if is_short {
+            self.numbers_left = NUMBERS_RESERVED;
+        }
+        is_short
+    }
+
+    /// The last number that may be used before this is written down again.
+    pub(super) const fn sequence_max(&self) -> u32 {
+        let sum = self.sequence + if self.numbers_left > NUMBERS_RESERVED { 0 } else { self.numbers_left };
+        if sum > SEQUENCE_MAX { sum - SEQUENCE_MAX } else { sum }
     }
 
     /// The client is heard: what it has not acknowledged it is told again.

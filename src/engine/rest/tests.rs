@@ -1,6 +1,6 @@
 use super::*;
 use crate::auth::{AuthConfig, Verifier};
-use crate::engine::{Hangup, Input};
+use crate::engine::{Durability, Hangup, Input};
 use crate::sim::{Client, WALL_START_MS, World};
 
 /// A world under these rules.
@@ -534,6 +534,46 @@ fn who_may_not_read_has_no_stream() {
     assert_eq!(ask(&mut world, admin, "PUT", "/.settings/rules.json", owner, "{").status, 400);
     let other = ask(&mut world, admin, "GET", "/.settings/rules.json?ns=other", owner, "").body;
     assert!(other.contains("open"), "another database keeps its rules: {other}");
+}
+
+#[test]
+fn rules_of_one_database_are_kept_until_those_of_all_change() {
+    let own = r#"{"rules":{"own":{".read":true}}} // its own"#;
+    let others = r#"{"rules":{"others":{".read":true}}}"#;
+    let owner = "Authorization: Bearer owner\r\n";
+    let ruleset = |text| Arc::new(Ruleset::parse(text, Dialect::Both).unwrap());
+    let settings = Arc::new(Settings { durability: Durability::Fsync, ..Settings::default() });
+    let rules_of = |world: &mut World, database: &str| {
+        let client = world.dial(0);
+        let target = format!("/.settings/rules.json?ns={database}");
+        ask(world, client, "GET", &target, owner, "").body
+    };
+    let restart = |mut world: World| {
+        world.settle_and_sync();
+        let mut world = world.cut_power(2);
+        world.settle_and_sync();
+        world
+    };
+    for snapshots in 0..3 {
+        let mut world = World::with(2, 7, &settings, &ruleset(others));
+        let client = world.dial(0);
+        world.send_bytes(client, text("PUT", "/.settings/rules.json?ns=db", owner, own).as_bytes());
+        world.settle();
+        assert_eq!(world.take_bytes(client), b"", "it is not safe yet");
+        world.settle_and_sync();
+        assert_eq!(responses(&world.take_bytes(client))[0].status, 200);
+        (0..snapshots).for_each(|shard| world.snapshot(shard, |_| {}));
+        let mut world = restart(restart(world));
+        assert_eq!(rules_of(&mut world, "db"), own);
+        assert_eq!(rules_of(&mut world, "other"), others);
+        // Other rules for all databases, at a start or before it, are for all.
+        if snapshots == 0 {
+            world.input_all(|| Input::Rules(ruleset(others)));
+        } else {
+            world = restart(world.under(&ruleset(OPEN))).under(&ruleset(others));
+        }
+        assert_eq!(rules_of(&mut restart(world), "db"), others);
+    }
 }
 
 #[test]

@@ -59,16 +59,17 @@ pub fn directory(data: &Path) -> PathBuf {
     data.join(DIRECTORY)
 }
 
-/// Reads what is there, and makes it the snapshot with which this start begins.
+/// Reads what is there, lets `settle` decide what of it still holds, and makes that the snapshot with which
+/// this start begins.
 ///
 /// # Errors
 /// See [`Broken`]; then nothing has changed.
-pub fn recover(data: &Path) -> Result<Recovered, Broken> {
+pub fn recover(data: &Path, settle: impl FnOnce(&mut State)) -> Result<Recovered, Broken> {
     let directory = directory(data);
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&directory)?;
     // The executor opens no files by relative paths.
     let directory = directory.canonicalize()?;
-    let Reading { findings, state } = files::read(&directory)?;
+    let Reading { findings, mut state } = files::read(&directory)?;
     if !findings.damaged.is_empty() {
         return Err(Broken::Damaged(findings.damaged.iter().map(ToString::to_string).collect()));
     }
@@ -81,10 +82,13 @@ pub fn recover(data: &Path) -> Result<Recovered, Broken> {
     }
     let epoch = findings.epoch_last + 1;
     if findings.records > 0 {
+        settle(&mut state);
         write_snapshot(&directory, epoch, &state)?;
-        let owed: usize = state.databases.values().map(|database| database.estates.len()).sum();
+        let estates = state.databases.values().flat_map(|database| database.estates.values());
+        let owed = estates.filter(|estate| !estate.is_alive).count();
         let (files, bytes, databases) = (findings.files, findings.bytes, state.databases.len());
-        tracing::info!(epoch, files, bytes, records = findings.records, databases, owed, "recovered");
+        let (records, devices) = (findings.records, state.devices.len());
+        tracing::info!(epoch, files, bytes, records, databases, owed, devices, "recovered");
     }
     files::remove_before(&directory, epoch)?;
     Ok(Recovered { directory, epoch, state })

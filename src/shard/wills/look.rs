@@ -16,7 +16,7 @@ impl Shard {
     /// How many last words a session has left, a merge being one.
     #[must_use]
     pub fn words_count(&self, session: SessionRef) -> usize {
-        self.wills.living.get(&session).map_or(0, |will| will.ledger.writes().count())
+        self.wills.living.get(session).map_or(0, |will| will.ledger.writes().count())
     }
 
     /// How many sessions have left last words.
@@ -42,6 +42,12 @@ impl Shard {
     #[must_use]
     pub fn words_page(&self, after: WordMark, rows_max: usize) -> WordPage {
         let mut page = WordPage::default();
+        if after == WordMark::Begin {
+            // Their order is that of secrets, which no mark may tell: so only some are shown.
+            let away = self.wills.away.values().take(rows_max / 2);
+            page.rows
+                .extend(away.flat_map(|estate| rows(number_of(&estate.id), &estate.identity, &estate.ledger, true)));
+        }
         let owed = match after {
             WordMark::Begin => Some(self.wills.estates.range(..)),
             WordMark::Owed(order) => Some(self.wills.estates.range((Excluded(order), Unbounded))),
@@ -55,16 +61,16 @@ impl Shard {
             page.rows.extend(rows(session, &estate.identity, &estate.ledger, true));
             page.next = Some(WordMark::Owed(*order));
         }
-        let living = match after {
-            WordMark::Living(session) => self.wills.living.range((Excluded(session), Unbounded)),
-            WordMark::Begin | WordMark::Owed(_) => self.wills.living.range(..),
+        let after = match after {
+            WordMark::Living(session) => Some(session),
+            WordMark::Begin | WordMark::Owed(_) => None,
         };
-        for (session, will) in living {
+        for (session, will) in self.wills.living.iter_after(after) {
             if page.rows.len() >= rows_max {
                 return page;
             }
-            page.rows.extend(rows(*session, &will.identity, &will.ledger, false));
-            page.next = Some(WordMark::Living(*session));
+            page.rows.extend(rows(session, &will.identity, &will.ledger, false));
+            page.next = Some(WordMark::Living(session));
         }
         page.next = None;
         page
@@ -74,13 +80,14 @@ impl Shard {
     /// were not looked at.
     #[must_use]
     pub fn words_about(&self, path: &Path, rows_max: usize) -> (Vec<WordRow>, usize) {
-        let estates = self.wills.estates.values().map(|estate| {
+        let estates = self.wills.estates.values().chain(self.wills.away.values()).map(|estate| {
             let session = number_of(&estate.id);
             (session, &estate.identity, &estate.ledger, true)
         });
-        let living = self.wills.living.iter().map(|(session, will)| (*session, &will.identity, &will.ledger, false));
+        let living = self.wills.living.iter_after(None);
+        let living = living.map(|(session, will)| (session, &will.identity, &will.ledger, false));
         let mut found = Vec::new();
-        let mut left = self.wills.estates.len() + self.wills.living.len();
+        let mut left = self.wills.estates.len() + self.wills.away.len() + self.wills.living.len();
         for (session, identity, ledger, is_owed) in estates.chain(living).take(LOOKED_AT_MAX) {
             if found.len() >= rows_max {
                 break;

@@ -16,7 +16,7 @@ mod reply;
 
 pub use call::{Call, Data, Form, Method, What};
 pub use message::{Code, Kind, Malformed, Message, MessageId, Options, Token, Writer, option};
-pub use names::{Name, Pass};
+pub use names::{Name, Pass, Secret};
 pub use reply::{refused, sequence};
 
 /// Bytes of one datagram that the server sends at most: the SDK's builds with DTLS lose what is

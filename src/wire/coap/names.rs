@@ -5,8 +5,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use subtle::ConstantTimeEq as _;
 
-use crate::base::{SessionId, ShardId};
+use crate::base::ShardId;
 
 /// The digits of a [`Name`]. Neither NUL nor `&`, which the SDK cannot send.
 const DIGITS: &[u8; 64] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
@@ -48,6 +49,18 @@ impl Name {
         text.iter().try_fold(0, |sum, byte| Some(sum << 6 | u64::from(digit(byte)?))).map(Self)
     }
 
+    /// As a number that [`from_bits`](Self::from_bits) takes: to be written down.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The name that was written down as this number. `None`: none was.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Option<Self> {
+        if bits >> (42 + HOME_BITS) == 0 { Some(Self(bits)) } else { None }
+    }
+
     /// The text.
     #[must_use]
     pub fn text(self) -> [u8; Self::TEXT_BYTES] {
@@ -60,10 +73,16 @@ impl Name {
         self.0 & ((1 << 42) - 1)
     }
 
-    /// Where the session lives.
+    /// Where the session lived when it got the name.
     #[must_use]
     pub const fn home(self) -> ShardId {
         ShardId((self.0 >> 42) as u8)
+    }
+
+    /// Where the session lives among so many shards: they may be others than those that there were.
+    #[must_use]
+    pub const fn home_among(self, shards: u8) -> ShardId {
+        ShardId(self.home().0 % shards)
     }
 }
 
@@ -74,9 +93,32 @@ impl std::fmt::Debug for Name {
     }
 }
 
-/// The long name ("L"): exactly 32 characters, the session's id in base 64.
-#[derive(Clone, Copy, Debug)]
-pub struct Pass(pub SessionId);
+/// The long name ("L"): exactly 32 characters, the short one and a secret in base 64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// The short name that was given out with it.
+    pub name: Name,
+    /// 128 bits that nobody can guess.
+    pub secret: Secret,
+}
+
+/// A secret that never gets into logs. In bytes: a `u128` would align everything by 16.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Secret(pub [u8; 16]);
+
+impl Secret {
+    /// Whether both are the same. Takes the same time wherever they differ.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret(…)")
+    }
+}
 
 impl Pass {
     /// Bytes of the text.
@@ -90,24 +132,18 @@ impl Pass {
         }
         let mut bytes = [0; 24];
         (URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) == Ok(24)).then_some(())?;
-        let [home, s0, s1, s2, s3, g0, g1, g2, secret @ ..] = bytes;
-        Some(Self(SessionId {
-            home: ShardId(home),
-            slot: u32::from_be_bytes([s0, s1, s2, s3]),
-            generation: u32::from_be_bytes([0, g0, g1, g2]),
-            secret: u128::from_be_bytes(secret),
-        }))
+        let [n0, n1, n2, n3, n4, n5, n6, n7, secret @ ..] = bytes;
+        let name = Name::from_bits(u64::from_be_bytes([n0, n1, n2, n3, n4, n5, n6, n7]))?;
+        Some(Self { name, secret: Secret(secret) })
     }
 
     /// The text.
     #[must_use]
     pub fn text(&self) -> [u8; Self::TEXT_BYTES] {
-        let Self(id) = self;
+        let Self { name, secret } = self;
         let mut bytes = [0; 24];
-        bytes[0] = id.home.0;
-        bytes[1..5].copy_from_slice(&id.slot.to_be_bytes());
-        bytes[5..8].copy_from_slice(&id.generation.to_be_bytes()[1..]);
-        bytes[8..].copy_from_slice(&id.secret.to_be_bytes());
+        bytes[..8].copy_from_slice(&name.0.to_be_bytes());
+        bytes[8..].copy_from_slice(&secret.0);
         let mut text = [0; Self::TEXT_BYTES];
         let written = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text);
         assert_eq!(written, Ok(Self::TEXT_BYTES), "three bytes are four digits");

@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::{SessionId, ShardId};
+use crate::base::ShardId;
 use crate::data::{Form as Print, Node, Printer};
 
 /// What the published SDKs and a server that made them content have said to each other.
@@ -279,11 +279,15 @@ fn names_and_passes_survive_their_texts() {
     for bad in [&b"1234567"[..], b"123456789", b"1234567&", b"1234567\0"] {
         assert_eq!(Name::parse(bad), None);
     }
-    let id = SessionId { home: ShardId(7), slot: 0xdead_beef, generation: 0x00ab_cdef, secret: 3 << 120 | 5 };
-    let text = Pass(id).text();
-    assert_eq!(Pass::parse(&text).map(|pass| pass.0), Some(id));
-    assert_eq!(Pass::parse(&text[1..]).map(|pass| pass.0), None);
-    assert_eq!(Pass::parse(&[b'*'; 32]).map(|pass| pass.0), None);
+    let name = Name::new(ShardId(63), u64::MAX).unwrap();
+    let pass = Pass { name, secret: Secret((3_u128 << 120 | 5).to_le_bytes()) };
+    let text = pass.text();
+    assert_eq!(Pass::parse(&text), Some(pass));
+    assert_eq!(Pass::parse(&text[1..]), None);
+    assert_eq!(Pass::parse(&[b'*'; 32]), None);
+    assert_eq!(Pass::parse(&[b'z'; 32]), None, "no name is so long");
+    assert_eq!(Name::from_bits(name.bits()), Some(name));
+    assert_eq!((name.home_among(64), name.home_among(3)), (ShardId(63), ShardId(0)));
 }
 
 #[test]
