@@ -100,6 +100,12 @@ pub const INTERNAL_REQUESTS_MAX: usize = 16;
 pub const INTERNAL_HEAD_BYTES_MAX: usize = 4 * 1024;
 /// Time from accept to the end of an answer at the internal address.
 pub const INTERNAL_REQUEST_MAX: Millis = Millis(2_000);
+/// Streams of one core that are shown everything again and again.
+pub const WATCHERS_MAX: usize = 16;
+/// Rows that an operator may ask for at once.
+pub const LOOK_ROWS_MAX: usize = 1_000;
+/// Places whose children an operator may ask for at once.
+pub const LOOK_PLACES_MAX: usize = 50;
 /// Requests of one device that may wait for answers; further ones are left to be repeated.
 pub const DEVICE_REQUESTS_MAX: usize = 64;
 /// Registrations of one device.

@@ -14,7 +14,7 @@ use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settin
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
 use crate::data::{Key, KeyStr, Path};
-use crate::op::{BadCredential, End, Identity, Namespace, Outcome, Refusal, Request, Word};
+use crate::op::{BadCredential, End, Identity, Namespace, Outcome, Protocol, Refusal, Request, Word};
 use crate::session;
 use crate::wire::firebase::{Action, Control, Incoming};
 use crate::wire::ws;
@@ -30,6 +30,10 @@ pub(super) struct Session {
     /// When the identity runs out.
     expires: Option<Instant>,
     pub(super) settings: Arc<Settings>,
+    /// How its client speaks with us.
+    pub(super) protocol: Protocol,
+    /// When it began.
+    pub(super) opened: Instant,
     /// When the last byte of it arrived.
     pub(super) heard: Instant,
     /// When its wheel entry that counts is due.
@@ -194,6 +198,7 @@ impl Engine {
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
         let settings = self.settings_for(&channel, settings);
+        let protocol = Self::protocol_of(&channel);
         let speech = Speech::of(&channel);
         if speech != Speech::Rest && !self.warden.session_comes(&namespace) {
             self.meters.unwelcome += 1;
@@ -206,6 +211,8 @@ impl Engine {
             identity: Arc::new(Identity::NOBODY),
             expires: None,
             settings,
+            protocol,
+            opened: now.instant,
             heard: now.instant,
             next_look: now.instant,
             pinged: now.instant,
@@ -229,6 +236,7 @@ impl Engine {
         };
         self.meters.sessions[speech as usize] += 1;
         self.meters.sessions_opened[speech as usize] += 1;
+        self.looks.began(protocol);
         let look = self.session_wheel.arm(session.slot, duty);
         self.sessions.get_mut(session).expect("it was opened just now").next_look = look;
         let id = self.sessions.id(session).expect("it was opened just now");
@@ -651,6 +659,7 @@ impl Engine {
     /// Takes a session out of the table.
     pub(super) fn close_session(&mut self, session: SessionRef) -> Option<Session> {
         let state = self.sessions.close(session)?;
+        self.looks.ended(state.protocol);
         self.meters.sessions[state.speech as usize] -= 1;
         if state.speech != Speech::Rest {
             self.warden.session_goes(&state.namespace);

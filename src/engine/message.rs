@@ -8,9 +8,9 @@ use super::io::Peer;
 use super::visit::{Caller, Response, Visit};
 use crate::base::{Instant, SessionId, SessionRef, ShardId};
 use crate::data::Path;
-use crate::op::{End, Identity, Namespace, Outcome, Refusal, Request, Write};
+use crate::op::{End, Identity, Look, Namespace, Outcome, Refusal, Request, Sight, Write};
 use crate::rules::Ruleset;
-use crate::shard::Told;
+use crate::shard::{Told, Trial};
 
 /// A message from one engine to another.
 #[derive(Debug)]
@@ -222,6 +222,33 @@ pub enum Task {
         /// By these.
         rules: Arc<Ruleset>,
     },
+    /// Show something of yourself.
+    Look {
+        /// Of which namespace.
+        namespace: Namespace,
+        /// What.
+        look: Look,
+    },
+    /// To an owner: add what only you know to what a home has told.
+    Complete {
+        /// Of which namespace.
+        namespace: Namespace,
+        /// Of what became of last words, only what comes after this.
+        after: u64,
+        /// What was told.
+        sight: Box<Sight>,
+    },
+    /// Say what the rules of a namespace that you own would say.
+    Try {
+        /// Which.
+        namespace: Namespace,
+        /// Other rules than those in force.
+        rules: Option<Arc<Ruleset>>,
+        /// To whom.
+        identity: Arc<Identity>,
+        /// To what.
+        trial: Trial,
+    },
 }
 
 /// What came of a [`Task`].
@@ -235,6 +262,8 @@ pub enum Managed {
     Rules(Arc<Ruleset>),
     /// It was refused.
     Refused(Refusal),
+    /// What there is to be seen.
+    Seen(Box<Sight>),
 }
 
 /// A session's request to the owner of a namespace.

@@ -18,6 +18,7 @@ mod guest;
 mod home;
 mod io;
 mod journal;
+mod look;
 mod message;
 mod meters;
 mod owed;
@@ -113,6 +114,8 @@ pub struct Engine {
     guests: Vec<Option<SessionRef>>,
     /// Peers without a connection.
     devices: device::Devices,
+    /// Those who look at what happens here.
+    looks: look::Looks,
     /// Data that was removed and is yet to be dropped.
     fallen: Fallen,
     journal: Journal,
@@ -168,6 +171,7 @@ impl Engine {
             desk: rest::Desk::default(),
             guests: Vec::new(),
             devices: device::Devices::new(&hashing),
+            looks: look::Looks::new(&hashing),
             fallen: Fallen::default(),
             journal: Journal::default(),
             meters: Meters::default(),
@@ -188,10 +192,16 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input<'_>, output: &mut Output) {
         self.devices.now = now.instant;
         match input {
-            Input::Opened { conn, peer } => self.opened(now, conn, peer),
+            Input::Opened { conn, peer } => {
+                self.looks.connected();
+                self.opened(now, conn, peer);
+            }
             Input::Encrypted { conn } => self.encrypted(conn),
             Input::Bytes { conn, bytes } => self.received(now, conn, bytes, output),
-            Input::Closed { conn, how } => self.hung_up(now, conn, how, output),
+            Input::Closed { conn, how } => {
+                self.looks.disconnected();
+                self.hung_up(now, conn, how, output);
+            }
             Input::Backlog { conn, bytes } => self.backlog(now, conn, bytes, output),
             Input::Datagram { peer, bytes } => self.datagram_came(now, peer, bytes, false, output),
             Input::Guest { guest, saying } => self.guest_says(now, guest, saying, output),
@@ -222,7 +232,7 @@ impl Engine {
     pub fn next_wake(&self) -> Option<Instant> {
         let draining = (self.drain.is_on && !self.drain.is_silent).then_some(self.drain.next);
         let wakes = [self.session_wheel.next_wake(), self.conn_wheel.next_wake(), self.owed.next_wake(), draining];
-        wakes.into_iter().flatten().min()
+        wakes.into_iter().chain([self.looks.next_wake()]).flatten().min()
     }
 
     /// Whether there is work left that was put off to keep turns short: the driver comes back with
@@ -290,6 +300,7 @@ impl Engine {
     }
 
     fn tick(&mut self, now: Now, output: &mut Output) {
+        self.looks.due(now.instant, self.next_wake());
         let mut due = Vec::new();
         self.conn_wheel.due(now.instant, DUE_MAX, &mut due);
         for id in due.drain(..) {
@@ -304,6 +315,7 @@ impl Engine {
         self.speak_some_owed(now, output);
         self.read_long_bodies(now, output);
         self.devices.tidy(now.instant);
+        self.serve_watchers(now, output);
         if self.drain.is_on {
             self.drain(now, output);
         }
@@ -341,8 +353,8 @@ impl Engine {
             Message::Settled { session } => self.go_on(now, session, output),
             Message::Introduce { owner } => self.introduce_all(owner, output),
             Message::Leave(leave) => self.leave_with_stream(*leave, output),
-            Message::Manage(manage) => self.manage(*manage, output),
-            Message::Managed { session, number, done } => self.managed(session, number, done),
+            Message::Manage(manage) => self.manage(now, *manage, output),
+            Message::Managed { session, number, done } => self.managed(session, number, done, output),
             Message::Visit(visit) => self.visited(now, *visit, output),
             Message::Response { to, response } => self.answer_visitor(now, to, &response, output),
             Message::Switch { to, session } => self.switch_visitor(now, to, session, output),

@@ -3,16 +3,25 @@
 
 use std::sync::Arc;
 
+use super::look::Speaker;
 use super::{Durability, Effect, Engine, Message, Notice, Output};
 use crate::base::{Instant, Now, SessionId, SessionRef};
-use crate::data::Path;
 use crate::log::{Database, OwnRules};
-use crate::op::{End, Namespace, Request};
+use crate::op::{End, Namespace, Request, Who, Write};
 use crate::rules::Ruleset;
 use crate::shard::{Fate, Told};
 
 /// Sessions whose last words one turn speaks.
 const OWED_MAX: usize = 256;
+
+/// A last word, and what became of it.
+#[derive(Debug)]
+pub(super) struct Spoken {
+    pub(super) word: Write,
+    pub(super) fate: Fate,
+    /// What of it was written, if it was not all.
+    pub(super) written: Option<Write>,
+}
 
 /// The namespaces here to which something is owed.
 #[derive(Debug, Default)]
@@ -93,28 +102,34 @@ impl Engine {
     fn speak_owed(&mut self, now: Now, namespace: &Namespace, order: u64, end: End, output: &mut Output) {
         let Some(shard) = self.shards.get_mut(namespace) else { return };
         let mut told = Vec::new();
-        let fates = shard.speak_owed(now, order, &mut told);
-        self.last_words_spoken(namespace, fates, end, output);
+        let (session, who) = shard.owed_by(order).map(|(session, who)| (session, Who::of(&who))).unwrap_or_default();
+        let fates = shard.speak_owed(now, order, &mut told).into_iter();
+        let fates = fates.map(|(word, fate)| Spoken { word, fate, written: None }).collect();
+        let speaker = Speaker { session, who, is_owed: true, end };
+        self.last_words_spoken(now, namespace, fates, &speaker, output);
         self.finish_owning(namespace, told, output);
     }
 
     /// Tells the operator what became of last words.
     pub(super) fn last_words_spoken(
-        &self,
+        &mut self,
+        now: Now,
         namespace: &Namespace,
-        fates: Vec<(Path, Fate)>,
-        end: End,
+        fates: Vec<Spoken>,
+        speaker: &Speaker,
         output: &mut Output,
     ) {
+        let end = speaker.end;
         let (mut spoken, mut yielded, mut denied) = (0, 0, 0);
-        for (path, fate) in fates {
+        for Spoken { word, fate, written } in fates {
+            self.looks.fired(now, namespace, speaker, (&word, &fate, written.as_ref()));
             match fate {
                 Fate::Spoken => spoken += 1,
                 Fate::Yielded => yielded += 1,
                 Fate::Denied(_) => denied += 1,
             }
             if fate != Fate::Spoken {
-                let namespace = namespace.clone();
+                let (namespace, path) = (namespace.clone(), word.path().clone());
                 output.effects.push(Effect::Notice(Notice::Unspoken { namespace, path, fate, end }));
             }
         }

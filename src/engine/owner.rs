@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::look::Speaker;
+use super::owed::Spoken;
 use super::{Ask, Came, Engine, Kind, Message, Output, Over, Record};
 use crate::base::{Now, SessionId, SessionRef, ShardId};
 use crate::op::{Identity, Outcome, Refusal, Request};
@@ -21,14 +23,14 @@ impl Engine {
             Some(refusal) => Err(refusal),
             None => self.warden.admit(now, &namespace, &identity, &request, last_words),
         };
+        let sketch = self.looks.sketch(&namespace, &request);
+        let asker = Asker { session: Some(session), id, identity, heard, is_plain };
         let outcome = match (admitted, self.shard(&namespace)) {
             (Err(refusal), _) => Outcome::Refused(refusal),
             (Ok(()), None) => Outcome::Refused(Refusal::Limit("too many databases")),
-            (Ok(()), Some(shard)) => {
-                let asker = Asker { session: Some(session), id, identity, heard, is_plain };
-                shard.ask(now, &asker, request, &mut told)
-            }
+            (Ok(()), Some(shard)) => shard.ask(now, &asker, request, &mut told),
         };
+        self.looks.answered(now, &asker, sketch, &outcome);
         self.meters.requests[kind as usize][Came::of(&outcome) as usize] += 1;
         // What the request caused is heard before its answer.
         self.finish_owning(&namespace, told, output);
@@ -80,10 +82,10 @@ impl Engine {
         let mut fates = Vec::new();
         if let Some(shard) = self.shards.get_mut(&namespace) {
             let heard = is_yielding.then_some(heard);
-            for word in &words {
+            for word in words {
                 let here = made.iter().find(|(left, _)| left == word.path()).map(|(_, path)| word.at(path.clone()));
                 let fate = match &here {
-                    None => shard.fire(now, session, &identity, word, heard, &mut told),
+                    None => shard.fire(now, session, &identity, &word, heard, &mut told),
                     Some(here) => {
                         // What was held is what stands above both.
                         shard.hold(here);
@@ -92,10 +94,12 @@ impl Engine {
                         fate
                     }
                 };
-                fates.push((word.path().clone(), fate));
+                let written = shard.take_partly();
+                fates.push(Spoken { word: here.unwrap_or(word), fate, written });
             }
         }
-        self.last_words_spoken(&namespace, fates, end, output);
+        let speaker = Speaker::living(session, &identity, end);
+        self.last_words_spoken(now, &namespace, fates, &speaker, output);
         self.finish_owning(&namespace, told, output);
     }
 

@@ -26,9 +26,9 @@ use crate::base::limits::{
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
 use crate::data::Path;
 use crate::log::OwnRules;
-use crate::op::{BadCredential, End, Event, Identity, Namespace, Outcome, Query, Refusal, Request, Word};
+use crate::op::{BadCredential, End, Event, Identity, Look, Namespace, Outcome, Query, Refusal, Request, Sight, Word};
 use crate::rules::{Dialect, Ruleset};
-use crate::shard::Told;
+use crate::shard::{Told, Trial};
 use crate::tree;
 use crate::wire::rest::{
     self, Answering, BodyReader, Call, Get, Lookup, PIECE_BYTES, PushIds, Reply, Sending, StreamText, Style, Tool, What,
@@ -111,6 +111,8 @@ struct Pending {
     /// Engines that have yet to answer, where all are asked.
     missing: u8,
     databases: Vec<Namespace>,
+    /// What engines have shown of themselves.
+    sights: Vec<Sight>,
     reply: Option<Reply>,
 }
 
@@ -313,6 +315,7 @@ impl Engine {
         };
         let namespace = match self.rest_namespace(namespace, is_namespace_named, &identity) {
             Ok(namespace) => namespace,
+            Err(_) if what.is_about_all() => "".into(),
             Err(reply) => return self.rest_reply(now, conn, reply, &style, output),
         };
         let asking = Asking { conn, namespace, identity, style };
@@ -321,7 +324,7 @@ impl Engine {
 
     fn rest_do(&mut self, now: Now, asking: Asking, what: What, mut body: Vec<u8>, output: &mut Output) {
         let Asking { conn, namespace, identity, style } = &asking;
-        let is_managing = matches!(what, What::GetRules | What::PutRules { .. } | What::Profile | What::Databases);
+        let is_managing = what.is_managing();
         if is_managing && !identity.is_admin {
             let reply = Reply::refused(&Refusal::Credential(BadCredential::Forbidden));
             return self.rest_reply(now, *conn, reply, style, output);
@@ -380,6 +383,9 @@ impl Engine {
                 }
             },
             What::Databases => self.rest_survey(now, *conn, &Task::Databases, None, asking.style, output),
+            What::Look(look) => self.rest_look(now, asking, look, output),
+            What::Try => self.rest_try(now, asking, body, output),
+            What::Watch => self.rest_watch(now, asking, output),
             What::Time | What::Tool(_) | What::Known(_) => unreachable!("answered before anybody was asked"),
         }
     }
@@ -463,7 +469,7 @@ impl Engine {
             self.refuse(conn, 503, "too many sessions", output);
             return None;
         };
-        let pending = Pending { style, answering, missing: 1, databases: Vec::new(), reply: None };
+        let pending = Pending { style, answering, missing: 1, databases: Vec::new(), sights: Vec::new(), reply: None };
         self.dialogue(conn)?.phase = Phase::Asked(Box::new(pending));
         self.set_deadline(conn, now.instant + ANSWER_MAX);
         Some((session, number))
@@ -536,7 +542,10 @@ impl Engine {
     }
 
     /// Something that is not about data is asked of this engine.
-    pub(super) fn manage(&mut self, manage: Manage, output: &mut Output) {
+    pub(super) fn manage(&mut self, now: Now, manage: Manage, output: &mut Output) {
+        if matches!(manage.task, Task::Look { .. } | Task::Complete { .. } | Task::Try { .. }) {
+            return self.looked_at(now, manage, output);
+        }
         let Manage { asker, number, task } = manage;
         let done = match task {
             Task::Databases => Managed::Databases(self.shards.keys().cloned().collect()),
@@ -549,6 +558,7 @@ impl Engine {
                 Managed::Rules(rules.clone())
             }
             Task::SetRules { namespace, rules } => self.set_rules_of(&namespace, rules, output),
+            Task::Look { .. } | Task::Complete { .. } | Task::Try { .. } => unreachable!("it was looked at elsewhere"),
         };
         self.send(asker.home, Message::Managed { session: asker, number, done }, output);
     }
@@ -573,9 +583,17 @@ impl Engine {
     }
 
     /// Something that was asked of other engines is done.
-    pub(super) fn managed(&mut self, session: SessionRef, number: i64, done: Managed) {
-        let Some(Channel::Rest(conn)) = self.sessions.get(session).map(|state| &state.channel) else { return };
-        let conn = *conn;
+    pub(super) fn managed(&mut self, session: SessionRef, number: i64, done: Managed, output: &mut Output) {
+        let conn = match self.sessions.get(session).map(|state| &state.channel) {
+            Some(Channel::Rest(conn)) => *conn,
+            Some(Channel::Stream(_)) => {
+                if let Managed::Seen(sight) = done {
+                    self.watched(session, number, *sight, output);
+                }
+                return;
+            }
+            _ => return,
+        };
         let Some(dialogue) = self.dialogue(conn).filter(|dialogue| dialogue.number == number) else { return };
         let Phase::Asked(pending) = &mut dialogue.phase else { return };
         match done {
@@ -584,9 +602,13 @@ impl Engine {
             Managed::Done => {}
             Managed::Rules(rules) => pending.reply = Some(Reply::text(rules.source())),
             Managed::Refused(refusal) => pending.reply = Some(Reply::refused(&refusal)),
+            Managed::Seen(sight) => pending.sights.push(*sight),
         }
         pending.missing -= 1;
         if pending.missing == 0 {
+            if !pending.sights.is_empty() {
+                pending.reply = Some(Reply::sights(&pending.sights));
+            }
             pending.databases.sort_unstable();
             let names = pending.databases.iter().map(|name| &**name);
             pending.reply.get_or_insert_with(|| Reply::names(names));
@@ -744,30 +766,101 @@ impl Engine {
         last_stream: Option<SessionId>,
         output: &mut Output,
     ) {
-        let Asking { conn, namespace, identity, .. } = asking;
-        let stream = Stream {
-            conn,
-            path,
-            waiting: Some(request),
-            is_started: false,
-            backlog_bytes: 0,
-            number: LISTEN,
-            promised: VecDeque::new(),
-        };
-        let Ok((session, _)) = self.open_session(now, Channel::Stream(Box::new(stream)), namespace) else {
-            return self.refuse(conn, 503, self.why_none_begins(), output);
-        };
-        let link = std::mem::replace(self.link(conn), Link::Stream(session));
-        if let Link::Http(http) = link {
-            self.rest_forget(conn, &http);
-        }
-        self.identify(now, session, (*identity).clone(), output);
+        let Some(session) = self.open_stream(now, asking, path, Some(request), output) else { return };
         if let Some(last) = last_stream {
             self.replace_session(now, session, last, output);
         }
         if self.sessions.get(session).is_some_and(|state| !state.is_waiting) {
             self.stream_listen(session, output);
         }
+    }
+
+    /// A connection becomes a stream. `None` if there are too many sessions: it is refused.
+    fn open_stream(
+        &mut self,
+        now: Now,
+        asking: Asking,
+        path: Path,
+        waiting: Option<Request>,
+        output: &mut Output,
+    ) -> Option<SessionRef> {
+        let Asking { conn, namespace, identity, .. } = asking;
+        let stream = Stream {
+            conn,
+            path,
+            waiting,
+            is_started: false,
+            backlog_bytes: 0,
+            number: LISTEN,
+            promised: VecDeque::new(),
+        };
+        let Ok((session, _)) = self.open_session(now, Channel::Stream(Box::new(stream)), namespace) else {
+            let why = self.why_none_begins();
+            self.refuse(conn, 503, why, output);
+            return None;
+        };
+        let link = std::mem::replace(self.link(conn), Link::Stream(session));
+        if let Link::Http(http) = link {
+            self.rest_forget(conn, &http);
+        }
+        self.identify(now, session, (*identity).clone(), output);
+        Some(session)
+    }
+
+    /// An operator wants to see everything of a namespace, again and again.
+    fn rest_watch(&mut self, now: Now, asking: Asking, output: &mut Output) {
+        let (conn, namespace) = (asking.conn, asking.namespace.clone());
+        if !self.may_watch() {
+            return self.refuse(conn, 503, "too many watch already", output);
+        }
+        let Some(session) = self.open_stream(now, asking, Path::ROOT, None, output) else { return };
+        self.stream_word(session, &Word::Outcome { number: LISTEN, outcome: &Outcome::Done }, output);
+        self.begin_watching(now, session, namespace);
+    }
+
+    /// Whether a stream's client has taken everything that it was told.
+    pub(super) fn has_taken_all(&self, session: SessionRef) -> bool {
+        match self.sessions.get(session).map(|state| &state.channel) {
+            Some(Channel::Stream(stream)) => stream.backlog_bytes == 0,
+            _ => false,
+        }
+    }
+
+    /// Long answers and bodies that are under way.
+    pub(super) fn long_answers_count(&self) -> usize {
+        self.desk.sending.len() + self.desk.reading.len()
+    }
+
+    /// An operator asks for something of the server itself.
+    fn rest_look(&mut self, now: Now, asking: Asking, look: Look, output: &mut Output) {
+        let namespace = asking.namespace.clone();
+        if look == Look::Figures {
+            let task = Task::Look { namespace, look };
+            return self.rest_survey(now, asking.conn, &task, None, asking.style, output);
+        }
+        let Some(target) = self.look_target(&namespace, &look) else {
+            let reply = Reply::refused(&Refusal::NoSession);
+            return self.rest_reply(now, asking.conn, reply, &asking.style, output);
+        };
+        let Some((asker, number)) = self.rest_wait(now, asking, Answering::Done, output) else { return };
+        let task = Task::Look { namespace, look };
+        self.send(target, Message::Manage(Box::new(Manage { asker, number, task })), output);
+    }
+
+    /// An operator asks what the rules would say.
+    fn rest_try(&mut self, now: Now, asking: Asking, mut body: Vec<u8>, output: &mut Output) {
+        let read = rest::read_trial(&mut body, &mut self.reader).and_then(|trial| {
+            let rules = trial.rules.as_ref().map(|text| read_rules(text.as_bytes(), self.config.dialect));
+            Ok((rules.transpose()?, trial))
+        });
+        let (rules, trial) = match read {
+            Ok(read) => read,
+            Err(reply) => return self.rest_reply(now, asking.conn, reply, &asking.style, output),
+        };
+        let identity = Arc::new(Identity { auth: trial.auth, ..Identity::NOBODY });
+        let trial = trial.write.map_or(Trial::Read(trial.path), Trial::Write);
+        let task = Task::Try { namespace: asking.namespace.clone(), rules, identity, trial };
+        self.rest_manage(now, asking, task, output);
     }
 
     /// Asks for what a stream is to tell.

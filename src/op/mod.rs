@@ -3,10 +3,15 @@
 //! Protocols translate into these words and out of them; the engine knows no others.
 
 mod identity;
+mod look;
 mod operation;
 mod query;
 
 pub use identity::Identity;
+pub use look::{
+    Became, Cause, ChildPage, Explained, Figures, Glance, Happened, Look, Owned, PageCall, Protocol, RecentPage,
+    SessionMark, SessionPage, SessionRow, Sight, Trace, Tried, Who, WordMark, WordPage, WordRow, kind_of,
+};
 pub use operation::{Operation, OperationKind};
 pub use query::{Bound, BoundKey, BoundText, Direction, Index, Limit, Query};
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::look_flags::{DemoFlags, ExplainFlags, OnDisconnectCommand, SessionsCommand, TopFlags};
 use super::low::Low;
 use super::papers::Shell;
 use super::place::{Origin, Typed};
@@ -46,6 +47,26 @@ pub enum Command {
     /// A file of up to a megabyte is written at once; a longer one in many updates, which other clients can
     /// see happen. Exit codes: 0 all written, 1 failure, 2 usage.
     Import(ImportFlags),
+    /// See who is connected to a running server, and end sessions.
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
+    /// See the last words (onDisconnect) that wait in a running server.
+    #[command(subcommand)]
+    Ondisconnect(OnDisconnectCommand),
+    /// Tell why a path of a running server is as it is: who changed it last, and what waits to change it.
+    ///
+    /// Exit codes: 0 told, 1 failure, 2 usage.
+    Explain(ExplainFlags),
+    /// Show how a running server is, once a second.
+    ///
+    /// On a terminal the screen is written over; elsewhere each look is printed after the other. Exit codes:
+    /// 0 shown as often as asked, 1 failure, 2 usage.
+    Top(TopFlags),
+    /// Run a server with a crowd that comes and goes, to look at: on loopback, open to everybody on this
+    /// machine, with data that is gone at the end. Ctrl-C ends it.
+    ///
+    /// Exit codes: 0 stopped as asked, 1 failure, 2 usage.
+    Demo(DemoFlags),
     /// Read the log in a data directory as a start would, and say whether it is whole.
     ///
     /// No server may be running on it. Exit codes: 0 whole or repaired, 1 damaged or failure, 2 usage.
@@ -255,7 +276,7 @@ impl CheckFlags {
 }
 
 impl LogFlags {
-    fn low(self) -> Low {
+    pub(super) fn low(self) -> Low {
         Low {
             log_format: typed("--log-format", self.log_format),
             log_level: typed("--log-level", self.log_level),

@@ -19,6 +19,7 @@ pub mod builder;
 pub mod check;
 pub mod config;
 pub mod data_dir;
+pub mod demo;
 pub mod environment;
 pub mod file;
 pub mod flags;
@@ -28,8 +29,10 @@ pub mod kernel;
 pub mod keys;
 pub mod life;
 pub mod logs;
+pub mod look_flags;
 pub mod low;
 pub mod metrics;
+pub mod operate;
 pub mod papers;
 pub mod place;
 pub mod reference;
@@ -116,6 +119,11 @@ pub fn main() -> ExitCode {
         Command::Backup(flags) => end(archive_commands::backup(&flags), complain),
         Command::Restore(flags) => end(archive_commands::restore(&flags), complain),
         Command::Rules(RulesCommand::Test { files }) => run_rules_test(&files),
+        Command::Sessions(command) => end(operate::sessions(&command), complain),
+        Command::Ondisconnect(command) => end(operate::ondisconnect(&command), complain),
+        Command::Explain(flags) => end(operate::explain(&flags), complain),
+        Command::Top(flags) => end(operate::top(&flags), complain),
+        Command::Demo(flags) => end(demo::demo(&flags, log), complain),
     }
 }
 

@@ -89,7 +89,7 @@ impl Shard {
     }
 
     /// Fills in server values.
-    fn resolve(&self, now: Now, write: &Write) -> Changes {
+    pub(super) fn resolve(&self, now: Now, write: &Write) -> Changes {
         let mut changes = Changes::new();
         let standing = |path: &Path| self.root.at(path.as_str());
         match write {
@@ -164,7 +164,7 @@ impl Resolved {
         }
     }
 
-    fn as_change(&self) -> Change<'_> {
+    pub(super) fn as_change(&self) -> Change<'_> {
         let what = match &self.what {
             ResolvedWhat::Value(node) => What::Value(node),
             ResolvedWhat::Priority(priority) => What::Priority(priority.as_ref()),

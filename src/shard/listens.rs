@@ -118,6 +118,11 @@ impl Listens {
         Self { hashing: hashing.clone(), places: BTreeMap::new(), by_session: hashing.map() }
     }
 
+    /// At how many places somebody listens. O(1).
+    pub(super) fn places_count(&self) -> usize {
+        self.places.len()
+    }
+
     /// How many there are, and at how many places.
     pub(super) fn count(&self) -> (usize, usize) {
         (self.by_session.values().map(|member| member.held.len()).sum(), self.places.len())

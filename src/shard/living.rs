@@ -18,6 +18,8 @@ const NEIGHBOURS: u32 = 8;
 pub(super) struct BySession<V> {
     /// By home and slot; none is empty.
     groups: BTreeMap<(ShardId, u32), Box<Group<V>>>,
+    /// How many sessions have something.
+    len: usize,
 }
 
 #[derive(Debug)]
@@ -28,7 +30,7 @@ struct Group<V> {
 
 impl<V> Default for BySession<V> {
     fn default() -> Self {
-        Self { groups: BTreeMap::new() }
+        Self { groups: BTreeMap::new(), len: 0 }
     }
 }
 
@@ -53,7 +55,19 @@ fn position(session: SessionRef) -> ((ShardId, u32), usize) {
 }
 
 impl<V> BySession<V> {
+    /// How many sessions have something.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
     /// That of a session.
+    pub(super) fn get(&self, session: SessionRef) -> Option<&V> {
+        let (key, at) = position(session);
+        let group = self.groups.get(&key)?;
+        group.values[at].as_ref().filter(|_| group.generations[at] == session.generation)
+    }
+
+    /// The same, to be changed.
     pub(super) fn get_mut(&mut self, session: SessionRef) -> Option<&mut V> {
         self.groups.get_mut(&position(session).0)?.place(session)?.as_mut()
     }
@@ -68,6 +82,7 @@ impl<V> BySession<V> {
         let group = self.groups.entry(group).or_insert_with(|| Box::new(Group::EMPTY));
         if group.values[at].is_none() {
             group.generations[at] = session.generation;
+            self.len += 1;
         }
         assert_eq!(group.generations[at], session.generation, "the slot's earlier tenant is gone");
         group.values[at].get_or_insert_with(make)
@@ -78,6 +93,7 @@ impl<V> BySession<V> {
         let (key, _) = position(session);
         let group = self.groups.get_mut(&key)?;
         let value = group.place(session)?.take();
+        self.len -= usize::from(value.is_some());
         if group.is_empty() {
             self.groups.remove(&key);
         }
@@ -125,7 +141,8 @@ mod tests {
         assert_eq!(all.remove(session(0, 8, 3)), Some((0, 8)));
         assert_eq!(all.remove(session(0, 8, 3)), None);
         assert_eq!(listed(&all, Some(session(0, 7, 3))), [(100, (0, 100)), (0, (1, 0)), (9, (1, 9))]);
-        assert_eq!(all.groups.len(), 4, "an empty group is gone");
+        assert_eq!((all.groups.len(), all.len()), (4, 4), "an empty group is gone");
+        assert_eq!((all.get(session(0, 7, 3)), all.get(session(0, 7, 2))), (Some(&(0, 7)), None));
         all.get_or_insert_with(session(0, 8, 4), || (5, 5));
         assert_eq!(all.get_mut(session(0, 8, 4)), Some(&mut (5, 5)), "the slot's next tenant");
     }

@@ -9,6 +9,7 @@ mod apply;
 mod listens;
 mod living;
 mod profile;
+mod trial;
 mod wills;
 
 use std::borrow::Cow;
@@ -20,10 +21,11 @@ use crate::base::{Hashing, Instant, Now, SessionId, SessionRef};
 use crate::data::{Fallen, Node, Path};
 use crate::log::{OwnRules, Record};
 use crate::op::{Event, Identity, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
-use crate::presence::Stamps;
+use crate::presence::{Stamps, places_count};
 use crate::rules::{Ask, Denial, Ruleset};
 use crate::tree;
 use listens::{Doubt, Listens, Wish};
+pub use trial::Trial;
 pub use wills::WillMark;
 use wills::{Recording, Wills};
 
@@ -88,6 +90,8 @@ pub struct Shard {
     fallen: Fallen,
     /// Those who are told of every operation.
     profilers: Vec<Listener>,
+    /// What was written of the last word that was fired last, if it was not all.
+    partly: Option<Write>,
 }
 
 impl Shard {
@@ -105,6 +109,7 @@ impl Shard {
             recording: Recording::default(),
             fallen: Fallen::default(),
             profilers: Vec::new(),
+            partly: None,
         }
     }
 
@@ -227,16 +232,26 @@ impl Shard {
             Some(heard) => self.stamps.without_newer(word.clone(), heard, session).map(Cow::Owned),
             None => Some(Cow::Borrowed(word)),
         };
-        let Some(word) = kept else { return Fate::Yielded };
+        let Some(kept) = kept else { return Fate::Yielded };
+        let is_whole = places_count(&kept) == places_count(word);
+        let word = kept;
         let heard = heard.unwrap_or(now.instant);
         let asker = Asker { session: Some(session), id: None, identity: Arc::clone(identity), heard, is_plain: false };
         let from = told.len();
         let done = self.write(now, &asker, &word, None, told);
         self.profile_last_word(now, &word, done.is_ok(), from, told);
         match done {
-            Ok(()) => Fate::Spoken,
+            Ok(()) => {
+                self.partly = (!is_whole).then(|| word.into_owned());
+                Fate::Spoken
+            }
             Err(refused) => Fate::Denied(refused.denial),
         }
+    }
+
+    /// What was written of the last word that was [fired](Self::fire) last, if it was not all.
+    pub const fn take_partly(&mut self) -> Option<Write> {
+        self.partly.take()
     }
 
     /// The session's identity, or the rules, have changed: ends the listens that it no longer may have.

@@ -19,6 +19,8 @@ use crate::op::{Identity, Refusal, Write};
 use crate::presence::{Full, Ledger};
 use crate::rules::Ruleset;
 
+mod look;
+
 const TOO_MANY_LAST_WORDS: Refusal = Refusal::Limit("too many onDisconnect operations");
 
 /// What a session leaves.
@@ -310,7 +312,7 @@ impl Shard {
     }
 
     /// Speaks the last words of a session of before the restart, in order, each once. What became of each.
-    pub fn speak_owed(&mut self, now: Now, order: u64, told: &mut Vec<Told>) -> Vec<(Path, Fate)> {
+    pub fn speak_owed(&mut self, now: Now, order: u64, told: &mut Vec<Told>) -> Vec<(Write, Fate)> {
         let Some(mut estate) = self.wills.estates.remove(&order) else { return Vec::new() };
         self.wills.by_secret.remove(&estate.id.secret);
         for place in estate.ledger.places() {
@@ -333,7 +335,7 @@ impl Shard {
                 Ok(()) => Fate::Spoken,
                 Err(refused) => Fate::Denied(refused.denial),
             };
-            (word.path().clone(), fate)
+            (word, fate)
         };
         estate.ledger.take().into_iter().map(speak).collect()
     }

@@ -15,7 +15,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(90);
 const ERROR_BYTES_MAX: usize = 2_000;
 
 /// A connection, and what every request on it has in common.
-pub(super) struct Client {
+pub(in crate::server) struct Client {
     stream: TcpStream,
     host: String,
     /// Path and query, to which parameters may be added.
@@ -25,7 +25,7 @@ pub(super) struct Client {
 
 /// Why a request was not done.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(in crate::server) enum Refused {
     Io(io::Error),
     /// The address cannot be used.
     Url(&'static str),
@@ -57,7 +57,7 @@ impl From<io::Error> for Refused {
 }
 
 impl Client {
-    pub(super) fn connect(source: &SourceFlags) -> Result<Self, Refused> {
+    pub(in crate::server) fn connect(source: &SourceFlags) -> Result<Self, Refused> {
         let rest = source.url.strip_prefix("http://").ok_or(Refused::Url("an address begins with http://"))?;
         let host = rest.trim_end_matches('/').to_owned();
         if host.is_empty() || host.contains(['/', '?', '#', '@', ' ', '\r', '\n']) {
@@ -97,6 +97,18 @@ impl Client {
     pub(super) fn send(&mut self, method: &str, body: &[u8]) -> Result<(), Refused> {
         self.request(method, "print=silent", body)?;
         self.response(&mut |_| Ok(()))
+    }
+
+    /// Does something with the location, and reads what it says.
+    pub(in crate::server) fn call(
+        &mut self,
+        method: &str,
+        params: &str,
+        body: &[u8],
+        each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), Refused> {
+        self.request(method, params, body)?;
+        self.response(each)
     }
 
     fn request(&mut self, method: &str, params: &str, body: &[u8]) -> Result<(), Refused> {

@@ -4,7 +4,7 @@
 //! into updates of single values by a reader that remembers only the path to where it is. Costs: one
 //! update in memory, however long the file.
 
-mod client;
+pub(super) mod client;
 mod leaves;
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use super::reply::Reply;
 use super::tools::{self, Tool};
-use super::{Answering, query};
+use super::{Answering, console, look, query};
 use crate::base::SessionId;
 use crate::data::{BadLong, Draft, Form, Location, Long, LongReader, Path};
 use crate::json;
-use crate::op::{Query, Refusal, Write};
+use crate::op::{Look, Query, Refusal, Write};
 use crate::wire::{firebase, http};
 
 /// Reads longer than this may not be asked for.
@@ -105,10 +105,39 @@ pub enum What {
     },
     /// The names of all databases.
     Databases,
+    /// Something of the server itself.
+    Look(Look),
+    /// Everything of the server itself, again and again.
+    Watch,
+    /// What the rules would say; the body says to whom and to what.
+    Try,
     /// Something that the original service's tools ask of its other servers.
     Tool(Tool),
     /// Nothing that is not known already.
     Known(Reply),
+}
+
+impl What {
+    /// Whether only administrators may ask for it.
+    #[must_use]
+    pub const fn is_managing(&self) -> bool {
+        matches!(
+            self,
+            Self::GetRules
+                | Self::PutRules { .. }
+                | Self::Profile
+                | Self::Databases
+                | Self::Look(_)
+                | Self::Watch
+                | Self::Try
+        )
+    }
+
+    /// Whether it is about the server, so that no database need be named.
+    #[must_use]
+    pub const fn is_about_all(&self) -> bool {
+        matches!(self, Self::Databases | Self::Look(Look::Figures))
+    }
 }
 
 /// One read.
@@ -292,7 +321,13 @@ fn what(head: &http::Head<'_>, target: &Target<'_>) -> Result<What, Reply> {
         return Ok(What::Tool(tool));
     }
     if target.path == "/" && matches!(head.method, "GET" | "HEAD") {
+        if console::is_page_wanted(head) {
+            return Ok(What::Known(console::page()));
+        }
         return Ok(What::Known(Reply::json(200, br#"{"stillhere":"is ready","rest":"append .json to a path"}"#)));
+    }
+    if let Some(reply) = console::part(head, target.path) {
+        return Ok(What::Known(reply));
     }
     let Some(path) = target.path.strip_suffix(".json") else { return Err(Reply::error(404, NOT_REST)) };
     let path = http::percent_decode(path).map_err(|_| Reply::bad("Invalid path: not percent-encoded UTF-8"))?;
@@ -315,6 +350,9 @@ fn what(head: &http::Head<'_>, target: &Target<'_>) -> Result<What, Reply> {
         }
         (_, None) if params.get("sv").as_deref() == Some("timestamp") => return Ok(What::Time),
         _ => {}
+    }
+    if let Some(name) = path.strip_prefix("/.stillhere/") {
+        return look::read(head, params, name, verb);
     }
     let location = Location::parse(&path).map_err(|bad| Reply::refused(&Refusal::Path(bad)))?;
     match verb {

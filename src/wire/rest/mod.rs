@@ -7,6 +7,8 @@
 
 mod body;
 mod call;
+mod console;
+mod look;
 mod push_id;
 mod query;
 mod reply;
@@ -16,6 +18,7 @@ mod tools;
 
 pub use body::{BadBody, BodyReader};
 pub use call::{Asked, Call, Get, Style, Verb, View, What, WriteCall};
+pub use look::{TrialBody, read_trial, write_glance};
 pub use push_id::PushIds;
 pub use reply::{Answering, Content, Reply};
 pub use sending::{PIECE_BYTES, Sending};

@@ -31,6 +31,13 @@ pub enum Content {
     Json(Vec<u8>),
     /// JSON that is yet to be printed: it may be long.
     Tree(Box<Printer>),
+    /// A part of the console.
+    Asset {
+        /// Its media type.
+        kind: &'static str,
+        /// All of it.
+        text: &'static str,
+    },
     /// None at all.
     None,
 }

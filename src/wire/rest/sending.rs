@@ -37,13 +37,17 @@ impl Sending {
             reply.status = 204;
         }
         let may_have_body = reply.status != 204 && reply.status != 304;
-        let is_script = style.callback.is_some() && is_fine(&reply);
+        let kind = match &reply.content {
+            Content::Asset { kind, .. } => Some(*kind),
+            _ => None,
+        };
+        let is_script = style.callback.is_some() && is_fine(&reply) && kind.is_none();
         let content = if may_have_body { std::mem::replace(&mut reply.content, Content::None) } else { Content::None };
         let (mut body, rest) = first_piece(content, style, may_have_body && is_script);
         let is_gzip = style.accepts_gzip && (rest.is_some() || body.len() >= COMPRESSED_BYTES_MIN);
         let is_chunked = rest.is_some() && style.is_1_1;
         let goes_on = keeps_alive && (rest.is_none() || is_chunked || style.is_head);
-        write_head(out, &reply, style, &Framing { has_body: !body.is_empty(), is_script, is_gzip, goes_on });
+        write_head(out, &reply, style, &Framing { has_body: !body.is_empty(), kind, is_script, is_gzip, goes_on });
         let mut sending = rest.map(|printer| Self { printer, encoder: None, is_chunked, is_script });
         if is_gzip {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -105,6 +109,8 @@ impl Sending {
 #[expect(clippy::struct_excessive_bools, reason = "each is a line of the head, and any may be there")]
 struct Framing {
     has_body: bool,
+    /// Its media type, if it is not the usual one.
+    kind: Option<&'static str>,
     is_script: bool,
     is_gzip: bool,
     goes_on: bool,
@@ -129,6 +135,10 @@ fn first_piece(content: Content, style: &Style, is_script: bool) -> (Vec<u8>, Op
             body.extend_from_slice(&json);
             None
         }
+        Content::Asset { text, .. } => {
+            body.extend_from_slice(text.as_bytes());
+            None
+        }
         Content::Tree(printer) => {
             let mut printer = if style.is_pretty { printer.indented() } else { *printer };
             let is_done = printer.print(&mut body, PIECE_BYTES);
@@ -146,7 +156,8 @@ fn write_head(out: &mut Vec<u8>, reply: &Reply, style: &Style, framing: &Framing
     let always = [("Cache-Control", "no-cache"), ("Access-Control-Allow-Origin", "*")];
     http::write_response_head(out, reply.status, &always);
     if framing.has_body {
-        let kind = if framing.is_script { "application/javascript" } else { "application/json" };
+        let usual = if framing.is_script { "application/javascript" } else { "application/json" };
+        let kind = framing.kind.unwrap_or(usual);
         line(out, "Content-Type", &[kind, "; charset=utf-8"]);
         line(out, "Vary", &["Accept-Encoding"]);
         line(out, "X-Content-Type-Options", &["nosniff"]);
