@@ -6,6 +6,8 @@ pub mod auth;
 pub mod base;
 pub mod data;
 pub mod engine;
+#[cfg(feature = "server")]
+pub mod gateway;
 pub mod json;
 pub mod log;
 pub mod op;
@@ -23,3 +25,6 @@ pub mod sim;
 pub mod tree;
 pub mod wheel;
 pub mod wire;
+
+#[cfg(feature = "server")]
+pub use server::Server;

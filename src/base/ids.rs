@@ -21,6 +21,11 @@ impl ShardId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u32);
 
+/// A guest of one core: a session whose client is reached by the program that the server runs within. The
+/// driver chooses it, densely.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GuestId(pub u32);
+
 /// Where a session lives: its home shard, its slot in that shard's table, and the slot's
 /// generation, so that a late message for an earlier tenant of the slot finds nobody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -78,6 +78,8 @@ pub const TICK: Millis = Millis(16);
 pub const HEARTBEAT_MIN: Millis = Millis(1_000);
 /// The longest heartbeat and the longest session timeout that may be configured.
 pub const SESSION_TIMEOUT_MAX: Millis = Millis(24 * 60 * 60 * 1_000);
+/// The longest time that a stop may be configured to take.
+pub const DRAIN_MAX: Millis = Millis(60 * 60 * 1_000);
 /// Bytes of a rules file.
 pub const RULES_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of a set of keys, and of a file of secrets.
@@ -115,6 +117,16 @@ pub const DEVICE_UNPROVEN_TIMEOUT: Millis = Millis(60_000);
 pub const DEVICE_PLAIN_TIMEOUT: Millis = Millis(20_000);
 /// The oldest versions of Wilddog's C SDK say nothing for ten minutes.
 pub const DEVICE_LEGACY_TIMEOUT_MIN: Millis = Millis(11 * 60_000);
+/// What a program may say for its guests to one core before it has to wait.
+pub const GUEST_QUEUE_MAX: usize = 16 * 1024;
+/// What of that one turn takes in.
+pub const GUEST_SAYINGS_PER_TURN: usize = 1_024;
+/// Words and events that may wait to be told to guests before all clients of their core are left unread.
+pub const GUEST_CARRIED_MAX: usize = 256 * 1024;
+/// Requests of one guest that may wait for answers.
+pub const GUEST_REQUESTS_MAX: usize = 256;
+/// Events of one listen of a guest that may wait to be taken before the listen is ended as too slow.
+pub const GUEST_EVENTS_MAX: usize = 4_096;
 /// Shards of one server.
 pub const SHARDS_MAX: usize = 64;
 

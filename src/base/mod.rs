@@ -6,8 +6,9 @@
 pub mod hash;
 pub mod ids;
 pub mod limits;
+pub mod meter;
 pub mod time;
 
 pub use hash::{Hashing, Map};
-pub use ids::{ConnId, SessionId, SessionRef, ShardId};
+pub use ids::{ConnId, GuestId, SessionId, SessionRef, ShardId};
 pub use time::{Instant, Millis, Now, WallMillis};

@@ -1,5 +1,8 @@
 //! Connections: HTTP until they become something else.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use super::account;
 use super::engineio::{self, PacketSocket};
 use super::gather::Gathering;
@@ -7,7 +10,7 @@ use super::home::Channel;
 use super::poll;
 use super::rest::{Arrived, Dialogue};
 use super::visit::Visitor;
-use super::{Effect, Engine, Hangup, Notice, Output};
+use super::{Effect, Engine, HOSTS_MAX, Hangup, Notice, Output};
 use crate::base::limits::{HANDSHAKE_MAX, SEND_BACKLOG_BYTES_MAX};
 use crate::base::{ConnId, Instant, Now, SessionId, SessionRef};
 use crate::json;
@@ -83,6 +86,8 @@ pub(super) struct Socket {
     session: SessionRef,
     /// What arrived while the session waits.
     held: Vec<u8>,
+    /// What the client calls us: where it is to come back to.
+    host: Arc<str>,
 }
 
 /// What a request is for. Owns what it needs: the head goes with the bytes it came in.
@@ -148,7 +153,12 @@ pub(super) enum Next {
 }
 
 impl Engine {
-    pub(super) fn opened(&mut self, now: Now, conn: ConnId) {
+    pub(super) fn opened(&mut self, now: Now, conn: ConnId, peer: SocketAddr) {
+        self.meters.connections += 1;
+        self.meters.connections_opened += 1;
+        if self.warden.connection_comes(conn, peer) {
+            self.meters.unwelcome += 1;
+        }
         let index = conn.0 as usize;
         if self.conns.len() <= index {
             self.conns.resize_with(index + 1, Conn::default);
@@ -166,6 +176,7 @@ impl Engine {
     }
 
     pub(super) fn encrypted(&mut self, conn: ConnId) {
+        self.meters.connections_encrypted += 1;
         if let Link::Http(http) = self.link(conn) {
             http.reader.set_encrypted();
         }
@@ -237,6 +248,11 @@ impl Engine {
             Err(bad) => Route::Refuse { status: bad.status(), error: bad.as_str() },
         };
         http.is_head_awaited = false;
+        if self.warden.is_unwelcome(conn) {
+            *self.link(conn) = Link::Http(http);
+            self.refuse(conn, 429, "too many connections from your address", output);
+            return Next::Stop;
+        }
         match route {
             Route::Socket(join) => {
                 *self.link(conn) = Link::Http(http);
@@ -304,11 +320,16 @@ impl Engine {
         }
         let namespace: Namespace = namespace.as_str().into();
         let Ok((session, id)) = self.open_session(now, Channel::Socket(conn), namespace) else {
-            self.refuse(conn, 503, "too many sessions", output);
+            self.refuse(conn, 503, self.why_none_begins(), output);
             return Next::Stop;
         };
-        let socket =
-            Socket { reader: ws::Reader::for_server(), assembler: Assembler::default(), session, held: Vec::new() };
+        let socket = Socket {
+            reader: ws::Reader::for_server(),
+            assembler: Assembler::default(),
+            session,
+            held: Vec::new(),
+            host: self.host(host),
+        };
         let link = std::mem::replace(self.link(conn), Link::Socket(Box::new(socket)));
         if let Link::Http(http) = link {
             self.rest_forget(conn, &http);
@@ -323,6 +344,28 @@ impl Engine {
             self.replace_session(now, session, *old, output);
         }
         Next::GoOn
+    }
+
+    /// What clients call us, once for all of them.
+    fn host(&mut self, name: &str) -> Arc<str> {
+        if let Some(host) = self.hosts.iter().find(|host| ***host == *name) {
+            return host.clone();
+        }
+        let host: Arc<str> = name.into();
+        self.hosts.push_back(host.clone());
+        self.hosts.truncate(HOSTS_MAX);
+        host
+    }
+
+    /// Tells a client of the Firebase protocol to come back: at once where it may be, or when it can.
+    pub(super) fn send_back(&mut self, conn: ConnId, output: &mut Output) {
+        let Link::Socket(socket) = self.link(conn) else { return };
+        let host = socket.host.clone();
+        self.send_bytes(conn, output, |out| {
+            let start = out.len();
+            firebase::reset(out, &host);
+            frames::seal(out, start);
+        });
     }
 
     fn read_socket(
@@ -443,7 +486,7 @@ impl Engine {
                 self.end(now, session, End::Killed, output);
             }
             Channel::Gone => {}
-            Channel::Rest(_) | Channel::Stream(_) | Channel::Device(_) => {
+            Channel::Rest(_) | Channel::Stream(_) | Channel::Device(_) | Channel::Guest(_) => {
                 unreachable!("their clients send no messages")
             }
         }
@@ -463,6 +506,8 @@ impl Engine {
     }
 
     pub(super) fn hung_up(&mut self, now: Now, conn: ConnId, how: Hangup, output: &mut Output) {
+        self.meters.connections -= 1;
+        self.warden.connection_goes(conn);
         let end = match how {
             Hangup::Finished | Hangup::Ours => End::Closed,
             Hangup::Broken => End::Dropped,

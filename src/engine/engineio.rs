@@ -272,8 +272,8 @@ impl Engine {
         let (session, name) = if is_known {
             let namespace: Namespace = namespace.into();
             let channel = Channel::EngineIo(Box::new(channel));
-            let opened = if self.drain.is_on { None } else { self.open_session(now, channel, namespace).ok() };
-            let (session, id) = opened.ok_or_else(|| refusal(503, "no session can begin now"))?;
+            let opened = self.open_session(now, channel, namespace);
+            let (session, id) = opened.map_err(|_| refusal(503, self.why_none_begins()))?;
             (Some(session), id.to_string())
         } else {
             (None, "0".to_owned())

@@ -7,9 +7,10 @@ use rand_core::RngCore as _;
 
 use super::device::Device;
 use super::engineio::EngineIo;
+use super::guest::Guest;
 use super::poll::Polled;
 use super::rest::Stream;
-use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
+use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings, Speech};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
 use crate::data::{Key, KeyStr, Path};
@@ -21,6 +22,8 @@ use crate::wire::ws;
 /// A client that we believe in.
 #[derive(Debug)]
 pub(super) struct Session {
+    /// What its client speaks, also when it no longer does.
+    speech: Speech,
     pub(super) channel: Channel,
     pub(super) namespace: Namespace,
     pub(super) identity: Arc<Identity>,
@@ -81,13 +84,15 @@ pub(super) enum Channel {
     EngineIo(Box<EngineIo>),
     /// Datagrams.
     Device(Box<Device>),
+    /// The program that the server runs within.
+    Guest(Box<Guest>),
 }
 
 impl Channel {
     /// The connection over which something came last: for logs.
     pub(super) fn last_conn(&self) -> Option<ConnId> {
         match self {
-            Self::Gone | Self::Device(_) => None,
+            Self::Gone | Self::Device(_) | Self::Guest(_) => None,
             Self::Socket(conn) | Self::Rest(conn) => Some(*conn),
             Self::Poll(polled) => Some(polled.last),
             Self::EngineIo(channel) => Some(channel.last()),
@@ -153,6 +158,7 @@ impl Session {
     fn deadline(&self) -> Instant {
         let timeout = match &self.channel {
             Channel::Device(device) => device.patience(self.settings.coap_session_timeout),
+            Channel::Guest(guest) => guest.patience(self.settings.session_timeout),
             _ => self.settings.session_timeout,
         };
         self.heard + timeout
@@ -166,6 +172,8 @@ impl Session {
                 let due = device.next_due(self.heard, self.settings.coap_session_timeout);
                 due.map_or(self.deadline(), |due| due.min(self.deadline()))
             }
+            // Only its program knows how to ask.
+            Channel::Guest(_) => self.deadline(),
             _ => ping.min(self.deadline()),
         };
         let expires = self.expires.map_or(duty, |expires| duty.min(expires));
@@ -184,14 +192,20 @@ impl Engine {
         channel: Channel,
         namespace: Namespace,
     ) -> Result<(SessionRef, SessionId), session::Full> {
-        if self.drain.is_on {
+        if !self.lets_begin(&channel) {
             return Err(session::Full);
         }
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
         let settings = self.settings_for(&channel, settings);
         let protocol = Self::protocol_of(&channel);
+        let speech = Speech::of(&channel);
+        if speech != Speech::Rest && !self.warden.session_comes(&namespace) {
+            self.meters.unwelcome += 1;
+            return Err(session::Full);
+        }
         let session = Session {
+            speech,
             channel,
             namespace,
             identity: Arc::new(Identity::NOBODY),
@@ -210,8 +224,18 @@ impl Engine {
             is_paused: false,
             is_stirred: false,
         };
-        let duty = session.next_duty();
-        let session = self.sessions.open(secret, session)?;
+        let (duty, full_namespace) = (session.next_duty(), session.namespace.clone());
+        let session = match self.sessions.open(secret, session) {
+            Ok(session) => session,
+            Err(session::Full) => {
+                if speech != Speech::Rest {
+                    self.warden.session_goes(&full_namespace);
+                }
+                return Err(session::Full);
+            }
+        };
+        self.meters.sessions[speech as usize] += 1;
+        self.meters.sessions_opened[speech as usize] += 1;
         self.looks.began(protocol);
         let look = self.session_wheel.arm(session.slot, duty);
         self.sessions.get_mut(session).expect("it was opened just now").next_look = look;
@@ -299,11 +323,15 @@ impl Engine {
         let (socket, is_stream) = match state.channel {
             Channel::Socket(conn) => (Some(conn), false),
             Channel::Stream(_) => (None, true),
-            Channel::Poll(_) | Channel::EngineIo(_) | Channel::Rest(_) | Channel::Device(_) | Channel::Gone => {
-                (None, false)
-            }
+            Channel::Poll(_)
+            | Channel::EngineIo(_)
+            | Channel::Rest(_)
+            | Channel::Device(_)
+            | Channel::Guest(_)
+            | Channel::Gone => (None, false),
         };
         self.unpause_if_calm(session, output);
+        self.guest_goes_on(now, session, output);
         if is_stream {
             self.stream_listen(session, output);
         }
@@ -325,7 +353,7 @@ impl Engine {
         }
     }
 
-    fn request(
+    pub(super) fn request(
         &mut self,
         now: Now,
         session: SessionRef,
@@ -511,7 +539,8 @@ impl Engine {
             Some(Channel::Socket(conn)) => output.effects.push(Effect::Read { conn: *conn, is_wanted }),
             Some(Channel::Poll(_)) => self.stir(session),
             Some(Channel::EngineIo(_)) => self.set_reading_packets(session, is_wanted, output),
-            Some(Channel::Rest(_) | Channel::Stream(_) | Channel::Device(_) | Channel::Gone) | None => {}
+            Some(Channel::Rest(_) | Channel::Stream(_) | Channel::Device(_) | Channel::Guest(_) | Channel::Gone)
+            | None => {}
         }
     }
 
@@ -541,7 +570,10 @@ impl Engine {
                     Some(Channel::Poll(_)) => self.answer_polls(now, session, output),
                     Some(Channel::EngineIo(_)) => self.deliver_packets(now, session, output),
                     Some(Channel::Device(_)) => self.notify_device(now, session, output),
-                    Some(Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Gone) | None => {}
+                    Some(
+                        Channel::Socket(_) | Channel::Rest(_) | Channel::Stream(_) | Channel::Guest(_) | Channel::Gone,
+                    )
+                    | None => {}
                 }
             }
         }
@@ -577,7 +609,7 @@ impl Engine {
         }
         self.device_due(now, session, output);
         let Some(state) = self.sessions.get_mut(session) else { return };
-        let is_pinged = !matches!(state.channel, Channel::Device(_));
+        let is_pinged = !matches!(state.channel, Channel::Device(_) | Channel::Guest(_));
         let is_ping_due = is_pinged && now.instant >= state.heard.max(state.pinged) + state.settings.heartbeat;
         if is_ping_due {
             state.pinged = now.instant;
@@ -591,7 +623,7 @@ impl Engine {
                 Channel::Poll(_) => self.let_a_poll_go(now, session, output),
                 Channel::EngineIo(_) => self.ask_for_packets(now, session, output),
                 Channel::Stream(_) => self.keep_stream_alive(now, session, output),
-                Channel::Rest(_) | Channel::Device(_) | Channel::Gone => {}
+                Channel::Rest(_) | Channel::Device(_) | Channel::Guest(_) | Channel::Gone => {}
             }
         }
     }
@@ -604,8 +636,7 @@ impl Engine {
         }
         self.resume_device(session, output);
         self.forget_kept(session);
-        let Some(state) = self.sessions.close(session) else { return };
-        self.looks.ended(state.protocol);
+        let Some(state) = self.close_session(session) else { return };
         let is_expired = state.is_expired(now);
         let Session { mut channel, namespace, identity, settings, heard, .. } = state;
         if let Channel::Rest(conn) = channel {
@@ -614,13 +645,26 @@ impl Engine {
         }
         // Last words are spoken as whoever the session is now, not as who it was when they were left.
         let identity = if is_expired { Arc::new(Identity::NOBODY) } else { identity };
-        output.effects.push(Effect::Notice(Notice::Ended { end, silent: now.instant.since(heard) }));
+        let silent = now.instant.since(heard);
+        self.meters.silences[end.index()].count(silent.0);
+        output.effects.push(Effect::Notice(Notice::Ended { end, silent }));
         let made = self.made_paths(now, &mut channel);
         self.let_go(now, channel, end, output);
         let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
         let owner = self.owner(&namespace);
-        let over = Over { session, namespace, identity, made, end, heard, is_yielding };
+        let over = Over { session, namespace, identity, made, end, ended: now.instant, heard, is_yielding };
         self.send(owner, Message::Over(Box::new(over)), output);
+    }
+
+    /// Takes a session out of the table.
+    pub(super) fn close_session(&mut self, session: SessionRef) -> Option<Session> {
+        let state = self.sessions.close(session)?;
+        self.looks.ended(state.protocol);
+        self.meters.sessions[state.speech as usize] -= 1;
+        if state.speech != Speech::Rest {
+            self.warden.session_goes(&state.namespace);
+        }
+        Some(state)
     }
 
     /// The client has begun anew in the same session: what it listened to is over, its last words are
@@ -636,7 +680,7 @@ impl Engine {
             state.channel = channel;
         }
         let owner = self.owner(&namespace);
-        let over = Over { session, namespace, identity, made, end, heard, is_yielding: false };
+        let over = Over { session, namespace, identity, made, end, ended: now.instant, heard, is_yielding: false };
         self.send(owner, Message::Over(Box::new(over)), output);
     }
 
@@ -679,6 +723,7 @@ impl Engine {
             Channel::Stream(stream) => self.stream_over(*stream, output),
             Channel::Rest(conn) => self.close(conn, output),
             Channel::Device(device) => self.device_gone(&device),
+            Channel::Guest(guest) => self.guest_gone(&guest, end, output),
             Channel::Gone => {}
         }
     }

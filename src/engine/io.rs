@@ -4,11 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::guest::{GuestWord, Saying};
 use super::message::Message;
+use super::quota::Limits;
 use crate::auth::Verifier;
-use crate::base::{ConnId, Millis, ShardId};
+use crate::base::{ConnId, GuestId, Millis, ShardId};
 use crate::data::Path;
-use crate::op::{End, Namespace};
+use crate::op::{End, Event, Namespace, Tag};
 use crate::rules::Ruleset;
 use crate::shard::Fate;
 
@@ -58,6 +60,13 @@ pub enum Input<'a> {
         /// What.
         bytes: &'a [u8],
     },
+    /// The program that the server runs within says something for one of its clients.
+    Guest {
+        /// For which. The driver chose it; it may be used again after [`GuestWord::Over`].
+        guest: GuestId,
+        /// What.
+        saying: Saying,
+    },
     /// A message from another shard. From one shard they come in the order in which they were sent.
     Forwarded {
         /// From which.
@@ -70,9 +79,13 @@ pub enum Input<'a> {
     /// Others are believed from here on. Who has signed in already stays who it is until its credential
     /// runs out.
     Verifier(Arc<Verifier>),
+    /// Other limits apply from here on. What there is already stays.
+    Limits(Arc<Limits>),
     /// Whether the disk is full: then nothing new is taken in that would have to be written down, but what
     /// was left is spoken.
     Full(bool),
+    /// How much memory is left: where there is little, nothing new is taken in.
+    Room(Room),
     /// Time has passed, or there is work left.
     Tick,
     /// The server is about to stop: end every session, let what they leave be written, close.
@@ -86,6 +99,19 @@ pub struct Peer {
     pub remote: SocketAddr,
     /// Ours, where it is not clear from the socket: unspecified otherwise.
     pub local: Ipv4Addr,
+}
+
+/// How much memory is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// Enough.
+    #[default]
+    Ample,
+    /// So little that there are no new sessions, and only deletes are written: to make room. Those who are
+    /// there may still leave last words, and listen.
+    Little,
+    /// Less than that: only deletes are done, and what was left is spoken.
+    None,
 }
 
 /// How a connection went.
@@ -137,6 +163,20 @@ pub enum Effect {
         to: ShardId,
         /// What.
         message: Message,
+    },
+    /// Tell a guest's program something.
+    Guest {
+        /// Which guest.
+        guest: GuestId,
+        /// What.
+        word: GuestWord,
+    },
+    /// Tell guests what has happened.
+    TellGuests {
+        /// What.
+        event: Arc<Event>,
+        /// Whom, each with its number for the listen.
+        to: Vec<(GuestId, Tag)>,
     },
     /// Tell the operator.
     Notice(Notice),

@@ -466,6 +466,7 @@ impl Engine {
             Channel::Stream(_) => Protocol::Stream,
             Channel::EngineIo(_) => Protocol::Wilddog,
             Channel::Device(_) => Protocol::Coap,
+            Channel::Guest(_) => Protocol::Guest,
         }
     }
 

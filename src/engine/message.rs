@@ -293,6 +293,8 @@ pub struct Over {
     pub made: Vec<(Path, Path)>,
     /// Why it is over.
     pub end: End,
+    /// When it was found to be over.
+    pub ended: Instant,
     /// When it was last heard.
     pub heard: Instant,
     /// Whether its last words are late and yield to what others have written since.

@@ -14,36 +14,44 @@ mod conn;
 mod device;
 mod engineio;
 mod gather;
+mod guest;
 mod home;
 mod io;
 mod journal;
 mod look;
 mod message;
+mod meters;
 mod owed;
 mod owner;
 mod poll;
+mod quota;
 mod rest;
+mod room;
 mod say;
 mod slices;
 mod visit;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
 pub use config::{Config, Durability, LateLastWords, Settings};
 pub use engineio::Order;
-pub use io::{Effect, Hangup, Input, Notice, Output, Peer};
+pub use guest::{GuestWord, Opening, Parting, Saying};
+pub use io::{Effect, Hangup, Input, Notice, Output, Peer, Room};
 pub use journal::{Record, Stats};
 pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
+pub use meters::{Came, Kind, Meters, Speech};
+pub use quota::{Limits, Quota, Usage};
 pub use visit::{Caller, Errand, Response, Visit};
 
 use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX, OUTPUT_BYTES_MAX};
-use crate::base::{ConnId, Hashing, Instant, Map, Now, SessionRef, ShardId};
+use crate::base::{ConnId, Hashing, Instant, Map, Millis, Now, SessionRef, ShardId};
 use crate::data::Fallen;
 use crate::json;
-use crate::op::Namespace;
+use crate::op::{Namespace, Request};
 use crate::session::Table;
 use crate::shard::Shard;
 use crate::wheel::Wheel;
@@ -51,6 +59,7 @@ use crate::wire::{firebase, wilddog};
 use conn::Conn;
 use home::Session;
 use journal::Journal;
+use quota::Warden;
 
 /// Ids that one call takes from a wheel: what keeps a turn short when many deadlines meet.
 const DUE_MAX: usize = 512;
@@ -58,6 +67,12 @@ const DUE_MAX: usize = 512;
 const FALLEN_MAX: usize = 4_096;
 /// Slots of the session table that one turn empties while draining.
 const DRAIN_MAX: u32 = 512;
+/// Between two turns that do.
+const DRAIN_PAUSE: Millis = Millis(10);
+/// Sessions that end in a second, at least, however long they may take.
+const DRAIN_PER_SECOND_MIN: u64 = 2_000;
+/// What clients call us: so many names are kept.
+const HOSTS_MAX: usize = 16;
 
 /// One core's engine.
 #[derive(Debug)]
@@ -91,8 +106,12 @@ pub struct Engine {
     taking: Option<slices::Taking>,
     /// Whether nothing new can be written down.
     is_full: bool,
+    /// How much memory is left.
+    room: Room,
     /// Requests without a socket.
     desk: rest::Desk,
+    /// By `GuestId`: the driver numbers guests densely.
+    guests: Vec<Option<SessionRef>>,
     /// Peers without a connection.
     devices: device::Devices,
     /// Those who look at what happens here.
@@ -100,6 +119,10 @@ pub struct Engine {
     /// Data that was removed and is yet to be dropped.
     fallen: Fallen,
     journal: Journal,
+    meters: Meters,
+    warden: Warden,
+    /// What clients call us, for as many as there usually are.
+    hosts: VecDeque<Arc<str>>,
     reader: json::Reader,
     /// For the text of one event.
     event_text: firebase::EventText,
@@ -111,6 +134,9 @@ pub struct Engine {
 #[derive(Debug, Default)]
 struct Drain {
     is_on: bool,
+    began: Instant,
+    /// When the next sessions are to end.
+    next: Instant,
     /// The sessions in all slots before this one are over.
     next_slot: u32,
     /// All own sessions are over and the other engines know it.
@@ -141,11 +167,16 @@ impl Engine {
             owed: owed::Owed::default(),
             taking: None,
             is_full: false,
+            room: Room::Ample,
             desk: rest::Desk::default(),
+            guests: Vec::new(),
             devices: device::Devices::new(&hashing),
             looks: look::Looks::new(&hashing),
             fallen: Fallen::default(),
             journal: Journal::default(),
+            meters: Meters::default(),
+            warden: Warden::new(&hashing),
+            hosts: VecDeque::new(),
             reader: json::Reader::default(),
             event_text: firebase::EventText::default(),
             wilddog_text: wilddog::EventText::default(),
@@ -161,9 +192,9 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input<'_>, output: &mut Output) {
         self.devices.now = now.instant;
         match input {
-            Input::Opened { conn, peer: _ } => {
+            Input::Opened { conn, peer } => {
                 self.looks.connected();
-                self.opened(now, conn);
+                self.opened(now, conn, peer);
             }
             Input::Encrypted { conn } => self.encrypted(conn),
             Input::Bytes { conn, bytes } => self.received(now, conn, bytes, output),
@@ -173,13 +204,17 @@ impl Engine {
             }
             Input::Backlog { conn, bytes } => self.backlog(now, conn, bytes, output),
             Input::Datagram { peer, bytes } => self.datagram_came(now, peer, bytes, false, output),
+            Input::Guest { guest, saying } => self.guest_says(now, guest, saying, output),
             Input::Forwarded { from: _, message } => self.inner.push_back(message),
             Input::Full(is_full) => self.is_full = is_full,
+            Input::Room(room) => self.room = room,
             Input::Tick => self.tick(now, output),
             Input::Rules(rules) => self.set_rules(rules, output),
             Input::Verifier(verifier) => self.config.verifier = verifier,
+            Input::Limits(limits) => self.warden.limits = limits,
             Input::Drain => {
                 self.drain.is_on = true;
+                self.drain.began = now.instant;
                 self.drain(now, output);
             }
         }
@@ -195,19 +230,17 @@ impl Engine {
     /// When [`Input::Tick`] is due, if nothing else happens before.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
-        let wheels = [self.session_wheel.next_wake(), self.conn_wheel.next_wake()];
-        let wakes = wheels.into_iter().chain([self.owed.next_wake(), self.looks.next_wake()]);
-        wakes.flatten().min()
+        let draining = (self.drain.is_on && !self.drain.is_silent).then_some(self.drain.next);
+        let wakes = [self.session_wheel.next_wake(), self.conn_wheel.next_wake(), self.owed.next_wake(), draining];
+        wakes.into_iter().chain([self.looks.next_wake()]).flatten().min()
     }
 
     /// Whether there is work left that was put off to keep turns short: the driver comes back with
     /// [`Input::Tick`] at once, after looking at what else has arrived.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        let is_draining = self.drain.is_on && !self.drain.is_silent;
         let is_behind = self.session_wheel.is_behind() || self.conn_wheel.is_behind();
-        is_draining
-            || is_behind
+        is_behind
             || self.owed.is_due()
             || self.has_devices_away()
             || !self.inner.is_empty()
@@ -339,7 +372,8 @@ impl Engine {
 
     /// One slice of stopping: ends sessions, then tells the other engines, then waits for theirs.
     fn drain(&mut self, now: Now, output: &mut Output) {
-        if self.drain.is_on && !self.drain.is_silent && self.end_some_sessions(now, DRAIN_MAX, output) {
+        let slots = if self.drain.is_on && !self.drain.is_silent { Some(self.drain_slots(now)) } else { None };
+        if slots.is_some_and(|slots| self.end_some_sessions(now, slots, output)) {
             let is_nobody_left = self.all_sessions().all(|(_, state)| state.is_kept());
             assert!(is_nobody_left, "none was opened since the drain began");
             self.drain.is_silent = true;
@@ -357,6 +391,21 @@ impl Engine {
                 output.effects.push(Effect::Drained);
             }
         }
+    }
+
+    /// How many slots' sessions are to end now: a turn's worth at most, and at such a pace that all have ended
+    /// when they are to have.
+    fn drain_slots(&mut self, now: Now) -> u32 {
+        self.drain.next = now.instant + DRAIN_PAUSE;
+        let (spread, slots) = (self.warden.limits.drain_spread.0, u64::from(self.sessions.slots_count()));
+        if spread == 0 {
+            self.drain.next = now.instant;
+            return DRAIN_MAX;
+        }
+        let elapsed = now.instant.since(self.drain.began).0 + DRAIN_PAUSE.0;
+        let due = (slots * elapsed / spread).max(elapsed * DRAIN_PER_SECOND_MIN / 1_000).min(slots);
+        let left = due.saturating_sub(u64::from(self.drain.next_slot));
+        u32::try_from(left).unwrap_or(u32::MAX).min(DRAIN_MAX)
     }
 
     /// The shard that holds a namespace; a new one when it is named for the first time.

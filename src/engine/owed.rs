@@ -153,11 +153,6 @@ impl Engine {
         self.shards.get(namespace)?.own_rules()
     }
 
-    /// Whether nothing new may be promised to a namespace because it could not be kept.
-    pub(super) fn is_read_only(&self, namespace: &Namespace) -> bool {
-        self.is_full && self.config.settings_of(namespace).durability != Durability::None
-    }
-
     /// The session's name among clients, for requests that are written down with it.
     pub(super) fn id_for(&self, session: SessionRef, request: &Request) -> Option<SessionId> {
         if matches!(request, Request::MayWrite { .. }) { self.sessions.id(session) } else { None }

@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use super::look::Speaker;
 use super::owed::Spoken;
-use super::{Ask, Engine, Message, Output, Over, Record};
+use super::{Ask, Came, Engine, Kind, Message, Output, Over, Record};
 use crate::base::{Now, SessionId, SessionRef, ShardId};
 use crate::op::{Identity, Outcome, Refusal, Request};
 use crate::rules::Ruleset;
-use crate::shard::{Asker, Told};
-
-pub(super) const DISK_FULL: Refusal = Refusal::Limit("the disk is full, so the database is read-only");
+use crate::shard::{Asker, Shard, Told};
 
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
@@ -18,16 +16,22 @@ impl Engine {
         self.speak_owed_before(now, &namespace, &request, output);
         self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone() });
         let mut told = Vec::new();
-        let is_new = matches!(request, Request::Write { .. } | Request::Exchange { .. } | Request::MayWrite { .. });
-        let is_read_only = is_new && self.is_read_only(&namespace);
+        let kind = Kind::of(&request);
+        let too_full = self.is_too_full(&namespace, &request);
+        let last_words = || self.shards.get(&namespace).map_or(0, Shard::last_words_count);
+        let admitted = match too_full {
+            Some(refusal) => Err(refusal),
+            None => self.warden.admit(now, &namespace, &identity, &request, last_words),
+        };
         let sketch = self.looks.sketch(&namespace, &request);
         let asker = Asker { session: Some(session), id, identity, heard, is_plain };
-        let outcome = match self.shard(&namespace) {
-            _ if is_read_only => Outcome::Refused(DISK_FULL),
-            None => Outcome::Refused(Refusal::Limit("too many databases")),
-            Some(shard) => shard.ask(now, &asker, request, &mut told),
+        let outcome = match (admitted, self.shard(&namespace)) {
+            (Err(refusal), _) => Outcome::Refused(refusal),
+            (Ok(()), None) => Outcome::Refused(Refusal::Limit("too many databases")),
+            (Ok(()), Some(shard)) => shard.ask(now, &asker, request, &mut told),
         };
         self.looks.answered(now, &asker, sketch, &outcome);
+        self.meters.requests[kind as usize][Came::of(&outcome) as usize] += 1;
         // What the request caused is heard before its answer.
         self.finish_owning(&namespace, told, output);
         self.send(session.home, Message::Answer { session, number, outcome }, output);
@@ -66,7 +70,8 @@ impl Engine {
 
     /// Ends a session's listens and performs its last words, in order, each once.
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
-        let Over { session, namespace, identity, made, end, heard, is_yielding } = over;
+        let Over { session, namespace, identity, made, end, ended, heard, is_yielding } = over;
+        self.meters.delays.count(now.instant.since(ended).0);
         let mut told = Vec::new();
         let words =
             self.shards.get_mut(&namespace).map(|shard| shard.leave(now, session, &mut told)).unwrap_or_default();
@@ -121,6 +126,7 @@ impl Engine {
             if listeners.is_empty() {
                 continue;
             }
+            self.meters.listeners.count(listeners.len() as u64);
             let is_all_here = listeners.iter().all(|listener| listener.session.home == self.config.shard);
             if is_all_here {
                 self.inner.push_back(Message::Tell(Told { event, listeners }));

@@ -175,9 +175,8 @@ impl Engine {
         }
         let namespace: Namespace = namespace.as_str().into();
         let polled = Polled { packet: 1, last: conn, ..Polled::default() };
-        let opened = if self.drain.is_on { None } else { self.open_polled(now, polled, namespace) };
-        let Some((session, id)) = opened else {
-            return Response::new(503, &[("Content-Type", "text/plain")], b"no session can begin now".to_vec());
+        let Some((session, id)) = self.open_polled(now, polled, namespace) else {
+            return Response::new(503, &[("Content-Type", "text/plain")], self.why_none_begins().as_bytes().to_vec());
         };
         let name = id.to_string();
         firebase::handshake(&mut message, &Handshake { time: now.wall, host, session: &name });

@@ -16,7 +16,7 @@ use rand_core::RngCore as _;
 use super::conn::{Http, Link, Next};
 use super::home::{Channel, acting_as};
 use super::message::{Leave, Leaving, Manage, Managed, Task};
-use super::owner::DISK_FULL;
+use super::room::DISK_FULL;
 use super::{Ask, Effect, Engine, Message, Notice, Output, Settings};
 use crate::auth::Verifier;
 use crate::base::limits::{
@@ -256,6 +256,7 @@ impl Engine {
         let earned = Millis((reader.taken_bytes() / BODY_BYTES_PER_SECOND_MIN) as u64 * 1_000);
         let (deadline, is_done, more) = (*began + BODY_GRACE + earned, reader.is_done(), body.len() - before);
         self.desk.body_bytes += more;
+        let bytes = before + more;
         if let Err(bad) = read {
             output.effects.push(Effect::Notice(Notice::Violation { conn, what: bad.as_str() }));
             self.refuse(conn, bad.status(), bad.as_str(), output);
@@ -263,6 +264,10 @@ impl Engine {
         }
         if is_full {
             self.refuse(conn, 503, "too many bytes of request bodies at once", output);
+            return Next::Stop;
+        }
+        if let Some(why) = self.is_body_too_much(bytes) {
+            self.refuse(conn, 503, why, output);
             return Next::Stop;
         }
         if !is_done {
@@ -746,10 +751,8 @@ impl Engine {
             Phase::Sending { .. } => self.desk.sending.retain(|other| *other != conn),
             Phase::Head | Phase::Asked(_) => {}
         }
-        if let Some(session) = http.dialogue.session
-            && let Some(state) = self.sessions.close(session)
-        {
-            self.looks.ended(state.protocol);
+        if let Some(session) = http.dialogue.session {
+            self.close_session(session);
         }
     }
 
@@ -792,7 +795,8 @@ impl Engine {
             promised: VecDeque::new(),
         };
         let Ok((session, _)) = self.open_session(now, Channel::Stream(Box::new(stream)), namespace) else {
-            self.refuse(conn, 503, "too many sessions", output);
+            let why = self.why_none_begins();
+            self.refuse(conn, 503, why, output);
             return None;
         };
         let link = std::mem::replace(self.link(conn), Link::Stream(session));

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::guest::{self, GuestTelling};
 use super::home::Channel;
 use super::{Effect, Engine, Output};
 use crate::base::{ConnId, SessionRef};
@@ -27,6 +28,7 @@ impl Engine {
             Channel::Poll(_) => self.post_word(session, word),
             Channel::EngineIo(_) => self.say_packet(session, word, output),
             Channel::Device(_) => self.device_word(session, word, output),
+            Channel::Guest(ref guest) => guest::say(guest.id(), word, output),
             Channel::Gone => {}
         }
     }
@@ -44,6 +46,7 @@ impl Engine {
         let mut firebase = Telling::new(std::mem::take(&mut self.event_text));
         let mut wilddog = Telling::new(std::mem::take(&mut self.wilddog_text));
         let mut streamed = None;
+        let mut guests = GuestTelling::default();
         for &Listener { session, tag, .. } in listeners {
             let Some(state) = self.sessions.get(session) else { continue };
             let (conn, bytes) = match &state.channel {
@@ -67,6 +70,10 @@ impl Engine {
                     self.tell_device(session, tag, event);
                     continue;
                 }
+                Channel::Guest(guest) => {
+                    guests.add(guest.id(), tag);
+                    continue;
+                }
                 Channel::Rest(_) | Channel::Gone => continue,
                 Channel::EngineIo(channel) => {
                     wilddog.fill(|text| text.fill(event));
@@ -83,6 +90,7 @@ impl Engine {
             };
             output.effects.push(Effect::Send { conn, bytes });
         }
+        guests.finish(event, output);
         self.event_text = firebase.text;
         self.wilddog_text = wilddog.text;
     }
@@ -95,6 +103,9 @@ impl Engine {
             End::TimedOut | End::Superseded | End::ServerStopped => ws::close_code::GOING_AWAY,
             End::Killed => ws::close_code::POLICY,
         };
+        if end == End::ServerStopped {
+            self.send_back(conn, output);
+        }
         if self.is_socket(conn) {
             self.send_bytes(conn, output, |bytes| ws::write_close(bytes, code, end.as_str()));
         }

@@ -336,6 +336,36 @@ fn draining_speaks_every_last_word_and_then_stops() {
 }
 
 #[test]
+fn a_drain_that_may_take_its_time_lets_sessions_go_one_after_the_other() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 16);
+        let clients: Vec<_> = (0..200).map(|n| world.join(n % usize::from(shards), "&ns=db")).collect();
+        for (n, client) in clients.iter().enumerate() {
+            done(&mut world, *client, &format!(r#"{{"r":1,"a":"o","b":{{"p":"/s/{n}","d":1}}}}"#));
+        }
+        let limits = Arc::new(Limits { drain_spread: Millis(1_000), ..Limits::default() });
+        world.input_all(|| Input::Limits(limits.clone()));
+        world.input_all(|| Input::Drain);
+        world.settle();
+        let at_first = world.session_count();
+        assert!((100..200).contains(&at_first), "{at_first} are left in the first moment");
+        // Slots at such a pace that a second would do, and two thousand a second at least.
+        let mut before = at_first;
+        while before > 0 {
+            world.pass(Millis(20));
+            let now = world.session_count();
+            assert!(now < before && before - now <= 200, "{now} of {before} are left");
+            before = now;
+        }
+        assert!(world.drained.iter().all(|is_drained| *is_drained));
+        for client in clients {
+            let last = world.take(client).pop().expect("it was told something");
+            assert_eq!(last, r#"{"t":"c","d":{"t":"r","d":"sim.example:9000"}}"#);
+        }
+    });
+}
+
+#[test]
 fn a_request_that_is_none_is_answered_and_hurts_nobody() {
     for_shards(|shards| {
         for bad in ["{", "[]", "\"x\"", "{}x", r#"{"t":"d","d":{"a":"p"}}"#] {
@@ -599,4 +629,72 @@ fn nobody_overtakes_last_words_that_are_on_their_way() {
         world.settle();
         assert_eq!(value_at(&mut world, watcher, "/s"), r#""on""#, "seed {seed}");
     }
+}
+
+#[test]
+fn without_memory_nothing_new_is_taken_in_and_what_makes_room_is() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 30);
+        let (client, watcher) = (world.join(0, "&ns=db"), world.join(1, "&ns=db"));
+        last_messages(&mut world, client);
+        last_messages(&mut world, watcher);
+        done(&mut world, client, r#"{"r":1,"a":"p","b":{"p":"/a","d":{"x":1,"y":2,"z":3}}}"#);
+        let full = r#"the server's memory is full, so it takes only deletes"#;
+        let refused = |world: &mut World, client: Client, request: &str| {
+            let heard = ask(world, client, request);
+            assert!(heard.last().expect("an answer").contains(full), "{request}: {heard:?}");
+        };
+        world.input_all(|| Input::Room(Room::Little));
+        for write in [
+            r#"{"r":2,"a":"p","b":{"p":"/b","d":1}}"#,
+            r#"{"r":2,"a":"m","b":{"p":"/","d":{"a/x":null,"b":1}}}"#,
+            r#"{"r":2,"a":"p","b":{"p":"/a/x","d":2,"h":""}}"#,
+        ] {
+            refused(&mut world, client, write);
+        }
+        // Who is there may still leave something and listen; nobody else comes.
+        done(&mut world, client, r#"{"r":3,"a":"o","b":{"p":"/left","d":"gone"}}"#);
+        done(&mut world, watcher, r#"{"r":1,"a":"q","b":{"p":"/","h":""}}"#);
+        let late = world.join(0, "&ns=db");
+        world.settle();
+        assert!(
+            world.response(late).contains(" 503 ") && world.response(late).contains(full),
+            "{}",
+            world.response(late)
+        );
+        world.input_all(|| Input::Room(Room::None));
+        refused(&mut world, client, r#"{"r":4,"a":"o","b":{"p":"/more","d":1}}"#);
+        refused(&mut world, watcher, r#"{"r":2,"a":"q","b":{"p":"/a","h":""}}"#);
+        done(&mut world, client, r#"{"r":5,"a":"p","b":{"p":"/a/x","d":null}}"#);
+        done(&mut world, client, r#"{"r":6,"a":"m","b":{"p":"/a","d":{"y":null,"none":null}}}"#);
+        assert_eq!(value_at(&mut world, client, "/"), r#"{"a":{"z":3}}"#);
+        let rest = world.dial(0);
+        world.send_bytes(rest, b"DELETE /a/z.json?ns=db HTTP/1.1\r\nHost: x\r\n\r\n");
+        world.settle();
+        assert!(world.response(rest).contains(" 200 "), "{}", world.response(rest));
+        world.hang_up(client, Hangup::Broken);
+        last_messages(&mut world, watcher);
+        assert_eq!(value_at(&mut world, watcher, "/"), r#"{"left":"gone"}"#, "what was left is spoken");
+        world.input_all(|| Input::Room(Room::Ample));
+        done(&mut world, watcher, r#"{"r":3,"a":"p","b":{"p":"/b","d":1}}"#);
+        let late = world.join(0, "&ns=db");
+        assert!(!last_messages(&mut world, late).is_empty());
+    });
+}
+
+#[test]
+fn without_memory_a_long_body_is_not_read_to_its_end() {
+    let mut world = World::new(2, 31);
+    let client = world.dial(0);
+    world.send_bytes(client, b"PUT /a.json?ns=db HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n\"");
+    world.settle();
+    world.input_all(|| Input::Room(Room::Little));
+    for _ in 0..100 {
+        if world.is_open(client) {
+            world.send_bytes(client, &[b'x'; 1_000]);
+        }
+    }
+    world.settle();
+    assert!(!world.is_open(client));
+    assert!(world.response(client).contains(" 503 "), "{}", world.response(client));
 }

@@ -103,12 +103,14 @@ pub enum Protocol {
     Wilddog,
     /// Datagrams.
     Coap,
+    /// None: it is of the program that the server runs within.
+    Guest,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::WebSocket, Self::LongPolling, Self::Stream, Self::Rest, Self::Wilddog, Self::Coap];
+    pub const ALL: [Self; 7] =
+        [Self::WebSocket, Self::LongPolling, Self::Stream, Self::Rest, Self::Wilddog, Self::Coap, Self::Guest];
 
     /// The word for people and tools.
     #[must_use]
@@ -120,6 +122,7 @@ impl Protocol {
             Self::Rest => "rest",
             Self::Wilddog => "wilddog",
             Self::Coap => "coap",
+            Self::Guest => "guest",
         }
     }
 }

@@ -282,6 +282,16 @@ pub enum End {
 }
 
 impl End {
+    /// All of them, in their order.
+    pub const ALL: [Self; 6] =
+        [Self::Closed, Self::Dropped, Self::TimedOut, Self::Superseded, Self::Killed, Self::ServerStopped];
+
+    /// As an index into tables of [`Self::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// Whether the session ended in silence, so that its last words are *late*: they count as spoken
     /// when it was last heard.
     #[must_use]

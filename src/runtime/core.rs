@@ -12,17 +12,20 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 
 use rustls::ServerConfig;
 
+use super::guests::Guests;
+use super::memory::Gauge;
 use super::mesh::{Port, Seat};
+use super::meters::{Meters, Reading};
 use super::net::Net;
 use super::store::Store;
 use super::wake::Sleep;
 use super::{Notify, clock};
 use crate::base::{Instant, Millis, Now, ShardId};
-use crate::engine::{Effect, Engine, Input, Message, Output};
+use crate::engine::{self, Effect, Engine, Input, Message, Output, Room};
 
 /// Turns between two looks at the executor's other tasks.
 const TURNS_PER_YIELD: u32 = 8;
@@ -39,6 +42,10 @@ pub trait Core {
     fn next_wake(&self) -> Option<Instant>;
     /// Whether [`Input::Tick`] is wanted at once.
     fn is_busy(&self) -> bool;
+    /// What it has counted.
+    fn meters(&self) -> engine::Meters {
+        engine::Meters::default()
+    }
     /// Begins a snapshot of what is written down, as it is now.
     fn begin_snapshot(&mut self) {}
     /// Appends the next records of that snapshot; says whether there are more.
@@ -58,6 +65,10 @@ impl Core for Engine {
 
     fn is_busy(&self) -> bool {
         Self::is_busy(self)
+    }
+
+    fn meters(&self) -> engine::Meters {
+        Self::meters(self)
     }
 
     fn begin_snapshot(&mut self) {
@@ -88,6 +99,11 @@ pub(super) struct Loop<C, N> {
     pub(super) output: Output,
     /// Where records go, if any do.
     pub(super) store: Option<Store>,
+    /// How much memory is left.
+    pub(super) gauge: Gauge,
+    /// Sessions of the program that the server runs within.
+    pub(super) guests: Guests,
+    pub(super) meters: Meters,
 }
 
 /// What another thread tells a core.
@@ -97,6 +113,8 @@ pub(super) enum Command {
     Handle(Input<'static>),
     /// A certificate for its net.
     Certify(Arc<ServerConfig>),
+    /// Somebody wants to know what it has counted.
+    Measure(Sender<Reading>),
 }
 
 /// How far the end has come.
@@ -127,21 +145,23 @@ impl<C: Core, N: Net> Loop<C, N> {
         let bell = &seats[self.shard.index()].bell;
         loop {
             let now = clock::read();
+            let began = clock::stamp();
             self.turn(now);
+            self.meters.turned((clock::stamp() - began) / 1_000);
             if self.is_over(now.instant) {
                 break;
             }
             turns = turns.wrapping_add(1);
-            if self.store.as_ref().is_some_and(Store::is_writing) {
-                // Also before a sleep: one that is over at once would leave the executor no time either.
-                Sleep::pass().await;
-            }
+            // Who writes rings the bell when a frame is done: a core that has nothing else to do sleeps until then.
+            let is_writing = self.store.as_ref().is_some_and(Store::is_writing);
             if self.has_work(now.instant) {
-                if turns.is_multiple_of(TURNS_PER_YIELD) {
+                if is_writing {
+                    Sleep::pass().await;
+                } else if turns.is_multiple_of(TURNS_PER_YIELD) {
                     glommio::executor().yield_task_queue_now().await;
                 }
             } else {
-                sleep.unless(bell, || self.look_again()).await?;
+                sleep.unless(bell, is_writing, || self.look_again()).await?;
                 self.net.wake();
             }
         }
@@ -152,8 +172,10 @@ impl<C: Core, N: Net> Loop<C, N> {
     /// Everything that has happened by now, and everything that follows from it.
     pub(super) fn turn(&mut self, now: Now) {
         self.net.gather(now.instant);
+        self.look_at_memory(now);
         self.release(now);
         self.take_commands(now);
+        self.take_guests(now);
         self.take_messages(now);
         self.take_sockets(now);
         let is_due = self.core.next_wake().is_some_and(|due| due <= now.instant);
@@ -162,8 +184,24 @@ impl<C: Core, N: Net> Loop<C, N> {
             self.core.handle(now, Input::Tick, &mut self.output);
         }
         self.perform(now);
-        let is_congested = self.port.is_congested() || self.store.as_ref().is_some_and(Store::is_congested);
+        let is_congested = self.is_congested() || self.store.as_ref().is_some_and(Store::is_congested);
         self.net.hold_reads(is_congested);
+    }
+
+    fn look_at_memory(&mut self, now: Now) {
+        let Some(room) = self.gauge.look(now.instant) else { return };
+        if self.shard == ShardId(0) {
+            match room {
+                Room::Ample => tracing::info!("there is memory again"),
+                Room::Little | Room::None => tracing::error!("memory_max is reached: only deletes are taken"),
+            }
+        }
+        self.core.handle(now, Input::Room(room), &mut self.output);
+    }
+
+    /// Whether peers, or the couriers of guests, are so far behind that clients must wait.
+    fn is_congested(&self) -> bool {
+        self.port.is_congested() || self.guests.is_congested()
     }
 
     /// Does what had to wait for records that are safe now.
@@ -196,6 +234,11 @@ impl<C: Core, N: Net> Loop<C, N> {
                     self.net.certify(config);
                     continue;
                 }
+                Command::Measure(asker) => {
+                    let reading = Reading { shard: self.shard, core: self.measure(), engine: self.core.meters() };
+                    let _heard_or_gone = asker.send(reading);
+                    continue;
+                }
             };
             if matches!(input, Input::Drain) {
                 if self.stage != Stage::Serving {
@@ -206,6 +249,33 @@ impl<C: Core, N: Net> Loop<C, N> {
             }
             self.core.handle(now, input, &mut self.output);
         }
+    }
+
+    fn take_guests(&mut self, now: Now) {
+        if self.is_congested() {
+            return;
+        }
+        self.guests.begin_turn();
+        while let Some((guest, saying)) = self.guests.next() {
+            // What had been sent to us when this was said comes first.
+            if self.port.has_news() {
+                hand_over(&mut self.port, &mut self.core, now, &mut self.output);
+            }
+            self.core.handle(now, Input::Guest { guest, saying }, &mut self.output);
+            if self.output.bytes.len() >= OUTPUT_BYTES {
+                self.perform(now);
+            }
+        }
+    }
+
+    fn measure(&self) -> Meters {
+        let mut meters = self.meters.clone();
+        meters.outbox = self.port.waiting_count();
+        self.guests.measure(&mut meters);
+        if let Some(store) = &self.store {
+            store.measure(&mut meters);
+        }
+        meters
     }
 
     fn take_messages(&mut self, now: Now) {
@@ -254,6 +324,8 @@ impl<C: Core, N: Net> Loop<C, N> {
                 Effect::Close { conn } => self.net.close(conn),
                 Effect::Read { conn, is_wanted } => self.net.read(conn, is_wanted),
                 Effect::Forward { to, message } => self.port.send(to, message),
+                Effect::Guest { guest, word } => self.guests.tell(guest, word),
+                Effect::TellGuests { event, to } => self.guests.tell_all(&event, &to),
                 Effect::Notice(notice) => (self.notify)(self.shard, &notice),
                 Effect::Drained => {
                     if let Stage::Draining { until } = self.stage {
@@ -265,6 +337,10 @@ impl<C: Core, N: Net> Loop<C, N> {
             }
         }
         self.port.flush(clock::stamp);
+        // While a message could not go, nobody may learn what follows from it.
+        if !self.port.is_stuck() {
+            self.guests.flush();
+        }
         self.net.flush(&output.bytes, now.instant, !self.port.is_stuck());
         output.clear();
         output.bytes.shrink_to(OUTPUT_BYTES_KEPT);
@@ -273,6 +349,7 @@ impl<C: Core, N: Net> Loop<C, N> {
     /// Whether another turn is due at once.
     fn has_work(&self, now: Instant) -> bool {
         self.waiting_command.is_some()
+            || (self.guests.has_work() && !self.is_congested())
             || self.net.has_work()
             || self.port.has_news()
             || self.store.as_ref().is_some_and(|store| store.has_news() || store.is_snapshot_due())
@@ -285,6 +362,7 @@ impl<C: Core, N: Net> Loop<C, N> {
         let until = self.next_wake();
         self.waiting_command = self.commands.try_recv().ok();
         self.waiting_command.is_some()
+            || (!self.is_congested() && self.guests.look_again())
             || self.port.has_news()
             || !self.port.is_settled()
             || self.is_done()
@@ -306,6 +384,7 @@ impl<C: Core, N: Net> Loop<C, N> {
             && !self.port.is_stuck()
             && !self.port.has_news()
             && self.net.is_settled()
+            && self.guests.is_settled()
             && self.store.as_ref().is_none_or(Store::is_settled)
     }
 

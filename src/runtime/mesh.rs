@@ -164,6 +164,11 @@ impl<M: Send> Port<M> {
         !self.outbox.is_empty()
     }
 
+    /// How many messages could not be pushed.
+    pub(super) fn waiting_count(&self) -> u64 {
+        self.outbox.len() as u64
+    }
+
     /// Whether so much waits that clients must wait, too.
     #[must_use]
     pub(super) fn is_congested(&self) -> bool {

@@ -19,7 +19,10 @@ pub mod clock;
 mod core;
 mod datagrams;
 mod files;
+mod guests;
+mod memory;
 mod mesh;
+pub mod meters;
 mod net;
 mod ring;
 mod snapshots;
@@ -36,7 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 use rustls::ServerConfig;
@@ -44,9 +47,16 @@ use rustls::ServerConfig;
 pub use self::core::Core;
 use self::core::{Command, Loop, Stage};
 use self::files::DirectFiles;
+use self::guests::{Courier, Guests};
+pub use self::guests::{Door, Ear, Place, Ticket};
+use self::memory::Gauge;
+pub use self::memory::{Counted, bytes_in_use};
 use self::mesh::{Port, Seat};
+use self::meters::Meters;
+pub use self::meters::Reading;
 use self::ring::{RingNet, Room};
 use self::snapshots::Snapshots;
+pub use self::socket::passed;
 pub use self::store::Disk;
 use self::store::{Store, Writer};
 use self::tls::TlsNet;
@@ -83,6 +93,8 @@ pub struct Plan {
     pub listen: SocketAddr,
     /// Where to listen for datagrams.
     pub datagrams: Option<SocketAddr>,
+    /// A socket that listens already: then `listen` says nothing.
+    pub passed: Option<Arc<OwnedFd>>,
     /// How long what was sent to a peer may stay unacknowledged before its connection is broken.
     pub unanswered_max: Millis,
     /// How long a drain may take before what is left is dropped.
@@ -95,6 +107,10 @@ pub struct Plan {
     pub notify: Notify,
     /// Where records are written down; `None`: nowhere, and the engines make none.
     pub disk: Option<Disk>,
+    /// How many bytes the process may have [in use](bytes_in_use) before it takes nothing new in.
+    pub memory_max: Option<u64>,
+    /// Whether the program opens sessions of its own: see [`Running::doors`].
+    pub has_guests: bool,
 }
 
 impl Plan {
@@ -107,12 +123,15 @@ impl Plan {
             shards,
             listen,
             datagrams: None,
+            passed: None,
             unanswered_max: Millis::from_secs(45),
             drain_max: Millis::from_secs(10),
             connections_max: usize::MAX,
             tls: None,
             notify: Arc::new(notify),
             disk: None,
+            memory_max: None,
+            has_guests: false,
         }
     }
 }
@@ -123,7 +142,9 @@ pub struct Running {
     local_addr: SocketAddr,
     datagrams_addr: Option<SocketAddr>,
     remote: Remote,
+    doors: Vec<Door>,
     threads: Vec<JoinHandle<()>>,
+    couriers: Vec<Courier>,
 }
 
 impl Running {
@@ -145,6 +166,13 @@ impl Running {
         self.remote.clone()
     }
 
+    /// The ways in for sessions of the program, one for each shard; none if they were not
+    /// [planned](Plan::has_guests).
+    #[must_use]
+    pub fn doors(&self) -> &[Door] {
+        &self.doors
+    }
+
     /// See [`Remote::request_drain`].
     pub fn request_drain(&self) {
         self.remote.request_drain();
@@ -154,6 +182,9 @@ impl Running {
     pub fn join(self) {
         for thread in self.threads {
             thread.join().expect("a shard that panics ends the process");
+        }
+        for thread in self.couriers.into_iter().filter_map(|courier| courier.0) {
+            thread.join().expect("a courier that panics ends the process");
         }
     }
 }
@@ -183,6 +214,13 @@ impl Remote {
         self.tell_index(shard.index(), Command::Handle(input));
     }
 
+    /// Gives every shard's engine something to handle.
+    pub fn tell_all(&self, input: impl Fn() -> Input<'static>) {
+        for shard in 0..self.commands.len() {
+            self.tell_index(shard, Command::Handle(input()));
+        }
+    }
+
     /// Serves new TLS connections with this from here on. Those that there are stay as they are.
     ///
     /// # Panics
@@ -191,6 +229,24 @@ impl Remote {
         for shard in 0..self.commands.len() {
             self.tell_index(shard, Command::Certify(Arc::clone(config)));
         }
+    }
+
+    /// What the shards have counted, those that say so in time.
+    #[must_use]
+    pub fn measure(&self) -> Vec<Reading> {
+        let (asker, readings) = channel();
+        for shard in 0..self.commands.len() {
+            self.tell_index(shard, Command::Measure(asker.clone()));
+        }
+        drop(asker);
+        let until = Instant::now() + meters::PATIENCE;
+        let left = || until.saturating_duration_since(Instant::now());
+        let mut all = Vec::new();
+        // Whoever has ended has dropped its end: nobody waits for it.
+        while let Ok(reading) = readings.recv_timeout(left()) {
+            all.push(reading);
+        }
+        all
     }
 
     /// How many shards there are.
@@ -227,19 +283,7 @@ where
     let files = socket::raise_open_files()?;
     let for_clients = usize::try_from(files - FILES_RESERVED.min(files / 4)).unwrap_or(usize::MAX);
     let room = Arc::new(Room::new(plan.connections_max.min(for_clients)));
-    let (listeners, local_addr) = socket::listeners(plan.listen, count, plan.unanswered_max)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", plan.listen)))?;
-
-    let (datagrams, datagrams_addr) = match plan.datagrams {
-        None => ((0..count).map(|_| None).collect::<Vec<_>>(), None),
-        Some(address) => {
-            let (sockets, address) = socket::datagram_sockets(address, count).map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot listen for datagrams at {address}: {error}"))
-            })?;
-            (sockets.into_iter().map(Some).collect(), Some(address))
-        }
-    };
-
+    let Listening { listeners, local_addr, datagrams, datagrams_addr } = listen(&plan, count)?;
     let plan = Arc::new(plan);
     let seats: io::Result<Vec<Seat>> = (0..count).map(|_| Bell::new().map(Seat::new)).collect();
     let seats: Arc<[Seat]> = seats?.into();
@@ -247,12 +291,17 @@ where
     let ports = mesh::connect(&seats, mesh::RING_MESSAGES);
     let drained_count = Arc::new(AtomicUsize::new(0));
     let (report, reports) = channel();
-    let mut gates = Vec::new();
-    let mut threads = Vec::new();
+    let (mut gates, mut threads) = (Vec::new(), Vec::new());
+    let (mut doors, mut couriers) = (Vec::new(), Vec::new());
     let parts = listeners.into_iter().zip(datagrams).zip(receivers).zip(ports).zip(placements(count));
     for (shard, ((((listener, datagrams), commands), port), placement)) in (0..plan.shards).zip(parts) {
         let (gate, go) = channel();
         gates.push(gate);
+        let (guests, door, courier) = guests::connect(ShardId(shard), &seats, plan.has_guests)?;
+        couriers.push(courier);
+        if plan.has_guests {
+            doors.push(door);
+        }
         let shard_plan = ShardPlan {
             shard: ShardId(shard),
             listener,
@@ -264,6 +313,7 @@ where
             seats: Arc::clone(&seats),
             room: Arc::clone(&room),
             drained_count: Arc::clone(&drained_count),
+            guests,
         };
         let (make_core, report) = (make_core.clone(), report.clone());
         let thread = Builder::new().name(format!("shard-{shard}"));
@@ -282,7 +332,36 @@ where
     for gate in gates {
         gate.send(()).expect("a thread that is ready waits at its gate");
     }
-    Ok(Running { local_addr, datagrams_addr, remote: Remote { seats, commands: senders }, threads })
+    let remote = Remote { seats, commands: senders };
+    Ok(Running { local_addr, datagrams_addr, remote, doors, threads, couriers })
+}
+
+/// The sockets at which clients come in, one of each kind for each shard.
+struct Listening {
+    listeners: Vec<OwnedFd>,
+    local_addr: SocketAddr,
+    datagrams: Vec<Option<OwnedFd>>,
+    datagrams_addr: Option<SocketAddr>,
+}
+
+fn listen(plan: &Plan, count: usize) -> io::Result<Listening> {
+    let listeners = match &plan.passed {
+        Some(socket) => socket::passed_listeners(socket, count, plan.unanswered_max),
+        None => socket::listeners(plan.listen, count, plan.unanswered_max),
+    };
+    let (listeners, local_addr) = listeners
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", plan.listen)))?;
+
+    let (datagrams, datagrams_addr) = match plan.datagrams {
+        None => ((0..count).map(|_| None).collect(), None),
+        Some(address) => {
+            let (sockets, address) = socket::datagram_sockets(address, count).map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot listen for datagrams at {address}: {error}"))
+            })?;
+            (sockets.into_iter().map(Some).collect(), Some(address))
+        }
+    };
+    Ok(Listening { listeners, local_addr, datagrams, datagrams_addr })
 }
 
 /// One shard's thread, before it runs.
@@ -297,6 +376,7 @@ struct ShardPlan {
     seats: Arc<[Seat]>,
     room: Arc<Room>,
     drained_count: Arc<AtomicUsize>,
+    guests: Guests,
 }
 
 impl ShardPlan {
@@ -357,6 +437,9 @@ impl ShardPlan {
                 waiting_command: None,
                 output: Output::default(),
                 store,
+                gauge: Gauge::new(self.plan.memory_max),
+                guests: self.guests,
+                meters: Meters::default(),
             };
             glommio::spawn_local(async {
                 loop {

@@ -44,6 +44,39 @@ pub(super) fn listeners(
     Ok((sockets?, address))
 }
 
+/// A socket that listens already and that this process was started with, for each core, and its address.
+///
+/// # Errors
+/// It is no TCP socket, or the process has no file descriptor left.
+pub(super) fn passed_listeners(
+    socket: &OwnedFd,
+    count: usize,
+    unanswered_max: Millis,
+) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
+    let address = own_address(socket)?;
+    let unanswered_ms = i32::try_from(unanswered_max.0).unwrap_or(i32::MAX);
+    set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, unanswered_ms)?;
+    set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    // SAFETY: takes no pointers. It may listen already: then only its queue gets longer.
+    checked(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
+    let sockets: io::Result<Vec<OwnedFd>> = (0..count).map(|_| socket.try_clone()).collect();
+    Ok((sockets?, address))
+}
+
+/// A descriptor that this process was started with, from now on owned and closed for programs that it starts.
+///
+/// # Errors
+/// There is none of this number.
+pub fn passed(fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    checked(flags)?;
+    // SAFETY: takes no pointers.
+    checked(unsafe { libc::fcntl(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open, and whoever passed it wants this process to have it: nobody else here has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Sockets for datagrams at one address, one for each core, and the address with its port.
 ///
 /// # Errors

@@ -18,11 +18,14 @@ use std::time::Duration;
 
 use glommio::channels::local_channel::{self, LocalReceiver, LocalSender};
 
+use super::clock;
 use super::core::Core;
 use super::files::{Files, Segment};
+use super::meters::Meters;
 use super::net::Net;
 use super::snapshots::Snapshots;
 use crate::base::ConnId;
+use crate::base::meter::Histogram;
 use crate::engine::{Effect, Output};
 use crate::log::{BLOCK_BYTES, FileId, Kind, Record, begin_frame, seal_frame};
 
@@ -64,6 +67,8 @@ pub(super) struct Progress {
     bytes: Cell<u64>,
     /// Whoever waits is told through this.
     has_news: Cell<bool>,
+    /// How long syncs took, in microseconds.
+    syncs: Cell<Histogram>,
 }
 
 /// A frame to be written.
@@ -104,6 +109,10 @@ pub(super) struct Store {
     slice: Vec<u8>,
     /// Bytes of the last snapshot.
     snapshot_size: u64,
+    /// When the first record of the frame came, and of the batch that was sent.
+    begun: u64,
+    begun_sent: u64,
+    commits: Histogram,
 }
 
 impl Store {
@@ -126,6 +135,9 @@ impl Store {
             snapshot_batch: None,
             slice: Vec::new(),
             snapshot_size: 0,
+            begun: 0,
+            begun_sent: 0,
+            commits: Histogram::default(),
         };
         (store, receiver, progress)
     }
@@ -138,6 +150,7 @@ impl Store {
         if !output.records.is_empty() {
             if self.frame.is_empty() {
                 begin_frame(&mut self.frame);
+                self.begun = clock::stamp();
             }
             self.frame.append(&mut output.records);
             self.must_sync |= output.must_sync;
@@ -156,6 +169,7 @@ impl Store {
             return;
         }
         self.sent += 1;
+        self.begun_sent = self.begun;
         let frame = std::mem::take(&mut self.frame);
         let must_sync = std::mem::take(&mut self.must_sync);
         let is_first = self.snapshot_batch == Some(self.sent);
@@ -165,8 +179,12 @@ impl Store {
 
     /// The next output whose records are safe, without what is for connections that are gone.
     pub(super) fn release(&mut self, net: &impl Net) -> Option<Output> {
-        self.send();
         let stored = self.progress.stored();
+        if stored == self.sent && self.begun_sent != 0 {
+            self.commits.count((clock::stamp() - self.begun_sent) / 1_000);
+            self.begun_sent = 0;
+        }
+        self.send();
         let Held { output, tenants, .. } = self.held.pop_front_if(|held| held.batch <= stored)?;
         self.held_bytes -= output.bytes.len();
         let mut output = output;
@@ -235,6 +253,16 @@ impl Store {
         self.progress.has_news.set(false);
         let is_full = self.progress.is_full();
         (std::mem::replace(&mut self.was_full, is_full) != is_full).then_some(is_full)
+    }
+
+    /// Notes what was counted, and what waits.
+    pub(super) fn measure(&self, meters: &mut Meters) {
+        meters.commits = self.commits;
+        meters.syncs = self.progress.syncs.get();
+        meters.held = self.held.len() as u64;
+        meters.held_bytes = self.held_bytes as u64;
+        meters.log_bytes = self.progress.bytes.get();
+        meters.is_disk_full = self.progress.is_full();
     }
 
     /// Whether the writer has told something that was not looked at.
@@ -363,7 +391,11 @@ impl<F: Files> Writer<F> {
             set_full(false, progress, bell);
         }
         if must_sync {
+            let began = clock::stamp();
             self.segment.sync().await?;
+            let mut syncs = progress.syncs.get();
+            syncs.count((clock::stamp() - began) / 1_000);
+            progress.syncs.set(syncs);
         }
         self.offset += frame.len() as u64;
         self.sequence += 1;

@@ -584,6 +584,7 @@ fn messages_come_before_the_bytes_that_may_follow_from_them() {
         }
         tell.send(Told::of(now, &input)).unwrap();
     };
+    let (guests, ..) = guests::connect(ShardId(0), &seats, false).unwrap();
     let mut turns = Loop {
         shard: ShardId(0),
         core: Act { act, timing: Timing::default() },
@@ -597,7 +598,10 @@ fn messages_come_before_the_bytes_that_may_follow_from_them() {
         stage: Stage::Serving,
         waiting_command: None,
         output: Output::default(),
+        gauge: Gauge::new(None),
         store: None,
+        guests,
+        meters: Meters::default(),
     };
     turns.turn(clock::read());
     let told: Vec<Told> = told.try_iter().collect();

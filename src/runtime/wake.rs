@@ -9,9 +9,12 @@
 //! sleeps. One of the two sees the other, because there is a sequentially consistent fence between the
 //! two steps on either side. So a busy core costs its peers one load a turn and no system call.
 
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::task::Poll;
 use std::time::Duration;
 
 use glommio::io::BufferedFile;
@@ -103,18 +106,33 @@ impl Sleep {
         Ok(Self { file })
     }
 
-    /// Sleeps until somebody rings, unless `has_work` finds something now that everybody would ring.
+    /// Sleeps until somebody rings, unless `has_work` finds something now that everybody would ring. With
+    /// `has_files` the executor is given time for files and other tasks in any case: a sleep gives it that, but
+    /// one that is over at once does not, and if every one is, what a file has done would never be seen.
     ///
     /// # Errors
     /// When the executor cannot read the bell: then nothing would ever wake this core.
-    pub(super) async fn unless(&self, bell: &Bell, has_work: impl FnOnce() -> bool) -> io::Result<()> {
+    pub(super) async fn unless(&self, bell: &Bell, has_files: bool, has_work: impl FnOnce() -> bool) -> io::Result<()> {
         bell.listen();
-        let is_woken = has_work();
-        if !is_woken {
-            self.file.read_at(0, size_of::<u64>()).await?;
-        }
+        let has_slept = if has_work() { false } else { self.wait().await? };
         bell.stop_listening();
+        if has_files && !has_slept {
+            Self::pass().await;
+        }
         Ok(())
+    }
+
+    /// Waits for a ring. Says whether it had to: of a bell that has been rung the executor brings the number
+    /// at once, without looking at anything else.
+    async fn wait(&self) -> io::Result<bool> {
+        let mut read = pin!(self.file.read_at(0, size_of::<u64>()));
+        let first = poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await;
+        let had_to = first.is_pending();
+        match first {
+            Poll::Ready(read) => drop(read?),
+            Poll::Pending => drop(read.await?),
+        }
+        Ok(had_to)
     }
 
     /// Lets the executor look after its files and other tasks once, and goes on. It looks after files only
@@ -127,5 +145,71 @@ impl Sleep {
     /// Gives the descriptor back.
     pub(super) async fn close(self) {
         let _closed_or_gone = self.file.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use glommio::LocalExecutorBuilder;
+    use glommio::io::DmaFile;
+
+    use super::*;
+
+    /// What is written by a task of the executor while its core sleeps as `sleep` says, again and again. Says how
+    /// many sleeps that took.
+    fn sleeps_while_a_file_is_written(is_rung: bool, has_work: bool) -> u32 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        // No other task makes the executor look at its files in between.
+        let executor = LocalExecutorBuilder::default().preempt_timer(Duration::from_secs(3_600)).make().unwrap();
+        executor.run(async {
+            let bell = Rc::new(Bell::new().unwrap());
+            let sleep = Sleep::new(&bell).unwrap();
+            let is_done = Rc::new(Cell::new(false));
+            let (written, writer_bell) = (Rc::clone(&is_done), Rc::clone(&bell));
+            glommio::spawn_local(async move {
+                let file = DmaFile::create(&path).await.unwrap();
+                for block in 0..4 {
+                    let mut buffer = file.alloc_dma_buffer(4_096);
+                    buffer.as_bytes_mut().fill(1);
+                    file.write_at(buffer, block * 4_096).await.unwrap();
+                    file.fdatasync().await.unwrap();
+                }
+                file.close().await.unwrap();
+                written.set(true);
+                writer_bell.ring();
+            })
+            .detach();
+            let mut sleeps = 0;
+            while !is_done.get() {
+                sleep
+                    .unless(&bell, true, || {
+                        if is_rung {
+                            bell.ring();
+                        }
+                        has_work
+                    })
+                    .await
+                    .unwrap();
+                sleeps += 1;
+                assert!(sleeps < 10_000_000, "the file is never looked at");
+            }
+            sleep.close().await;
+            sleeps
+        })
+    }
+
+    #[test]
+    fn a_file_is_looked_after_even_by_a_core_that_never_sleeps() {
+        sleeps_while_a_file_is_written(true, false);
+        sleeps_while_a_file_is_written(false, true);
+    }
+
+    #[test]
+    fn a_core_with_nothing_else_to_do_sleeps_until_its_file_is_written() {
+        assert_eq!(sleeps_while_a_file_is_written(false, false), 1, "one ring, one sleep");
     }
 }

@@ -13,6 +13,9 @@ use super::place::{Origin, Problem, Typed};
 use super::value::{Address, Durability, Duration, FilePath, LateLastWords, LogFormat, LogLevel, RulesDialect};
 use crate::base::{Millis, limits};
 
+/// What a server needs before anybody comes, and a little more.
+const MEMORY_MAX_MIN: u64 = 16 << 20;
+
 /// Everything that a server is told once, at the start.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -30,6 +33,8 @@ pub struct Config {
     pub data: PathBuf,
     /// From how many MiB of log on a shard takes a snapshot; at least 1.
     pub snapshot_mib: u32,
+    /// How many bytes of memory may be in use before nothing new is taken in; `None`: as many as there are.
+    pub memory_max: Option<u64>,
     /// The rules file, if there is one.
     pub rules: Option<PathBuf>,
     /// Whose names the rules may use.
@@ -48,6 +53,12 @@ pub struct Config {
     pub log_level: LogLevel,
     /// What holds in which namespace.
     pub namespaces: Namespaces,
+    /// How many connections one address may have at a time.
+    pub connections_per_address: Option<u32>,
+    /// Over how long sessions end when the server stops.
+    pub drain_spread: Millis,
+    /// How long a stop may take; longer than `drain_spread`.
+    pub drain_max: Millis,
 }
 
 /// Where the server's certificate is.
@@ -85,6 +96,12 @@ pub struct Namespace {
     pub durability: Durability,
     /// How long after a start last words of sessions of before wait for their clients.
     pub restart_grace: Millis,
+    /// How many sessions there may be at a time.
+    pub sessions_max: Option<u32>,
+    /// How many last words may wait.
+    pub last_words_max: Option<u32>,
+    /// How many writes a second are taken.
+    pub writes_per_second: Option<u32>,
 }
 
 /// What the configuration may depend on besides itself.
@@ -139,6 +156,11 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
         scribe.problems.push(Problem::new(&snapshot_mib.origin, "snapshot_mib = 0: it must be 1 or more"));
     }
     let snapshot_mib = scribe.note("snapshot_mib", snapshot_mib);
+    if let Some(low) = low.memory_max.as_ref().filter(|memory_max| memory_max.value.0 < MEMORY_MAX_MIN) {
+        let reason = format!("memory_max = \"{}\": it must be 16MiB or more", low.value);
+        scribe.problems.push(Problem::new(&low.origin, reason));
+    }
+    let memory_max = scribe.note_optional("memory_max", &low.memory_max).map(|size| size.0);
     let rules = scribe.note_optional("rules", &low.rules).map(|path| path.0);
     let rules_dialect = scribe.note("rules_dialect", or(&low.rules_dialect, || RulesDialect::Both));
     let shards = scribe.shards(low, machine);
@@ -152,6 +174,8 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
     let tls = scribe.tls(low);
     let auth = auth::mean(&low.auth, &mut scribe);
     let namespaces = scribe.namespaces(low);
+    let connections_per_address = scribe.optional_count("connections_per_address", &low.connections_per_address);
+    let (drain_spread, drain_max) = scribe.drain(low);
     let Scribe { lines, warnings, problems } = scribe;
     if !problems.is_empty() {
         return Err(problems);
@@ -164,6 +188,7 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
         is_internal_chosen,
         data,
         snapshot_mib,
+        memory_max,
         rules,
         rules_dialect,
         auth,
@@ -173,6 +198,9 @@ pub fn mean(low: &Low, machine: Machine) -> Result<Meaning, Vec<Problem>> {
         log_format,
         log_level,
         namespaces,
+        connections_per_address,
+        drain_spread,
+        drain_max,
     };
     Ok(Meaning { config, lines, warnings })
 }
@@ -201,6 +229,9 @@ struct Settled {
     late_last_words: Typed<LateLastWords>,
     durability: Typed<Durability>,
     restart_grace: Typed<Duration>,
+    sessions_max: Option<Typed<u32>>,
+    last_words_max: Option<Typed<u32>>,
+    writes_per_second: Option<Typed<u32>>,
 }
 
 impl Scribe {
@@ -217,6 +248,37 @@ impl Scribe {
                 None
             }
         }
+    }
+
+    fn optional_count(&mut self, name: &str, typed: &Option<Typed<u32>>) -> Option<u32> {
+        if let Some(typed) = typed {
+            self.check_count(name, typed);
+        }
+        self.note_optional(name, typed)
+    }
+
+    /// Whoever wants nothing to come in does not start a server.
+    fn check_count(&mut self, name: &str, typed: &Typed<u32>) {
+        if typed.value == 0 {
+            self.problems.push(Problem::new(&typed.origin, format!("{name} = 0: it must be 1 or more")));
+        }
+    }
+
+    /// How long a stop takes, in sum and for its first part.
+    fn drain(&mut self, low: &Low) -> (Millis, Millis) {
+        let spread = or(&low.drain_spread, || Duration(Millis::from_secs(5)));
+        let max = or(&low.drain_max, || Duration(Millis::from_secs(10)));
+        if max.value.0 <= spread.value.0 || max.value.0 > limits::DRAIN_MAX {
+            let culprit = if max.origin.is_chosen() { &max.origin } else { &spread.origin };
+            let reason = format!(
+                "drain_max = \"{}\": it must be longer than drain_spread = \"{}\", and at most {}",
+                max.value,
+                spread.value,
+                Duration(limits::DRAIN_MAX)
+            );
+            self.problems.push(Problem::new(culprit, reason));
+        }
+        (self.note("drain_spread", spread).0, self.note("drain_max", max).0)
     }
 
     fn shards(&mut self, low: &Low, machine: Machine) -> u8 {
@@ -269,6 +331,9 @@ impl Scribe {
             late_last_words: or(&None, || LateLastWords::Yield),
             durability: or(&None, || Durability::Fsync),
             restart_grace: or(&None, || Duration(Millis(0))),
+            sessions_max: None,
+            last_words_max: None,
+            writes_per_second: None,
         };
         let everywhere = settle(&low.everywhere, &defaults);
         // All are written down for all namespaces; for one, only what it says itself.
@@ -279,6 +344,9 @@ impl Scribe {
         self.note("late_last_words", everywhere.late_last_words.clone());
         self.note("durability", everywhere.durability.clone());
         self.note("restart_grace", everywhere.restart_grace.clone());
+        self.optional_count("sessions_max", &everywhere.sessions_max);
+        self.optional_count("last_words_max", &everywhere.last_words_max);
+        self.optional_count("writes_per_second", &everywhere.writes_per_second);
         let mut named = BTreeMap::new();
         for (name, (origin, own)) in &low.namespace {
             if let Err(reason) = check_name(name) {
@@ -290,6 +358,9 @@ impl Scribe {
             }
             let settled = settle(own, &everywhere);
             self.check(&settled, &everywhere);
+            for quota in [&own.sessions_max, &own.last_words_max, &own.writes_per_second].into_iter().flatten() {
+                self.check_count("a quota", quota);
+            }
             self.note_own(name, own);
             named.insert(name.clone(), settled.plain());
         }
@@ -329,6 +400,9 @@ impl Scribe {
         note("late_last_words", own.late_last_words.as_ref().map(text));
         note("durability", own.durability.as_ref().map(text));
         note("restart_grace", own.restart_grace.as_ref().map(text));
+        note("sessions_max", own.sessions_max.as_ref().map(text));
+        note("last_words_max", own.last_words_max.as_ref().map(text));
+        note("writes_per_second", own.writes_per_second.as_ref().map(text));
     }
 
     /// Checks the times of one namespace. What it has from `above` was checked there, so each mistake is
@@ -385,7 +459,8 @@ impl Scribe {
 }
 
 impl Settled {
-    const fn plain(&self) -> Namespace {
+    fn plain(&self) -> Namespace {
+        let count = |typed: &Option<Typed<u32>>| typed.as_ref().map(|typed| typed.value);
         Namespace {
             heartbeat: self.heartbeat.value.0,
             session_timeout: self.session_timeout.value.0,
@@ -393,6 +468,9 @@ impl Settled {
             late_last_words: self.late_last_words.value,
             durability: self.durability.value,
             restart_grace: self.restart_grace.value.0,
+            sessions_max: count(&self.sessions_max),
+            last_words_max: count(&self.last_words_max),
+            writes_per_second: count(&self.writes_per_second),
         }
     }
 }
@@ -405,6 +483,9 @@ fn settle(own: &NamespaceLow, above: &Settled) -> Settled {
         late_last_words: own.late_last_words.clone().unwrap_or_else(|| above.late_last_words.clone()),
         durability: own.durability.clone().unwrap_or_else(|| above.durability.clone()),
         restart_grace: own.restart_grace.clone().unwrap_or_else(|| above.restart_grace.clone()),
+        sessions_max: own.sessions_max.clone().or_else(|| above.sessions_max.clone()),
+        last_words_max: own.last_words_max.clone().or_else(|| above.last_words_max.clone()),
+        writes_per_second: own.writes_per_second.clone().or_else(|| above.writes_per_second.clone()),
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::config::{self, Machine};
 use super::flags::LogFlags;
 use super::health::{Health, State};
+use super::life::Again;
 use super::look_flags::DemoFlags;
 use super::low::{Low, NamespaceLow};
 use super::place::{Origin, Typed};
@@ -52,12 +53,13 @@ pub fn demo(flags: &DemoFlags, log: LogFlags) -> Result<(), Stop> {
     let meaning = config::mean(&low, machine).map_err(Stop::BadConfig)?;
     let health = Arc::new(Health::default());
     let config = &meaning.config;
-    let _logs = logs::start(config.log_format, config.log_level, io::stderr().is_terminal(), &health)
+    let logs = logs::start(config.log_format, config.log_level, io::stderr().is_terminal(), &health)
         .map_err(|error| Stop::Failed(format!("the log cannot be started: {error}")))?;
     let (people, watched) = (flags.people, Arc::clone(&health));
     let crowd = std::thread::Builder::new().name("crowd".into()).spawn(move || play(listen, people, &watched));
     let crowd = crowd.map_err(|error| Stop::Failed(format!("a thread cannot be started: {error}")))?;
-    let served = serve::serve(&meaning, &health);
+    let again = Again { read: Box::new(move || config::mean(&low, machine)), set_log_level: logs.level_setter() };
+    let served = serve::serve(meaning, again, &health);
     health.set_draining();
     // It looks at that many times a second; a panic of its own has been told.
     let _ = crowd.join();

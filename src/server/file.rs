@@ -14,7 +14,7 @@ use super::low::{AuthLow, IssuerLow, Low, NamespaceLow};
 use super::place::{Origin, Problem, Typed, did_you_mean};
 use super::value::{
     Address, Durability, Duration, FilePath, KeySource, LateLastWords, LogFormat, LogLevel, RulesDialect, Secrets,
-    Signing,
+    Signing, Size,
 };
 
 #[derive(Deserialize)]
@@ -27,15 +27,22 @@ struct Document {
     rules_dialect: Option<Spanned<RulesDialect>>,
     shards: Option<Spanned<u16>>,
     snapshot_mib: Option<Spanned<u32>>,
+    memory_max: Option<Spanned<Size>>,
     dev: Option<Spanned<bool>>,
     log_format: Option<Spanned<LogFormat>>,
     log_level: Option<Spanned<LogLevel>>,
     namespaces: Option<Spanned<Vec<String>>>,
+    connections_per_address: Option<Spanned<u32>>,
+    drain_spread: Option<Spanned<Duration>>,
+    drain_max: Option<Spanned<Duration>>,
     heartbeat: Option<Spanned<Duration>>,
     session_timeout: Option<Spanned<Duration>>,
     late_last_words: Option<Spanned<LateLastWords>>,
     durability: Option<Spanned<Durability>>,
     restart_grace: Option<Spanned<Duration>>,
+    sessions_max: Option<Spanned<u32>>,
+    last_words_max: Option<Spanned<u32>>,
+    writes_per_second: Option<Spanned<u32>>,
     #[serde(default)]
     coap: Coap,
     #[serde(default)]
@@ -110,6 +117,9 @@ struct Namespace {
     late_last_words: Option<Spanned<LateLastWords>>,
     durability: Option<Spanned<Durability>>,
     restart_grace: Option<Spanned<Duration>>,
+    sessions_max: Option<Spanned<u32>>,
+    last_words_max: Option<Spanned<u32>>,
+    writes_per_second: Option<Spanned<u32>>,
     #[serde(default)]
     coap: NamespaceCoap,
 }
@@ -153,6 +163,9 @@ pub fn parse(path: &Path, text: &str) -> Result<Low, Problem> {
             late_last_words: source.typed(low.late_last_words),
             durability: source.typed(low.durability),
             restart_grace: source.typed(low.restart_grace),
+            sessions_max: source.typed(low.sessions_max),
+            last_words_max: source.typed(low.last_words_max),
+            writes_per_second: source.typed(low.writes_per_second),
         };
         namespace.insert(name.value, (name.origin, low));
     }
@@ -167,12 +180,16 @@ pub fn parse(path: &Path, text: &str) -> Result<Low, Problem> {
         auth: source.auth(document.auth),
         shards: source.typed(document.shards),
         snapshot_mib: source.typed(document.snapshot_mib),
+        memory_max: source.typed(document.memory_max),
         dev: source.typed(document.dev),
         log_format: source.typed(document.log_format),
         log_level: source.typed(document.log_level),
         tls_cert: source.path(document.tls.cert),
         tls_key: source.path(document.tls.key),
         namespaces: source.typed(document.namespaces),
+        connections_per_address: source.typed(document.connections_per_address),
+        drain_spread: source.typed(document.drain_spread),
+        drain_max: source.typed(document.drain_max),
         everywhere: NamespaceLow {
             heartbeat: source.typed(document.heartbeat),
             session_timeout: source.typed(document.session_timeout),
@@ -180,6 +197,9 @@ pub fn parse(path: &Path, text: &str) -> Result<Low, Problem> {
             late_last_words: source.typed(document.late_last_words),
             durability: source.typed(document.durability),
             restart_grace: source.typed(document.restart_grace),
+            sessions_max: source.typed(document.sessions_max),
+            last_words_max: source.typed(document.last_words_max),
+            writes_per_second: source.typed(document.writes_per_second),
         },
         namespace,
     })

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::look_flags::{DemoFlags, ExplainFlags, OnDisconnectCommand, SessionsCommand, TopFlags};
 use super::low::Low;
+use super::papers::Shell;
 use super::place::{Origin, Typed};
 use super::value::{Address, FilePath, LogFormat, LogLevel};
 
@@ -29,7 +30,7 @@ pub enum Command {
     ///
     /// Each flag can be given in the environment too (`--log-level` as STILLHERE_LOG, the others as
     /// STILLHERE_ and their name in capitals) or in the file. Flags beat the environment, the environment
-    /// beats the file. SIGHUP reads the rules, the certificate and credentials again.
+    /// beats the file. SIGHUP reads the rules, the certificate, credentials, limits and the log level again.
     ///
     /// Exit codes: 0 stopped as asked, 1 failure, 2 usage, 78 bad configuration.
     Serve(ServeFlags),
@@ -81,6 +82,23 @@ pub enum Command {
     /// Work with rules.
     #[command(subcommand)]
     Rules(RulesCommand),
+    /// Tell about the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a script that completes this command line in a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page (roff).
+    Man,
+}
+
+/// What to tell about the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every setting with its names, its default, its meaning and its limits (Markdown).
+    Reference,
 }
 
 /// Which data of which server.

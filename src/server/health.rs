@@ -1,12 +1,16 @@
-//! How the server is, shared by whoever changes it and whoever asks: atomics only, so asking never
-//! makes a shard wait.
+//! How the server is, shared by whoever changes it and whoever asks: no shard ever waits for it.
 
-use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use super::archive::Stage;
+use super::metrics::{Sheet, whole};
+use crate::base::ShardId;
 use crate::engine::Notice;
 use crate::op::End;
+use crate::runtime::Reading;
 
 /// Where the process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +73,8 @@ impl NoticeKind {
 #[derive(Debug)]
 pub struct Health {
     state: AtomicU8,
+    /// What a start has come to: the stage in hundreds, and percent; zero if there is nothing to tell.
+    recovering: AtomicU16,
     started: Instant,
     shards: AtomicU8,
     rules_reloaded: AtomicU64,
@@ -77,23 +83,35 @@ pub struct Health {
     auth_refused: AtomicU64,
     tls_reloaded: AtomicU64,
     tls_refused: AtomicU64,
+    config_reloaded: AtomicU64,
+    config_refused: AtomicU64,
     keys_fetched: AtomicU64,
     keys_missed: AtomicU64,
     log_lines_lost: AtomicU64,
     notices: [AtomicU64; NoticeKind::ALL.len()],
-    ended: [AtomicU64; ENDS.len()],
-    spoken: AtomicU64,
-    yielded: AtomicU64,
-    denied: AtomicU64,
+    ended: [AtomicU64; End::ALL.len()],
+    /// By why the session was over: spoken, yielded, denied.
+    words: [[AtomicU64; 3]; End::ALL.len()],
+    source: Source,
+    /// What each core said last.
+    last: Mutex<BTreeMap<ShardId, Reading>>,
 }
 
-/// Every way in which a session ends.
-const ENDS: [End; 6] = [End::Closed, End::Dropped, End::TimedOut, End::Superseded, End::Killed, End::ServerStopped];
+/// From where the cores' counts are to be had.
+#[derive(Default)]
+struct Source(OnceLock<Box<dyn Fn() -> Vec<Reading> + Send + Sync>>);
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Source({})", if self.0.get().is_some() { "set" } else { "none" })
+    }
+}
 
 impl Default for Health {
     fn default() -> Self {
         Self {
             state: AtomicU8::new(State::Starting as u8),
+            recovering: AtomicU16::new(0),
             started: Instant::now(),
             shards: AtomicU8::new(0),
             rules_reloaded: AtomicU64::new(0),
@@ -102,14 +120,16 @@ impl Default for Health {
             auth_refused: AtomicU64::new(0),
             tls_reloaded: AtomicU64::new(0),
             tls_refused: AtomicU64::new(0),
+            config_reloaded: AtomicU64::new(0),
+            config_refused: AtomicU64::new(0),
             keys_fetched: AtomicU64::new(0),
             keys_missed: AtomicU64::new(0),
             log_lines_lost: AtomicU64::new(0),
             notices: Default::default(),
             ended: Default::default(),
-            spoken: AtomicU64::new(0),
-            yielded: AtomicU64::new(0),
-            denied: AtomicU64::new(0),
+            words: Default::default(),
+            source: Source::default(),
+            last: Mutex::default(),
         }
     }
 }
@@ -122,6 +142,25 @@ impl Health {
             state if state == State::Starting as u8 => State::Starting,
             state if state == State::Ready as u8 => State::Ready,
             _ => State::Draining,
+        }
+    }
+
+    /// It reads or writes what is kept, and has come to so many of a hundred.
+    pub fn set_recovering(&self, stage: Stage, percent: u8) {
+        let stage = match stage {
+            Stage::Reading => 100,
+            Stage::Writing => 200,
+        };
+        self.recovering.store(stage + u16::from(percent), Ordering::Relaxed);
+    }
+
+    /// What there is to say of a start, for people.
+    #[must_use]
+    pub fn starting(&self) -> String {
+        match self.recovering.load(Ordering::Relaxed) {
+            0..100 => "starting".into(),
+            read @ 100..200 => format!("starting: {} % of the log is read", read - 100),
+            written => format!("starting: {} % of the snapshot is written", written - 200),
         }
     }
 
@@ -158,6 +197,12 @@ impl Health {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The configuration was read again; a wrong one changes nothing.
+    pub fn count_config_reload(&self, is_ok: bool) {
+        let counter = if is_ok { &self.config_reloaded } else { &self.config_refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// An issuer's keys were fetched, or could not be.
     pub fn count_key_fetch(&self, is_ok: bool) {
         let counter = if is_ok { &self.keys_fetched } else { &self.keys_missed };
@@ -177,62 +222,95 @@ impl Health {
         add(&self.notices[NoticeKind::of(notice).index()], 1);
         match notice {
             Notice::Ended { end, .. } => {
-                let index = ENDS.iter().position(|known| known == end).expect("all ends are in the table");
-                add(&self.ended[index], 1);
+                add(&self.ended[end.index()], 1);
             }
-            Notice::LastWords { spoken, yielded, denied, .. } => {
-                add(&self.spoken, *spoken);
-                add(&self.yielded, *yielded);
-                add(&self.denied, *denied);
+            Notice::LastWords { end, spoken, yielded, denied } => {
+                let counts = [spoken, yielded, denied];
+                self.words[end.index()].iter().zip(counts).for_each(|(counter, count)| add(counter, *count));
             }
             Notice::Violation { .. } | Notice::Unspoken { .. } => {}
         }
     }
 
-    /// Everything in the text format of Prometheus (version 0.0.4).
+    /// From where the cores' counts are to be had, from now on.
+    pub fn set_source(&self, source: impl Fn() -> Vec<Reading> + Send + Sync + 'static) {
+        // A server starts once.
+        let _ = self.source.0.set(Box::new(source));
+    }
+
+    /// What the cores have counted: now, or when they last said.
+    fn readings(&self) -> Vec<Reading> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        for reading in self.source.0.get().map(|source| source()).unwrap_or_default() {
+            last.insert(reading.shard, reading);
+        }
+        last.values().cloned().collect()
+    }
+
+    /// Everything, in the text format of OpenMetrics. Asks the cores, and waits for them at most half a second.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let mut text = String::new();
-        let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
-            let _ = writeln!(text, "# HELP stillhere_{name} {help}\n# TYPE stillhere_{name} {kind}");
-            for (labels, value) in samples {
-                let _ = writeln!(text, "stillhere_{name}{labels} {value}");
-            }
-        };
-        let plain = |value: u64| [(String::new(), value)];
+        let mut sheet = Sheet::default();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let build = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
-        let is_ready = u64::from(self.state() == State::Ready);
-        let shards = u64::from(self.shards.load(Ordering::Relaxed));
-        family("build_info", "gauge", "Which version this is.", &[(build, 1)]);
-        family("uptime_seconds", "gauge", "Time since the process began.", &plain(self.started.elapsed().as_secs()));
-        family("ready", "gauge", "Whether new clients are welcome.", &plain(is_ready));
-        family("shards", "gauge", "Cores in use.", &plain(shards));
-        let results = |ok: &AtomicU64, other: &str, failed: &AtomicU64| {
-            [("{result=\"ok\"}".into(), count(ok)), (format!("{{result=\"{other}\"}}"), count(failed))]
+        let build = vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0)];
+        let is_ready = if self.state() == State::Ready { 1.0 } else { 0.0 };
+        sheet.gauges("stillhere_build_info", "Which version this is.", build);
+        let uptime = self.started.elapsed().as_secs_f64();
+        sheet.gauge("stillhere_uptime_seconds", "Time since the process began.", uptime);
+        sheet.gauge("stillhere_ready", "Whether new clients are welcome.", is_ready);
+        sheet.gauge("stillhere_shards", "Cores in use.", self.shards.load(Ordering::Relaxed).into());
+        let mut results = |name, help, ok: &AtomicU64, other, failed: &AtomicU64| {
+            sheet.by(name, help, "result", [("ok", count(ok)), (other, count(failed))]);
         };
-        let reloads = results(&self.rules_reloaded, "refused", &self.rules_refused);
-        family("rules_reloads_total", "counter", "Times that the rules were read again.", &reloads);
-        let reloads = results(&self.auth_reloaded, "refused", &self.auth_refused);
-        family("auth_reloads_total", "counter", "Times that credentials were read again.", &reloads);
-        let reloads = results(&self.tls_reloaded, "refused", &self.tls_refused);
-        family("tls_reloads_total", "counter", "Times that the certificate was read again.", &reloads);
-        let fetches = results(&self.keys_fetched, "failed", &self.keys_missed);
-        family("key_fetches_total", "counter", "Times that an issuer's keys were asked for.", &fetches);
+        let help = "Times that the rules were read again.";
+        results("stillhere_rules_reloads", help, &self.rules_reloaded, "refused", &self.rules_refused);
+        let help = "Times that credentials were read again.";
+        results("stillhere_auth_reloads", help, &self.auth_reloaded, "refused", &self.auth_refused);
+        let help = "Times that the certificate was read again.";
+        results("stillhere_tls_reloads", help, &self.tls_reloaded, "refused", &self.tls_refused);
+        let help = "Times that the configuration was read again.";
+        results("stillhere_config_reloads", help, &self.config_reloaded, "refused", &self.config_refused);
+        let help = "Times that an issuer's keys were asked for.";
+        results("stillhere_key_fetches", help, &self.keys_fetched, "failed", &self.keys_missed);
         let lost = count(&self.log_lines_lost);
-        family("log_lines_lost_total", "counter", "Log lines lost because nobody read the log.", &plain(lost));
-        let notices =
-            NoticeKind::ALL.map(|kind| (format!("{{kind=\"{}\"}}", kind.as_str()), count(&self.notices[kind.index()])));
-        family("notices_total", "counter", "What the shards had to say about their clients, logged or not.", &notices);
-        let label = |name: &str, word: &str| format!("{{{name}=\"{word}\"}}");
-        let mut ended = Vec::new();
-        for (end, counter) in ENDS.iter().zip(&self.ended) {
-            ended.push((label("end", end.as_str()), count(counter)));
+        sheet.count("stillhere_log_lines_lost", "Log lines lost because nobody read the log.", lost);
+        let notices = NoticeKind::ALL.map(|kind| (kind.as_str(), count(&self.notices[kind.index()])));
+        let help = "What the shards had to say about their clients, logged or not.";
+        sheet.by("stillhere_notices", help, "kind", notices);
+        let ended = End::ALL.map(|end| (end.as_str(), count(&self.ended[end.index()])));
+        sheet.by("stillhere_sessions_ended", "Sessions that are over, and why.", "end", ended);
+        let mut words = Vec::new();
+        for end in End::ALL {
+            for (fate, counter) in ["spoken", "yielded", "denied"].into_iter().zip(&self.words[end.index()]) {
+                words.push((vec![("fate", fate.to_owned()), ("end", end.as_str().to_owned())], count(counter)));
+            }
         }
-        family("sessions_ended_total", "counter", "Sessions that are over, and why.", &ended);
-        let words = [("spoken", &self.spoken), ("yielded", &self.yielded), ("denied", &self.denied)]
-            .map(|(fate, counter)| (label("fate", fate), count(counter)));
-        family("last_words_total", "counter", "Last words that came to be spoken, and what came of them.", &words);
-        text
+        let help = "Last words that came to be spoken, what came of them, and why their sessions were over.";
+        sheet.counter("stillhere_last_words", help, words);
+        sheet.cores(&self.readings());
+        process(&mut sheet);
+        sheet.text()
+    }
+}
+
+/// What the kernel knows of this process, under the names that everybody uses.
+fn process(sheet: &mut Sheet) {
+    let of = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let status = of("/proc/self/status");
+    let field = |name: &str| {
+        let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
+        rest.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    if let Some(kib) = field("VmRSS:") {
+        sheet.gauge("process_resident_memory_bytes", "Memory that the process has.", whole(kib * 1024));
+    }
+    // Behind the name, which may hold anything, from the third field on (proc_pid_stat(5)).
+    let stat = of("/proc/self/stat");
+    let fields: Vec<&str> = stat.rsplit_once(") ").map_or(Vec::new(), |(_, rest)| rest.split(' ').collect());
+    let ticks = |index: usize| fields.get(index - 3).and_then(|field| field.parse::<u64>().ok());
+    if let (Some(user), Some(system)) = (ticks(14), ticks(15)) {
+        // A hundred a second on every Linux, whatever its kernel counts in.
+        let help = "Time that processors have worked for the process.";
+        sheet.seconds("process_cpu_seconds", help, whole(user + system) / 100.0);
     }
 }

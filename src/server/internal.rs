@@ -7,24 +7,50 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::health::{Health, State};
+use super::metrics;
 use crate::base::limits;
 
-/// Serves at `listener` as long as the process lives.
+/// The internal address, served as long as this lives.
+#[derive(Debug)]
+pub struct Internal {
+    address: SocketAddr,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Internal {
+    /// Where it is.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Internal {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Release);
+        // The thread that accepts sees it when it has something to accept.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// Serves at `listener`.
 ///
 /// # Errors
 ///
 /// The address cannot be told, or the thread cannot be started.
-pub fn start(listener: TcpListener, health: Arc<Health>) -> io::Result<SocketAddr> {
+pub fn start(listener: TcpListener, health: Arc<Health>) -> io::Result<Internal> {
     let address = listener.local_addr()?;
-    std::thread::Builder::new().name("internal".into()).spawn(move || accept(&listener, &health))?;
-    Ok(address)
+    let is_over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&is_over);
+    std::thread::Builder::new().name("internal".into()).spawn(move || accept(&listener, &health, &seen))?;
+    Ok(Internal { address, is_over })
 }
 
-fn accept(listener: &TcpListener, health: &Arc<Health>) {
+fn accept(listener: &TcpListener, health: &Arc<Health>, is_over: &AtomicBool) {
     // When accept fails, mostly for want of descriptors, it would fail again at once.
     const PAUSE: Duration = Duration::from_millis(100);
     let open_count = Arc::new(AtomicUsize::new(0));
@@ -33,6 +59,9 @@ fn accept(listener: &TcpListener, health: &Arc<Health>) {
             std::thread::sleep(PAUSE);
             continue;
         };
+        if is_over.load(Ordering::Acquire) {
+            return;
+        }
         // Only this thread adds, so the count cannot pass the limit in between.
         if open_count.load(Ordering::Acquire) >= limits::INTERNAL_REQUESTS_MAX {
             continue;
@@ -139,14 +168,13 @@ pub(super) fn answer(head: &[u8], health: &Health) -> Option<Answer> {
         "/healthz" => Answer::text(200, "OK"),
         "/readyz" => match health.state() {
             State::Ready => Answer::text(200, "OK"),
-            State::Starting => Answer { body: "starting\n".into(), ..Answer::text(503, "Service Unavailable") },
+            State::Starting => {
+                let body = format!("{}\n", health.starting());
+                Answer { body, ..Answer::text(503, "Service Unavailable") }
+            }
             State::Draining => Answer { body: "draining\n".into(), ..Answer::text(503, "Service Unavailable") },
         },
-        "/metrics" => Answer {
-            content_type: "text/plain; version=0.0.4; charset=utf-8",
-            body: health.metrics(),
-            ..Answer::text(200, "OK")
-        },
+        "/metrics" => Answer { content_type: metrics::CONTENT_TYPE, body: health.metrics(), ..Answer::text(200, "OK") },
         _ => Answer::text(404, "Not Found"),
     };
     Some(Answer { is_head, ..answer })

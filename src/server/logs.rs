@@ -13,6 +13,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
 
 use super::health::{Health, NoticeKind};
 use super::value::{LogFormat, LogLevel};
@@ -30,16 +31,23 @@ pub(super) enum Line {
 #[derive(Debug)]
 pub struct Logs {
     lines: SyncSender<Line>,
+    filter: reload::Handle<Targets, Registry>,
 }
 
-/// Starts the log of this process.
-///
-/// # Errors
-///
-/// The thread cannot be started, or the process has a log already.
-pub fn start(format: LogFormat, level: LogLevel, is_terminal: bool, health: &Arc<Health>) -> io::Result<Logs> {
-    let (lines, queue) = mpsc::sync_channel(limits::LOG_LINES_MAX);
-    std::thread::Builder::new().name("log".into()).spawn(move || write(&queue))?;
+/// Changes how much is logged from now on.
+pub type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
+
+impl Logs {
+    /// What changes how much is logged.
+    #[must_use]
+    pub fn level_setter(&self) -> SetLevel {
+        let filter = self.filter.clone();
+        // It fails only where there is no log any more.
+        Box::new(move |level| drop(filter.reload(targets(level))))
+    }
+}
+
+fn targets(level: LogLevel) -> Targets {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -51,8 +59,18 @@ pub fn start(format: LogFormat, level: LogLevel, is_terminal: bool, health: &Arc
     let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
     // The executor asks each disk whether it can be polled, and calls the usual no an error.
     let executor = if level == LevelFilter::TRACE { level } else { LevelFilter::OFF };
-    let filter =
-        Targets::new().with_target("stillhere", level).with_target("glommio::reactor", executor).with_default(others);
+    Targets::new().with_target("stillhere", level).with_target("glommio::reactor", executor).with_default(others)
+}
+
+/// Starts the log of this process.
+///
+/// # Errors
+///
+/// The thread cannot be started, or the process has a log already.
+pub fn start(format: LogFormat, level: LogLevel, is_terminal: bool, health: &Arc<Health>) -> io::Result<Logs> {
+    let (lines, queue) = mpsc::sync_channel(limits::LOG_LINES_MAX);
+    std::thread::Builder::new().name("log".into()).spawn(move || write(&queue))?;
+    let (filter, handle) = reload::Layer::new(targets(level));
     let writer = Writer { lines: lines.clone(), health: Arc::clone(health) };
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     let is_colourful = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -61,7 +79,7 @@ pub fn start(format: LogFormat, level: LogLevel, is_terminal: bool, health: &Arc
         LogFormat::Json => layer.with_ansi(false).json().flatten_event(true).with_current_span(false).boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().map_err(io::Error::other)?;
-    Ok(Logs { lines })
+    Ok(Logs { lines, filter: handle })
 }
 
 fn write(queue: &Receiver<Line>) {

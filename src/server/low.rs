@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::place::{Origin, Typed};
 use super::value::{
     Address, Durability, Duration, FilePath, KeySource, LateLastWords, LogFormat, LogLevel, RulesDialect, Secrets,
-    Signing,
+    Signing, Size,
 };
 
 /// A setting that there is, under all its names.
@@ -33,13 +33,14 @@ const fn namespace_key(name: &'static str, variable: &'static str) -> Key {
 }
 
 /// Every setting, in the order in which they are shown.
-pub const KEYS: [Key; 29] = [
+pub const KEYS: [Key; 36] = [
     key("listen", "STILLHERE_LISTEN", Some("--listen")),
     key("coap.listen", "STILLHERE_COAP", Some("--coap")),
     key("coaps.listen", "STILLHERE_COAPS", Some("--coaps")),
     key("internal", "STILLHERE_INTERNAL", Some("--internal")),
     key("data", "STILLHERE_DATA", Some("--data")),
     key("snapshot_mib", "STILLHERE_SNAPSHOT_MIB", None),
+    key("memory_max", "STILLHERE_MEMORY_MAX", None),
     key("rules", "STILLHERE_RULES", Some("--rules")),
     key("rules_dialect", "STILLHERE_RULES_DIALECT", None),
     key("shards", "STILLHERE_SHARDS", Some("--shards")),
@@ -57,12 +58,18 @@ pub const KEYS: [Key; 29] = [
     key("auth.anonymous", "STILLHERE_AUTH_ANONYMOUS", None),
     key("auth.leeway", "STILLHERE_AUTH_LEEWAY", None),
     key("namespaces", "STILLHERE_NAMESPACES", None),
+    key("connections_per_address", "STILLHERE_CONNECTIONS_PER_ADDRESS", None),
+    key("drain_spread", "STILLHERE_DRAIN_SPREAD", None),
+    key("drain_max", "STILLHERE_DRAIN_MAX", None),
     namespace_key("heartbeat", "STILLHERE_HEARTBEAT"),
     namespace_key("session_timeout", "STILLHERE_SESSION_TIMEOUT"),
     namespace_key("coap.session_timeout", "STILLHERE_COAP_SESSION_TIMEOUT"),
     namespace_key("late_last_words", "STILLHERE_LATE_LAST_WORDS"),
     namespace_key("durability", "STILLHERE_DURABILITY"),
     namespace_key("restart_grace", "STILLHERE_RESTART_GRACE"),
+    namespace_key("sessions_max", "STILLHERE_SESSIONS_MAX"),
+    namespace_key("last_words_max", "STILLHERE_LAST_WORDS_MAX"),
+    namespace_key("writes_per_second", "STILLHERE_WRITES_PER_SECOND"),
 ];
 
 /// The variable that names the configuration file; it has no key, for the file cannot name itself.
@@ -91,6 +98,8 @@ pub struct Low {
     pub shards: Option<Typed<u16>>,
     /// `snapshot_mib`
     pub snapshot_mib: Option<Typed<u32>>,
+    /// `memory_max`
+    pub memory_max: Option<Typed<Size>>,
     /// Whether this is a server to develop against.
     pub dev: Option<Typed<bool>>,
     /// How to log.
@@ -103,6 +112,12 @@ pub struct Low {
     pub tls_key: Option<Typed<FilePath>>,
     /// The only namespaces that there may be.
     pub namespaces: Option<Typed<Vec<String>>>,
+    /// How many connections one address may have.
+    pub connections_per_address: Option<Typed<u32>>,
+    /// Over how long sessions end when the server stops.
+    pub drain_spread: Option<Typed<Duration>>,
+    /// How long a stop may take.
+    pub drain_max: Option<Typed<Duration>>,
     /// What holds in every namespace that says nothing else.
     pub everywhere: NamespaceLow,
     /// What single namespaces say, and where each begins.
@@ -176,6 +191,12 @@ pub struct NamespaceLow {
     pub durability: Option<Typed<Durability>>,
     /// `restart_grace`
     pub restart_grace: Option<Typed<Duration>>,
+    /// How many sessions there may be.
+    pub sessions_max: Option<Typed<u32>>,
+    /// How many last words may wait.
+    pub last_words_max: Option<Typed<u32>>,
+    /// How many writes a second are taken.
+    pub writes_per_second: Option<Typed<u32>>,
 }
 
 impl Low {
@@ -198,12 +219,16 @@ impl Low {
             auth: self.auth.over(below.auth),
             shards: self.shards.or(below.shards),
             snapshot_mib: self.snapshot_mib.or(below.snapshot_mib),
+            memory_max: self.memory_max.or(below.memory_max),
             dev: self.dev.or(below.dev),
             log_format: self.log_format.or(below.log_format),
             log_level: self.log_level.or(below.log_level),
             tls_cert: self.tls_cert.or(below.tls_cert),
             tls_key: self.tls_key.or(below.tls_key),
             namespaces: self.namespaces.or(below.namespaces),
+            connections_per_address: self.connections_per_address.or(below.connections_per_address),
+            drain_spread: self.drain_spread.or(below.drain_spread),
+            drain_max: self.drain_max.or(below.drain_max),
             everywhere: self.everywhere.over(below.everywhere),
             namespace,
         }
@@ -235,6 +260,9 @@ impl NamespaceLow {
             late_last_words: self.late_last_words.or(below.late_last_words),
             durability: self.durability.or(below.durability),
             restart_grace: self.restart_grace.or(below.restart_grace),
+            sessions_max: self.sessions_max.or(below.sessions_max),
+            last_words_max: self.last_words_max.or(below.last_words_max),
+            writes_per_second: self.writes_per_second.or(below.writes_per_second),
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod absent;
 pub mod archive;
 pub mod archive_commands;
 pub mod auth;
+pub mod builder;
 pub mod check;
 pub mod config;
 pub mod data_dir;
@@ -27,19 +28,27 @@ pub mod health;
 pub mod internal;
 pub mod kernel;
 pub mod keys;
+pub mod life;
 pub mod logs;
 pub mod look_flags;
 pub mod low;
+pub mod metrics;
 pub mod operate;
+pub mod papers;
 pub mod place;
+pub mod reference;
 pub mod rules;
 pub mod seam;
 pub mod serve;
+pub mod service;
 pub mod tls;
 pub mod transfer;
 pub mod value;
 
+pub use crate::runtime::Counted;
+pub use builder::Builder;
 pub use health::Health;
+pub use life::{Addresses, Server};
 
 #[cfg(test)]
 mod tests;
@@ -52,7 +61,8 @@ use std::sync::Arc;
 use clap::Parser as _;
 
 use config::{Machine, Meaning};
-use flags::{Command, CommandLine, RulesCommand};
+use flags::{Command, CommandLine, ConfigCommand, RulesCommand};
+use life::Again;
 use low::Low;
 use place::Problem;
 use seam::Tally;
@@ -64,14 +74,29 @@ pub const EXIT_FAILURE: u8 = 1;
 /// clap's own.
 pub const EXIT_BAD_CONFIG: u8 = 78;
 
-/// Why the process ends without having done what was asked.
+/// Why a server, or the process, ends without having done what was asked.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Stop {
     /// It was told something that cannot be: at least one problem.
     BadConfig(Vec<Problem>),
     /// It could not, for this reason.
     Failed(String),
 }
+
+impl std::fmt::Display for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::BadConfig(problems) => {
+                let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                f.write_str(&texts.join("; "))
+            }
+            Self::Failed(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for Stop {}
 
 /// The whole program: does what the command line says.
 #[must_use]
@@ -80,8 +105,11 @@ pub fn main() -> ExitCode {
     match command {
         Command::Serve(mut flags) => {
             let file = flags.config.take();
-            run_serve(file, flags.low(log))
+            run_serve(file, &flags.low(log))
         }
+        Command::Config(ConfigCommand::Reference) => end(print(&reference::reference()), complain),
+        Command::Completions { shell } => end(print(&papers::completions(shell)), complain),
+        Command::Man => end(print(&papers::manual()), complain),
         Command::Check(mut flags) => {
             let file = flags.config.take();
             end(run_check(file, flags.low(log)), complain)
@@ -115,19 +143,31 @@ fn end(result: Result<(), Stop>, tell: impl Fn(&str)) -> ExitCode {
     }
 }
 
-fn run_serve(file: Option<FilePath>, flags: Low) -> ExitCode {
-    let meaning = match read(file, flags) {
+fn print(text: &str) -> Result<(), Stop> {
+    let done = io::stdout().lock().write_all(text.as_bytes());
+    done.map_err(|error| Stop::Failed(format!("it cannot be printed: {error}")))
+}
+
+fn run_serve(file: Option<FilePath>, flags: &Low) -> ExitCode {
+    let meaning = match read(file.clone(), flags.clone()) {
         Ok(meaning) => meaning,
         Err(problems) => return end(Err(Stop::BadConfig(problems)), complain),
     };
     let health = Arc::new(Health::default());
     let config = &meaning.config;
-    let _logs = match logs::start(config.log_format, config.log_level, io::stderr().is_terminal(), &health) {
+    let logs = match logs::start(config.log_format, config.log_level, io::stderr().is_terminal(), &health) {
         Ok(logs) => logs,
         Err(error) => return end(Err(Stop::Failed(format!("the log cannot be started: {error}"))), complain),
     };
     // From here on, whoever reads the log finds everything in it.
-    end(serve::serve(&meaning, &health), |line| tracing::error!("{line}"))
+    let again = Again {
+        read: Box::new({
+            let flags = flags.clone();
+            move || read(file.clone(), flags.clone())
+        }),
+        set_log_level: logs.level_setter(),
+    };
+    end(serve::serve(meaning, again, &health), |line| tracing::error!("{line}"))
 }
 
 fn run_check(file: Option<FilePath>, flags: Low) -> Result<(), Stop> {

@@ -21,6 +21,8 @@ pub enum Origin {
     Variable(&'static str),
     /// On the command line, by the flag of this name.
     Flag(&'static str),
+    /// In the code of the program that the server runs within.
+    Code,
 }
 
 impl Origin {
@@ -49,6 +51,7 @@ impl fmt::Display for Origin {
             Self::Default => write!(f, "default"),
             Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
             Self::Variable(name) | Self::Flag(name) => write!(f, "{name}"),
+            Self::Code => write!(f, "code"),
         }
     }
 }

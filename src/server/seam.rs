@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,8 +16,9 @@ use super::health::Health;
 use super::logs::NoticeLog;
 use super::value::{Durability, LateLastWords, RulesDialect};
 use crate::auth::Verifier;
-use crate::base::ShardId;
+use crate::base::{Millis, ShardId};
 use crate::engine;
+use crate::gateway;
 use crate::log::{Database, KeptDevice};
 use crate::rules::{Dialect, Ruleset, casefile};
 use crate::runtime;
@@ -97,6 +99,23 @@ pub fn test_rules(files: &[PathBuf], output: &mut dyn io::Write) -> io::Result<T
     Ok(tally)
 }
 
+/// How much there may be of what clients can make.
+#[must_use]
+pub fn limits(config: &Config) -> Arc<engine::Limits> {
+    let quota = |namespace: &Namespace| engine::Quota {
+        sessions_max: namespace.sessions_max,
+        last_words_max: namespace.last_words_max,
+        writes_per_second: namespace.writes_per_second,
+    };
+    let named = config.namespaces.named.iter().map(|(name, namespace)| (name.clone(), quota(namespace)));
+    Arc::new(engine::Limits {
+        everywhere: quota(&config.namespaces.everywhere),
+        named: named.collect(),
+        connections_per_address: config.connections_per_address,
+        drain_spread: config.drain_spread,
+    })
+}
+
 /// What one engine is told at the start: `seed` is its own, `common_seed` that of all.
 #[must_use]
 pub fn engine_config(
@@ -160,12 +179,24 @@ pub struct Plan {
     pub archive: Option<Recovered>,
     /// From how many bytes of log on a shard takes a snapshot.
     pub snapshot_bytes: u64,
+    /// How many bytes of memory may be in use before nothing new is taken in.
+    pub memory_max: Option<u64>,
     /// What is allowed.
     pub rules: Rules,
     /// What connections that begin with a TLS handshake are served with, if they are.
     pub tls: Option<Arc<ServerConfig>>,
     /// Where the shards may count.
     pub health: Arc<Health>,
+    /// Whether this program opens sessions of its own.
+    pub has_guests: bool,
+    /// How much there may be.
+    pub limits: Arc<engine::Limits>,
+    /// A seed for where usage is counted: nobody's to know.
+    pub usage_seed: [u64; 4],
+    /// How long a stop may take.
+    pub drain_max: Millis,
+    /// A socket that listens already: then `listen` says nothing.
+    pub passed: Option<OwnedFd>,
 }
 
 /// A server that runs.
@@ -177,13 +208,19 @@ pub struct Running {
     /// Where CoAP clients come in over DTLS.
     pub coaps: Option<SocketAddr>,
     /// Asks all shards to end their sessions and stop. Returns at once.
-    pub request_drain: Box<dyn Fn() + Send>,
+    pub request_drain: Box<dyn Fn() + Send + Sync>,
     /// Gives all shards new rules. Returns at once.
-    pub set_rules: Box<dyn Fn(Rules) + Send>,
+    pub set_rules: Box<dyn Fn(Rules) + Send + Sync>,
+    /// Gives all shards other limits. Returns at once.
+    pub set_limits: Box<dyn Fn(Arc<engine::Limits>) + Send + Sync>,
     /// Tells all shards whom to believe. Returns at once.
     pub set_verifier: Box<dyn Fn(Arc<Verifier>) + Send>,
     /// Serves new TLS connections with this. Only for servers that were started with TLS. Returns at once.
-    pub certify: Box<dyn Fn(Arc<ServerConfig>) + Send>,
+    pub certify: Box<dyn Fn(Arc<ServerConfig>) + Send + Sync>,
+    /// For sessions of this program, if it wanted any.
+    pub gateway: Option<gateway::Engine>,
+    /// Whether every shard answers. Waits for them half a second at most.
+    pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
     /// Waits until all shards have stopped; an error is why one did without being asked.
     pub join: Box<dyn FnOnce() -> io::Result<()> + Send>,
 }
@@ -201,11 +238,16 @@ struct Inherited {
 ///
 /// The address cannot be listened on, or a shard cannot be started.
 pub fn start(plan: Plan) -> io::Result<Running> {
-    let Plan { listen, coap, engines, notices, archive, snapshot_bytes, rules: _, tls, health: _ } = plan;
+    let Plan { has_guests, limits, usage_seed, drain_max, passed, .. } = plan;
+    let Plan { listen, coap, engines, notices, archive, snapshot_bytes, memory_max, tls, health, .. } = plan;
     let shards = u8::try_from(engines.len()).expect("an engine for each shard");
     let mut kernel_plan = runtime::Plan::new(shards, listen);
     kernel_plan.tls = tls;
+    kernel_plan.memory_max = memory_max;
     kernel_plan.datagrams = coap;
+    kernel_plan.has_guests = has_guests;
+    kernel_plan.drain_max = drain_max;
+    kernel_plan.passed = passed.map(Arc::new);
     let timeouts = engines.iter().flat_map(|engine| engine.namespaces.values().chain([&engine.settings]));
     let timeouts = timeouts.map(|settings| settings.session_timeout);
     kernel_plan.unanswered_max = timeouts.max().expect("an engine for each shard");
@@ -226,35 +268,35 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         }
     }
     let engines: Arc<[engine::Config]> = engines.into();
+    let usage = Arc::new(engine::Usage::new(usage_seed));
     let inherited: Arc<[Mutex<_>]> = inherited.into_iter().map(Mutex::new).collect();
     let running = runtime::start(kernel_plan, move |shard| {
         let now = runtime::clock::read();
-        let mut engine = engine::Engine::new(engines[shard.index()].clone(), now);
+        let engine = engine::Engine::new(engines[shard.index()].clone(), now);
+        // What goes on from before is counted, and not turned away.
+        let mut engine = engine.limited(Arc::default(), Arc::clone(&usage));
         let mut own = inherited[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
         let Inherited { databases, devices } = std::mem::take(&mut *own);
         for (name, database) in databases {
             engine.restore(now, &name, database);
         }
         devices.iter().for_each(|device| engine.restore_device(now, device));
-        engine
+        engine.limited(Arc::clone(&limits), Arc::clone(&usage))
     })?;
     let (draining, reloading, believing) = (running.remote(), running.remote(), running.remote());
-    let certifying = running.remote();
+    let (certifying, measuring, limiting) = (running.remote(), running.remote(), running.remote());
+    let asking = running.remote();
+    health.set_source(move || measuring.measure());
     Ok(Running {
         tcp: running.local_addr(),
         coap: running.datagrams_addr(),
         coaps: None,
+        is_alive: Box::new(move || asking.measure().len() == asking.shards()),
+        gateway: has_guests.then(|| gateway::Engine::new(running.doors())),
         request_drain: Box::new(move || draining.request_drain()),
-        set_rules: Box::new(move |rules| {
-            for shard in 0..shards {
-                reloading.tell(ShardId(shard), engine::Input::Rules(Arc::clone(&rules.compiled)));
-            }
-        }),
-        set_verifier: Box::new(move |verifier| {
-            for shard in 0..shards {
-                believing.tell(ShardId(shard), engine::Input::Verifier(Arc::clone(&verifier)));
-            }
-        }),
+        set_rules: Box::new(move |rules| reloading.tell_all(|| engine::Input::Rules(Arc::clone(&rules.compiled)))),
+        set_limits: Box::new(move |limits| limiting.tell_all(|| engine::Input::Limits(Arc::clone(&limits)))),
+        set_verifier: Box::new(move |verifier| believing.tell_all(|| engine::Input::Verifier(Arc::clone(&verifier)))),
         certify: Box::new(move |config| certifying.certify(&config)),
         join: Box::new(move || {
             running.join();

@@ -13,8 +13,9 @@ use super::keys::pause;
 use super::logs::{NoticeLog, Ration, Writer};
 use super::low::{CONFIG_VARIABLE, KEYS, Low};
 use super::place::{Origin, Problem};
-use super::value::{Durability, Duration, KeySource, LateLastWords, LogFormat, RulesDialect};
-use super::{environment, file, rules, seam};
+use super::reference::{ABOUT, Part};
+use super::value::{Durability, Duration, KeySource, LateLastWords, LogFormat, RulesDialect, Size};
+use super::{Server, environment, file, rules, seam};
 use crate::auth::{Claims, Provider, Signing};
 use crate::base::{ConnId, Instant, Millis, ShardId, limits};
 use crate::engine::Notice;
@@ -54,6 +55,29 @@ fn durations_are_a_number_and_a_unit() {
     check_duration("1é", Err("is no duration"));
     check_duration("99999999999999999999s", Err("too long"));
     check_duration("18446744073709551615m", Err("too long"));
+}
+
+#[track_caller]
+fn check_size(text: &str, expected: Result<(u64, &str), &str>) {
+    match (text.parse::<Size>(), expected) {
+        (Ok(size), Ok((bytes, shown))) => assert_eq!((size.0, &size.to_string()[..]), (bytes, shown), "{text}"),
+        (Err(reason), Err(part)) => assert!(reason.contains(part), "{text}: {reason}"),
+        (got, expected) => panic!("{text}: {got:?}, expected {expected:?}"),
+    }
+}
+
+#[test]
+fn sizes_are_a_number_and_a_unit() {
+    check_size("512MiB", Ok((512 << 20, "512MiB")));
+    check_size("4GiB", Ok((4 << 30, "4GiB")));
+    check_size("2048MiB", Ok((2 << 30, "2GiB")));
+    check_size("20000KiB", Ok((20_000 << 10, "20000KiB")));
+    check_size("512", Err("has no unit: write \"512MiB\""));
+    for bad in ["", "MiB", "4GB", "4 GiB", "-4GiB", "1.5GiB", "4gib"] {
+        check_size(bad, Err("is no size"));
+    }
+    check_size("99999999999999999999GiB", Err("more than there is"));
+    check_size("18446744073709551615KiB", Err("more than there is"));
 }
 
 // ---- layers
@@ -115,6 +139,7 @@ fn every_key_can_be_set_wherever_it_says() {
         ("auth.leeway", "\"5s\"", "5s"),
         ("shards", "3", "3"),
         ("snapshot_mib", "8", "8"),
+        ("memory_max", "\"512MiB\"", "512MiB"),
         ("dev", "true", "true"),
         ("log_format", "\"human\"", "human"),
         ("log_level", "\"debug\"", "debug"),
@@ -214,7 +239,7 @@ fn a_mistake_in_the_file_is_told_with_its_place() {
     check_bad_file("[tsl]\ncert = \"x\"", "1:2: unknown key `tsl`; did you mean `tls`?");
     check_bad_file(
         "[namespace.chat]\nheartbeat = \"2s\"\n  listen = \"127.0.0.1:1\"",
-        "3:3: unknown key `listen`; known here are heartbeat, session_timeout, late_last_words, durability, restart_grace, coap",
+        "3:3: unknown key `listen`; known here are heartbeat, session_timeout, late_last_words, durability, restart_grace, sessions_max, last_words_max, writes_per_second, coap",
     );
     check_bad_file("heartbeat = \"20\"", "1:13: `20` has no unit: write \"20s\" for seconds, or use ms, m or h");
     check_bad_file(
@@ -511,11 +536,72 @@ fn the_document_has_every_key_flag_and_variable() {
     }
 }
 
+/// The metrics of the table of `docs/OPERATING.md`: names, kinds, and the names of their labels.
+fn documented_metrics() -> Vec<(String, String, Vec<String>)> {
+    let table = include_str!("../../docs/OPERATING.md").split("## Metrics").nth(1).expect("there is a chapter");
+    let table = table.split("\n## ").next().expect("splitting gives at least one piece");
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        // Each label is named first in its part; its values follow a colon.
+        let labels = cells[3].split(';').filter_map(|label| label.split('`').nth(1)).map(str::to_owned);
+        (cells[1].trim_matches('`').to_owned(), cells[2].to_owned(), labels.collect())
+    })
+    .collect()
+}
+
+/// The metrics of a text, in the same way.
+fn printed_metrics(text: &str) -> Vec<(String, String, Vec<String>)> {
+    let mut metrics: Vec<(String, String, Vec<String>)> = Vec::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect("a name and a kind");
+            metrics.push((name.to_owned(), kind.to_owned(), Vec::new()));
+        } else if let Some((_, rest)) = line.split_once('{').filter(|_| !line.starts_with('#')) {
+            let labels = &mut metrics.last_mut().expect("a sample follows its family").2;
+            for label in rest.split("\",").filter_map(|pair| pair.split_once('=')).map(|(name, _)| name.to_owned()) {
+                if label != "le" && !labels.contains(&label) {
+                    labels.push(label);
+                }
+            }
+        }
+    }
+    metrics
+}
+
 #[test]
-fn the_document_has_every_metric() {
-    for line in Health::default().metrics().lines().filter(|line| line.starts_with("# TYPE ")) {
-        let name = line.split(' ').nth(2).expect("a family has a name");
-        assert!(DOCUMENT.contains(&format!("`{name}`")), "docs/CONFIGURATION.md lacks `{name}`");
+fn the_document_has_every_metric_and_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::builder().listen(([127, 0, 0, 1], 0).into()).data(directory.path()).shards(2).dev().start();
+    let server = server.unwrap();
+    let (mut printed, mut documented) = (printed_metrics(&server.health().metrics()), documented_metrics());
+    server.stop().unwrap();
+    printed.sort();
+    documented.sort();
+    assert_eq!(printed, documented);
+}
+
+#[test]
+fn the_reference_is_what_the_document_has() {
+    let generated: Vec<&str> = DOCUMENT.split("<!-- generated -->\n").skip(1).collect();
+    assert_eq!(generated.len(), Part::ALL.len(), "a table for each part");
+    for (part, text) in Part::ALL.into_iter().zip(generated) {
+        let text = text.split("<!-- /generated -->").next().expect("splitting gives at least one piece");
+        assert_eq!(text, part.table(), "docs/CONFIGURATION.md is not what `stillhere config reference` prints");
+    }
+    let names: Vec<&str> = ABOUT.iter().map(|about| about.name).collect();
+    assert_eq!(names, KEYS.map(|key| key.name), "each key has its text, in the same order");
+    // What it says of defaults is what holds.
+    let defaults = mean(&Low::default(), Machine { cores: 4, is_terminal: false }).expect("defaults are right");
+    for about in ABOUT {
+        // Secrets are shown in one line for all.
+        let Some(line) = defaults.lines.iter().find(|line| line.name == about.name) else { continue };
+        let told = about.default.trim_matches(['`', '"']);
+        if about.default.starts_with('`') && !about.default.contains("` ") {
+            assert_eq!(told.trim_start_matches("./"), line.value, "{}", about.name);
+        } else if about.default == "none" {
+            assert_eq!(line.value, "-", "{}", about.name);
+        }
     }
 }
 
@@ -597,9 +683,9 @@ fn the_internal_address_says_how_the_server_is() {
         "stillhere_notices_total{kind=\"violation\"} 1",
         "stillhere_sessions_ended_total{end=\"timed_out\"} 1",
         "stillhere_sessions_ended_total{end=\"server_stopped\"} 1",
-        "stillhere_last_words_total{fate=\"spoken\"} 5",
-        "stillhere_last_words_total{fate=\"yielded\"} 6",
-        "stillhere_last_words_total{fate=\"denied\"} 7",
+        "stillhere_last_words_total{fate=\"spoken\",end=\"dropped\"} 5",
+        "stillhere_last_words_total{fate=\"yielded\",end=\"dropped\"} 6",
+        "stillhere_last_words_total{fate=\"denied\",end=\"dropped\"} 7",
     ] {
         check_answer(&health, "GET /metrics HTTP/1.1\r\n\r\n", 200, line);
     }
@@ -641,7 +727,7 @@ fn new_clients_are_sent_elsewhere_before_the_others_go() {
     let health = Health::default();
     health.set_ready(1);
     let seen = std::cell::Cell::new(None);
-    super::serve::drain(&health, &|| seen.set(Some(health.state())));
+    super::life::drain(&health, &|| seen.set(Some(health.state())));
     assert_eq!(seen.get(), Some(State::Draining));
 }
 

@@ -48,6 +48,7 @@ macro_rules! is_text {
 }
 
 is_text!(Duration, "a duration in quotes, such as \"20s\", \"500ms\" or \"2m\"");
+is_text!(Size, "a size in quotes, such as \"512MiB\" or \"4GiB\"");
 is_text!(Address, "an address in quotes, such as \"127.0.0.1:9000\"");
 is_text!(LateLastWords, "\"yield\" or \"always\"");
 is_text!(Durability, "\"fsync\", \"os\" or \"none\"");
@@ -92,6 +93,40 @@ impl FromStr for Duration {
 impl fmt::Display for Duration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// An amount of memory: a whole number and its unit, `KiB`, `MiB` or `GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+const SIZE_UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unit_start = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+        let (digits, unit) = text.split_at(unit_start);
+        let bytes = SIZE_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, bytes)| *bytes);
+        match (digits.parse::<u64>(), bytes) {
+            (Ok(count), Some(bytes)) => {
+                count.checked_mul(bytes).map(Self).ok_or_else(|| format!("`{text}` is more than there is"))
+            }
+            (Err(_), Some(_)) if !digits.is_empty() => Err(format!("`{text}` is more than there is")),
+            (Ok(_), None) if unit.is_empty() => {
+                Err(format!("`{text}` has no unit: write \"{digits}MiB\", or use KiB or GiB"))
+            }
+            _ => Err(format!("`{text}` is no size: write a whole number and KiB, MiB or GiB, such as \"512MiB\"")),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = |(_, bytes): &&(&str, u64)| self.0.is_multiple_of(*bytes);
+        let (unit, bytes) = SIZE_UNITS.iter().find(fits).unwrap_or(&("B", 1));
+        write!(f, "{}{unit}", self.0 / bytes)
     }
 }
 

@@ -37,6 +37,8 @@ struct Will {
 #[derive(Debug, Default)]
 pub(super) struct Wills {
     living: BySession<Will>,
+    /// Places that the ledgers of `living` will write.
+    words_count: usize,
     /// Of sessions that were over when the server started, by the order in which they came.
     estates: BTreeMap<u64, Estate>,
     by_secret: BTreeMap<u128, u64>,
@@ -114,7 +116,10 @@ impl Shard {
             identity: Arc::clone(&asker.identity),
             ledger: Ledger::EMPTY,
         });
-        match will.ledger.register(write, bytes) {
+        let before = will.ledger.len();
+        let registered = will.ledger.register(write, bytes);
+        self.wills.words_count = self.wills.words_count + will.ledger.len() - before;
+        match registered {
             Ok(replaced) => {
                 will.identity = Arc::clone(&asker.identity);
                 places.iter().for_each(|place| self.stamps.hold(place));
@@ -134,7 +139,9 @@ impl Shard {
     /// Cancels a session's last words at and below `path`.
     pub(super) fn cancel_words(&mut self, session: SessionRef, path: &Path) {
         let Some(will) = self.wills.living.get_mut(session) else { return };
+        let before = will.ledger.len();
         let (cancelled, secret) = (will.ledger.cancel(path), will.id.secret);
+        self.wills.words_count -= before - will.ledger.len();
         if will.ledger.is_empty() {
             self.wills.living.remove(session);
         }
@@ -165,6 +172,7 @@ impl Shard {
         self.stop_profiling(session);
         self.profile_disconnect(now, told);
         let Some(mut will) = self.wills.living.remove(session) else { return Vec::new() };
+        self.wills.words_count -= will.ledger.len();
         self.note_over(will.id.secret);
         will.ledger.take()
     }
@@ -213,6 +221,7 @@ impl Shard {
     /// A session is heard of that goes on: what it left is its own again.
     pub fn resume_will(&mut self, session: SessionRef, id: SessionId, identity: &Arc<Identity>) {
         let Some(Estate { identity: was, ledger, .. }) = self.wills.away.remove(&id.secret) else { return };
+        self.wills.words_count += ledger.len();
         self.wills.living.get_or_insert_with(session, || Will { id, identity: was, ledger });
         self.identify_will(session, identity);
     }
@@ -255,6 +264,12 @@ impl Shard {
             mark = Some(WillMark::Living(session));
         }
         mark
+    }
+
+    /// How many places the last words of living sessions will write.
+    #[must_use]
+    pub const fn last_words_count(&self) -> usize {
+        self.wills.words_count
     }
 
     /// How many sessions of before the restart have not had their last words spoken.

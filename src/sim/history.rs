@@ -19,7 +19,7 @@ use super::world::{Client, World};
 use crate::auth::{AuthConfig, Verifier};
 use crate::base::limits::TICK;
 use crate::base::{Hashing, Millis, Now, SessionId, SessionRef};
-use crate::engine::{Hangup, Input, LateLastWords, Notice, Record, Settings, Stats};
+use crate::engine::{Durability, Hangup, Input, LateLastWords, Notice, Record, Settings, Stats};
 use crate::op::{End, Identity};
 use crate::rules::{Dialect, Ruleset};
 
@@ -61,6 +61,8 @@ pub(super) struct History {
     /// Last words by fate, as the reference has them.
     fates: [usize; 3],
     is_draining: bool,
+    /// Whether there is no room left to write anything down.
+    is_full: bool,
     hash: u64,
     hashing: Hashing,
     is_verbose: bool,
@@ -113,6 +115,7 @@ impl Plan {
                 heartbeat: Millis(heartbeat),
                 session_timeout: Millis(heartbeat + 1_000 + dice.below(30_000)),
                 late_last_words: if dice.percent(75) { LateLastWords::Yield } else { LateLastWords::Always },
+                durability: if dice.percent(40) { Durability::Fsync } else { Durability::None },
                 ..Settings::default()
             }
         });
@@ -161,6 +164,7 @@ impl History {
             token: 100,
             fates: [0; 3],
             is_draining: false,
+            is_full: false,
             hash: seed,
             hashing: Hashing::from_seed([1, 2, 3, 4]),
             is_verbose,
@@ -194,11 +198,36 @@ impl History {
             } else if self.dice.percent(50) {
                 self.world.deliver();
             }
+            self.disk();
             self.pump();
             if self.dice.percent(self.plan.calm) {
                 self.come_to_rest();
             }
         }
+    }
+
+    /// The disks are slow, each as slow as it likes; now and then they are full.
+    fn disk(&mut self) {
+        if self.world.is_unsynced() {
+            self.reach("held back by the disk");
+            for _ in 0..self.dice.below(3) {
+                let shard = self.dice.index(4);
+                self.world.sync(shard);
+            }
+        }
+        if self.dice.percent(if self.is_full { 15 } else { 2 }) {
+            self.fill_disk(!self.is_full);
+        }
+    }
+
+    /// The disk is full from here on, or is no longer.
+    fn fill_disk(&mut self, is_full: bool) {
+        self.note(|_, text| write!(text, "the disk is full: {is_full}"));
+        // Nothing is done between what was and what comes.
+        self.world.sync_all();
+        self.pump();
+        self.world.input_all(|| Input::Full(is_full));
+        self.is_full = is_full;
     }
 
     /// Carries a part of what some client has sent, and some of what engines say to each other.
@@ -240,6 +269,7 @@ impl History {
         self.plan.law = law;
         let rules = ruleset(law);
         // Nothing is done between what was and what comes.
+        self.world.sync_all();
         self.pump();
         self.world.input_all(|| Input::Rules(rules.clone()));
         for database in &mut self.databases {
@@ -259,7 +289,7 @@ impl History {
             self.is_draining = true;
             self.world.input_all(|| Input::Drain);
             self.pump();
-            self.world.settle();
+            self.world.settle_and_sync();
             self.pump();
             assert!(self.world.drained.iter().all(|is_drained| *is_drained), "every engine has drained");
             let left = self.actors.iter().find(|actor| actor.session.is_some() && !actor.is_over);
@@ -388,7 +418,13 @@ impl History {
         assert!(!std::mem::replace(&mut asked.is_done, true), "{actor}: {number} is done twice");
         assert_eq!(asked.who, who, "{actor}: {number} is asked as whom");
         let asking = Asking { actor, who, now, spoken_at: now.instant };
-        let mut expected = self.databases[database].perform(asking, &asked.op);
+        let is_kept = self.plan.settings[database].durability != Durability::None;
+        let is_refused = self.is_full && is_kept && matches!(asked.op, Op::Write { .. } | Op::LastWord(_));
+        let mut expected = if is_refused {
+            Expected::Status("limits_exceeded")
+        } else {
+            self.databases[database].perform(asking, &asked.op)
+        };
         let done = expected == Expected::Status("ok");
         let reached = match &asked.op {
             Op::LastWord(word) if done => Some(match one.words.register(word) {
@@ -404,6 +440,9 @@ impl History {
         };
         if let Some(reached) = reached {
             self.reach(reached);
+        }
+        if is_refused {
+            self.reach("refused for want of room");
         }
         match &expected {
             Expected::Status("permission_denied") => self.reach("denied"),
@@ -498,7 +537,12 @@ impl History {
     }
 
     fn introduced(&mut self, actor: usize, body: &Json) {
-        assert_eq!(body["t"], "h", "the only word about the connection is the handshake");
+        if body["t"] == "r" {
+            assert_eq!(body["d"], "sim.example:9000", "a client is sent back to where it came from");
+            assert!(self.actors[actor].session.is_some(), "the handshake comes first");
+            return self.reach("sent back");
+        }
+        assert_eq!(body["t"], "h", "the other word about the connection is the handshake");
         let text = body["d"]["s"].as_str().expect("it names the session");
         let id = SessionId::parse(text).expect("the name is one");
         let one = &mut self.actors[actor];

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::world::{Client, World};
 use crate::base::Millis;
-use crate::engine::{Durability, Hangup, Settings};
+use crate::engine::{Durability, Hangup, Input, Settings};
 use crate::rules::Ruleset;
 
 const DATABASES: u64 = 3;
@@ -60,6 +60,16 @@ pub fn run(seed: u64) {
         writers.iter_mut().for_each(|writer| writer.hear(&mut world));
         for _ in 0..dice.next_u64() % STEPS {
             let index = usize::try_from(dice.next_u64() % WRITERS).expect("writers are few");
+            match dice.next_u64() % 40 {
+                0 => world.snapshot(index, |world| {
+                    world.deliver();
+                }),
+                1 | 2 => {
+                    let is_full = dice.next_u64().is_multiple_of(2);
+                    world.input_all(|| Input::Full(is_full));
+                }
+                _ => {}
+            }
             match dice.next_u64() % 12 {
                 0..=3 => writers[index].write(&mut world),
                 4 => writers[index].leave(&mut world),
@@ -134,8 +144,12 @@ impl Writer {
         for text in world.take(self.client) {
             let message: Json = serde_json::from_str(&text).expect("a server speaks JSON");
             let Some(number) = message["d"]["r"].as_i64() else { continue };
-            assert_eq!(message["d"]["b"]["s"], "ok", "{text}");
-            match self.asked.remove(&number).expect("it was asked, and not answered before") {
+            let asked = self.asked.remove(&number).expect("it was asked, and not answered before");
+            if message["d"]["b"]["s"] != "ok" {
+                assert!(text.contains("the disk is full") && !matches!(asked, Asked::Cancel), "{text}");
+                continue;
+            }
+            match asked {
                 Asked::Write(number) => self.done = number,
                 Asked::Leave => self.word.is_left = true,
                 Asked::Cancel => self.word.is_cancelled = true,

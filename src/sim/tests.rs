@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::{run, run_power_cuts};
 
 /// What the smoke run must have seen at least once: else it proves nothing about it.
-const RARE: [&str; 31] = [
+const RARE: [&str; 34] = [
     "bytes split",
     "closed",
     "denied",
@@ -14,6 +14,8 @@ const RARE: [&str; 31] = [
     "last word denied",
     "last word left",
     "last word replaced",
+    "held back by the disk",
+    "refused for want of room",
     "last words full",
     "listen revoked",
     "listened again",
@@ -25,6 +27,7 @@ const RARE: [&str; 31] = [
     "replaced on the same core",
     "request in segments",
     "rules changed",
+    "sent back",
     "server_stopped",
     "spoken",
     "spoken late",

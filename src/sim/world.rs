@@ -501,7 +501,7 @@ impl World {
             for client in (0..self.clients.len()).map(Client) {
                 self.carry(client, usize::MAX);
             }
-            self.settle();
+            self.settle_and_sync();
             let is_left = |peer: &Peer| peer.can_send() && (!peer.outgoing.is_empty() || peer.finish.is_some());
             if !self.clients.iter().any(is_left) {
                 break;
@@ -551,12 +551,13 @@ impl World {
     fn input(&mut self, shard: usize, input: Input<'_>) {
         let mut output = Output::default();
         self.engines[shard].handle(now(self.now), input, &mut output);
-        self.journal.extend(self.engines[shard].take_journal());
+        let journal = self.engines[shard].take_journal();
         if output.records.is_empty() && self.disks[shard].held.is_empty() {
+            self.journal.extend(journal);
             return self.perform(shard, output, None);
         }
         let tenants = output.effects.iter().map(|effect| self.find(shard, conn_of(effect)?)).collect();
-        self.disks[shard].take(output, tenants);
+        self.disks[shard].take(Held { output, tenants, journal });
     }
 
     /// Does what engines want done; of what was held, nothing for connections that are gone.
@@ -564,6 +565,12 @@ impl World {
         for (index, effect) in output.effects.into_iter().enumerate() {
             let tenant = tenants.map(|tenants| tenants[index]);
             if conn_of(&effect).is_some_and(|conn| tenant.is_some_and(|tenant| tenant != self.find(shard, conn))) {
+                // Whoever judges wants to know which session somebody had who is gone before hearing of it.
+                if let (Effect::Send { bytes, .. }, Some(Some(client))) = (&effect, tenant)
+                    && self.clients[client.0].head.is_some()
+                {
+                    self.arrive_at(client, &output.bytes[bytes.clone()]);
+                }
                 continue;
             }
             match effect {
@@ -584,6 +591,7 @@ impl World {
                 }
                 Effect::Forward { to, message } => self.queues[shard][to.index()].push_back(message),
                 Effect::Notice(notice) => self.notices.push(notice),
+                Effect::Guest { .. } | Effect::TellGuests { .. } => unreachable!("nobody opens a guest here"),
                 Effect::Drained => self.drained[shard] = true,
             }
         }
@@ -601,7 +609,9 @@ impl World {
     pub fn sync(&mut self, shard: usize) {
         let shard = shard % self.engines.len();
         self.disks[shard].sync(shard);
-        while let Some((output, tenants)) = self.disks[shard].held.pop_front() {
+        // What is brought up meanwhile waits for the next time.
+        for Held { output, tenants, journal } in std::mem::take(&mut self.disks[shard].held) {
+            self.journal.extend(journal);
             self.perform(shard, output, Some(&tenants));
         }
     }
@@ -612,6 +622,13 @@ impl World {
         while self.is_unsynced() {
             (0..self.engines.len()).for_each(|shard| self.sync(shard));
             self.settle();
+        }
+    }
+
+    /// All that engines have decided by now becomes safe, and nothing of what follows is delivered.
+    pub fn sync_all(&mut self) {
+        while self.is_unsynced() {
+            (0..self.engines.len()).for_each(|shard| self.sync(shard));
         }
     }
 
@@ -671,6 +688,7 @@ impl World {
         assert_eq!(read.map(|scan| scan.tail), Ok(Tail::Clean));
         for (shard, disk) in self.disks.iter_mut().enumerate() {
             let safe = disk.file.len();
+            check_flip(&disk.file, shard, self.dice.next_u64());
             disk.sync(shard);
             let half = safe + (disk.file.len() - safe) / BLOCK_BYTES / 2 * BLOCK_BYTES + 30;
             let kept = [safe, half.min(disk.file.len()), disk.file.len()][(self.dice.next_u64() % 3) as usize];
@@ -706,8 +724,12 @@ impl World {
     /// Bytes for a client.
     fn arrive(&mut self, shard: usize, conn: ConnId, bytes: &[u8]) {
         let Some(client) = self.find(shard, conn) else { return };
+        assert!(!self.clients[client.0].is_closing, "nothing is sent after a close");
+        self.arrive_at(client, bytes);
+    }
+
+    fn arrive_at(&mut self, client: Client, bytes: &[u8]) {
         let peer = &mut self.clients[client.0];
-        assert!(!peer.is_closing, "nothing is sent after a close");
         let mut bytes = bytes.to_vec();
         if let Some(head) = &mut peer.head {
             head.extend_from_slice(&bytes);
@@ -774,17 +796,27 @@ struct Disk {
     sequence: u32,
     /// What is not.
     frame: Vec<u8>,
-    /// What waits for that, each with the clients that it is for.
-    held: VecDeque<(Output, Vec<Option<Client>>)>,
+    /// What waits for that.
+    held: VecDeque<Held>,
+}
+
+/// What waits until it is safe.
+#[derive(Debug)]
+struct Held {
+    output: Output,
+    /// For each effect: the client that it is for.
+    tenants: Vec<Option<Client>>,
+    /// What the engine did meanwhile: nobody is to know of it sooner.
+    journal: Vec<Record>,
 }
 
 impl Disk {
-    fn take(&mut self, mut output: Output, tenants: Vec<Option<Client>>) {
-        if self.frame.is_empty() && !output.records.is_empty() {
+    fn take(&mut self, mut held: Held) {
+        if self.frame.is_empty() && !held.output.records.is_empty() {
             begin_frame(&mut self.frame);
         }
-        self.frame.append(&mut output.records);
-        self.held.push_back((output, tenants));
+        self.frame.append(&mut held.output.records);
+        self.held.push_back(held);
     }
 
     fn sync(&mut self, shard: usize) {
@@ -799,6 +831,31 @@ impl Disk {
         self.file.append(&mut frame);
         self.sequence += 1;
     }
+}
+
+/// One bit of what was safe is another: that is noticed, or nothing follows from it, or the last frame is taken
+/// for one that never was finished. Never is anything read that was not written.
+fn check_flip(file: &[u8], shard: usize, chance: u64) {
+    if file.is_empty() {
+        return;
+    }
+    let read = |file: &[u8]| {
+        let mut records = Vec::new();
+        let found = scan(&mut &*file, disk_id(shard), |record| records.push(record));
+        (found.unwrap_or_else(|never| match never {}), records)
+    };
+    let mut flipped = file.to_vec();
+    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below a length")]
+    let at = (chance / 8 % file.len() as u64) as usize;
+    flipped[at] ^= 1 << (chance % 8);
+    let ((whole, records), (found, left)) = (read(file), read(&flipped));
+    assert!(records.starts_with(&left), "what was never written is read after bit {chance} has flipped");
+    let is_noticed = match found.tail {
+        Tail::Damaged(_) => true,
+        Tail::Torn => found.frames + 1 == whole.frames,
+        Tail::Clean => found.frames == whole.frames || (found.frames + 1 == whole.frames && left.len() < records.len()),
+    };
+    assert!(is_noticed, "bit {chance} of {shard} has flipped, and nobody notices: {found:?} of {whole:?}");
 }
 
 fn disk_id(shard: usize) -> FileId {

@@ -4,6 +4,7 @@
 
 mod cli;
 mod dependencies;
+mod examples;
 mod layers;
 mod load;
 mod source;

@@ -170,7 +170,7 @@ impl Watch {
     }
 
     /// The last number that may be used before this is written down again.
-    pub(super) const fn sequence_max(&self) -> u32 {
+    pub(super) fn sequence_max(&self) -> u32 {
         let sum = self.sequence + if self.numbers_left > NUMBERS_RESERVED { 0 } else { self.numbers_left };
         if sum > SEQUENCE_MAX { sum - SEQUENCE_MAX } else { sum }
     }

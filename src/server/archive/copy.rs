@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::files::{self, Disk, Findings};
-use super::{DIRECTORY_MODE, FILE_MODE};
+use super::{DIRECTORY_MODE, FILE_MODE, Progress};
 use crate::log::{FileId, Kind, scan};
 
 /// How often a backup begins anew because a server that started meanwhile has removed files.
@@ -76,7 +76,7 @@ fn copy(from: &Path, to: &Path, file: FileId) -> io::Result<()> {
     let source = File::open(from.join(file.name()))?;
     let bytes = match file.kind {
         Kind::Snapshot => source.metadata()?.len(),
-        Kind::Log => scan(&mut Disk(source.try_clone()?), file, |_| {})?.end,
+        Kind::Log => scan(&mut Disk::new(source.try_clone()?, &Progress::untold()), file, |_| {})?.end,
     };
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(FILE_MODE);

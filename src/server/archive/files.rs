@@ -7,20 +7,31 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use super::progress::{Progress, Stage};
 use crate::log::{ALL_SHARDS, Damage, FileId, Kind, Record, Scan, Source, State, Tail, begin_frame, scan, seal_frame};
 
 /// A file on the disk.
-pub(super) struct Disk(pub(super) File);
+pub(super) struct Disk<'p> {
+    file: File,
+    progress: &'p Progress<'p>,
+}
 
-impl Source for Disk {
+impl<'p> Disk<'p> {
+    pub(super) const fn new(file: File, progress: &'p Progress<'p>) -> Self {
+        Self { file, progress }
+    }
+}
+
+impl Source for Disk<'_> {
     type Error = io::Error;
 
     fn read(&mut self, offset: u64, count: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
         buffer.clear();
         // A damaged length does not ask for more memory than there is file.
-        let left = self.0.metadata()?.len().saturating_sub(offset);
+        let left = self.file.metadata()?.len().saturating_sub(offset);
         buffer.resize(usize::try_from(left).map_or(count, |left| left.min(count)), 0);
-        self.0.read_exact_at(buffer, offset)
+        self.progress.add(buffer.len());
+        self.file.read_exact_at(buffer, offset)
     }
 }
 
@@ -58,15 +69,21 @@ impl fmt::Display for Damaged {
 }
 
 /// What was read.
-pub(super) struct Reading {
+pub(super) struct Reading<'p> {
+    progress: &'p Progress<'p>,
     pub(super) findings: Findings,
     pub(super) state: State,
 }
 
 /// Reads the newest snapshot and the logs after it.
-pub(super) fn read(directory: &Path) -> io::Result<Reading> {
-    let mut reading = Reading { findings: Findings::default(), state: State::default() };
+pub(super) fn read<'p>(directory: &Path, progress: &'p Progress<'p>) -> io::Result<Reading<'p>> {
+    let mut reading = Reading { progress, findings: Findings::default(), state: State::default() };
     let files = list(directory)?;
+    let mut bytes = 0;
+    for file in &files {
+        bytes += fs::metadata(directory.join(file.name()))?.len();
+    }
+    progress.begin(Stage::Reading, bytes);
     reading.findings.epoch_last = files.iter().map(|file| file.epoch).max().unwrap_or(0);
     let is_of_all = |file: &&FileId| file.kind == Kind::Snapshot && file.shard == ALL_SHARDS;
     let newest = files.iter().filter(is_of_all).max().copied();
@@ -117,18 +134,23 @@ pub(super) fn remove_before(directory: &Path, epoch: u32) -> io::Result<()> {
     Ok(())
 }
 
-impl Reading {
+impl Reading<'_> {
     fn scan(&mut self, directory: &Path, file: FileId) -> io::Result<(Scan, u32)> {
         let mut previous_frames = 0;
         let mut records = 0;
         let state = &mut self.state;
-        let found = scan(&mut Disk(File::open(directory.join(file.name()))?), file, |record| match record {
-            Record::Begin { previous_frames: count } => previous_frames = count,
-            record => {
-                records += 1;
-                state.apply(record);
-            }
-        })?;
+        let found =
+            scan(
+                &mut Disk::new(File::open(directory.join(file.name()))?, self.progress),
+                file,
+                |record| match record {
+                    Record::Begin { previous_frames: count } => previous_frames = count,
+                    record => {
+                        records += 1;
+                        state.apply(record);
+                    }
+                },
+            )?;
         self.findings.files += 1;
         self.findings.bytes += found.end;
         self.findings.records += records;
@@ -180,7 +202,7 @@ impl Reading {
 
 fn is_ended(directory: &Path, file: FileId, found: &Scan) -> io::Result<bool> {
     let mut is_ended = false;
-    scan(&mut Disk(File::open(directory.join(file.name()))?), file, |record| {
+    scan(&mut Disk::new(File::open(directory.join(file.name()))?, &Progress::untold()), file, |record| {
         is_ended = matches!(record, Record::End { records } if records + 1 == found.records);
     })?;
     Ok(is_ended)
@@ -202,7 +224,7 @@ fn damage_text(damage: Damage) -> String {
 /// # Errors
 /// The files cannot be read, or not be repaired.
 pub fn verify(directory: &Path, is_repairing: bool) -> io::Result<Findings> {
-    let findings = read(directory)?.findings;
+    let findings = read(directory, &Progress::untold())?.findings;
     if !is_repairing {
         return Ok(findings);
     }
@@ -232,7 +254,7 @@ pub fn verify(directory: &Path, is_repairing: bool) -> io::Result<Findings> {
 fn end_snapshot(directory: &Path, damaged: &Damaged, mut cut: &File) -> io::Result<()> {
     let mut records = 0;
     let path = directory.join(damaged.file.name());
-    scan(&mut Disk(File::open(path)?), damaged.file, |_| records += 1)?;
+    scan(&mut Disk::new(File::open(path)?, &Progress::untold()), damaged.file, |_| records += 1)?;
     let mut frame = Vec::new();
     begin_frame(&mut frame);
     Record::End { records }.encode(&mut frame);

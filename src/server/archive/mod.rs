@@ -5,13 +5,16 @@
 //! is read back before the old files go; the logs of this start begin empty. So there are never more than
 //! one snapshot and the logs of one start to be read, and the number of shards may be another each time.
 //!
-//! Costs: a start reads and writes everything once.
+//! Costs: a start reads and writes everything once, a frame at a time: beside what there is it needs the memory
+//! of the longest frame.
 
 mod copy;
 mod files;
+mod progress;
 
 pub use copy::{backup, restore};
 pub use files::{Damaged, Findings, verify};
+pub use progress::{Progress, Stage};
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -64,12 +67,12 @@ pub fn directory(data: &Path) -> PathBuf {
 ///
 /// # Errors
 /// See [`Broken`]; then nothing has changed.
-pub fn recover(data: &Path, settle: impl FnOnce(&mut State)) -> Result<Recovered, Broken> {
+pub fn recover(data: &Path, progress: &Progress<'_>, settle: impl FnOnce(&mut State)) -> Result<Recovered, Broken> {
     let directory = directory(data);
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&directory)?;
     // The executor opens no files by relative paths.
     let directory = directory.canonicalize()?;
-    let Reading { findings, mut state } = files::read(&directory)?;
+    let Reading { findings, mut state, .. } = files::read(&directory, progress)?;
     if !findings.damaged.is_empty() {
         return Err(Broken::Damaged(findings.damaged.iter().map(ToString::to_string).collect()));
     }
@@ -83,7 +86,8 @@ pub fn recover(data: &Path, settle: impl FnOnce(&mut State)) -> Result<Recovered
     let epoch = findings.epoch_last + 1;
     if findings.records > 0 {
         settle(&mut state);
-        write_snapshot(&directory, epoch, &state)?;
+        progress.begin(Stage::Writing, 2 * findings.bytes);
+        write_snapshot(&directory, epoch, &state, progress)?;
         let estates = state.databases.values().flat_map(|database| database.estates.values());
         let owed = estates.filter(|estate| !estate.is_alive).count();
         let (files, bytes, databases) = (findings.files, findings.bytes, state.databases.len());
@@ -95,18 +99,21 @@ pub fn recover(data: &Path, settle: impl FnOnce(&mut State)) -> Result<Recovered
 }
 
 /// Writes a snapshot of everything and reads it back; only then it has its name.
-fn write_snapshot(directory: &Path, epoch: u32, state: &State) -> io::Result<()> {
+fn write_snapshot(directory: &Path, epoch: u32, state: &State, progress: &Progress<'_>) -> io::Result<()> {
     let file = FileId { epoch, shard: ALL_SHARDS, number: 0, kind: Kind::Snapshot };
     let (path, unfinished) = (directory.join(file.name()), directory.join(format!("{}.new", file.name())));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(FILE_MODE);
     let mut output = io::BufWriter::with_capacity(1 << 20, options.open(&unfinished)?);
-    snapshot(state, file, |frame| output.write_all(frame))?;
+    snapshot(state, file, |frame| {
+        progress.add(frame.len());
+        output.write_all(frame)
+    })?;
     output.flush()?;
     output.get_ref().sync_all()?;
     drop(output);
     let mut is_whole = false;
-    let read = scan(&mut Disk(File::open(&unfinished)?), file, |record| {
+    let read = scan(&mut Disk::new(File::open(&unfinished)?, progress), file, |record| {
         is_whole = matches!(record, Record::End { .. });
     })?;
     if read.tail != Tail::Clean || !is_whole {

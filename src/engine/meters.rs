@@ -1,0 +1,200 @@
+//! What an engine counts, for the operator.
+//!
+//! Plain numbers of one core: counting is an addition. Whoever wants them adds those of all cores up.
+
+use super::home::Channel;
+use super::{Engine, Request};
+use crate::base::meter::Histogram;
+use crate::op::{End, Outcome, Refusal};
+
+/// What a session's client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Speech {
+    /// Firebase's protocol, by WebSocket.
+    FirebaseSocket,
+    /// Firebase's protocol, by long polling.
+    FirebasePolling,
+    /// Plain requests of HTTP: a session for each connection that asks for data.
+    Rest,
+    /// A stream of events.
+    Stream,
+    /// Wilddog's protocol.
+    Wilddog,
+    /// CoAP.
+    Coap,
+    /// Whatever the program speaks that the server runs within.
+    Guest,
+}
+
+impl Speech {
+    /// All of them, in their order.
+    pub const ALL: [Self; 7] =
+        [Self::FirebaseSocket, Self::FirebasePolling, Self::Rest, Self::Stream, Self::Wilddog, Self::Coap, Self::Guest];
+
+    /// The word for metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FirebaseSocket => "firebase_websocket",
+            Self::FirebasePolling => "firebase_polling",
+            Self::Rest => "rest",
+            Self::Stream => "stream",
+            Self::Wilddog => "wilddog",
+            Self::Coap => "coap",
+            Self::Guest => "guest",
+        }
+    }
+
+    pub(super) const fn of(channel: &Channel) -> Self {
+        match channel {
+            Channel::Socket(_) | Channel::Gone => Self::FirebaseSocket,
+            Channel::Poll(_) => Self::FirebasePolling,
+            Channel::Rest(_) => Self::Rest,
+            Channel::Stream(_) => Self::Stream,
+            Channel::EngineIo(_) => Self::Wilddog,
+            Channel::Device(_) => Self::Coap,
+            Channel::Guest(_) => Self::Guest,
+        }
+    }
+}
+
+/// What was asked of an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// To change data.
+    Write,
+    /// To read once.
+    Read,
+    /// To be told.
+    Listen,
+    /// To leave or cancel last words.
+    LastWord,
+    /// Anything else.
+    Other,
+}
+
+impl Kind {
+    /// All of them, in their order.
+    pub const ALL: [Self; 5] = [Self::Write, Self::Read, Self::Listen, Self::LastWord, Self::Other];
+
+    /// The word for metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::Listen => "listen",
+            Self::LastWord => "last_word",
+            Self::Other => "other",
+        }
+    }
+
+    pub(super) const fn of(request: &Request) -> Self {
+        match request {
+            Request::Write { .. } | Request::Exchange { .. } => Self::Write,
+            Request::Get { .. } => Self::Read,
+            Request::Listen { .. } => Self::Listen,
+            Request::MayWrite { .. } | Request::Cancel { .. } => Self::LastWord,
+            Request::Unlisten { .. } | Request::Profile => Self::Other,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Came {
+    /// It was done.
+    Done,
+    /// The rules said no.
+    Denied,
+    /// The data was not what the client believed.
+    Stale,
+    /// A limit was reached.
+    Limited,
+    /// Refused for any other reason.
+    Refused,
+}
+
+impl Came {
+    /// All of them, in their order.
+    pub const ALL: [Self; 5] = [Self::Done, Self::Denied, Self::Stale, Self::Limited, Self::Refused];
+
+    /// The word for metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Denied => "denied",
+            Self::Stale => "stale",
+            Self::Limited => "limited",
+            Self::Refused => "refused",
+        }
+    }
+
+    pub(super) const fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Done | Outcome::Value(_) | Outcome::Listening { .. } => Self::Done,
+            Outcome::Mismatch(_) | Outcome::Refused(Refusal::Stale) => Self::Stale,
+            Outcome::Refused(Refusal::Denied) => Self::Denied,
+            Outcome::Refused(Refusal::Limit(_)) => Self::Limited,
+            Outcome::Refused(_) => Self::Refused,
+        }
+    }
+}
+
+/// What an engine has counted since it began, and what it holds now.
+#[derive(Clone, Debug, Default)]
+pub struct Meters {
+    /// Connections now.
+    pub connections: u64,
+    /// Connections ever.
+    pub connections_opened: u64,
+    /// Of those, how many turned out to be encrypted.
+    pub connections_encrypted: u64,
+    /// Sessions now, by [`Speech`].
+    pub sessions: [u64; Speech::ALL.len()],
+    /// Sessions ever, by [`Speech`].
+    pub sessions_opened: [u64; Speech::ALL.len()],
+    /// From the last byte of a session to its end, in milliseconds, by [`End::index`]. Not of [`Speech::Rest`].
+    pub silences: [Histogram; End::ALL.len()],
+    /// From the end of a session to when its last words were performed, in milliseconds.
+    pub delays: Histogram,
+    /// Requests to owners, by [`Kind`] and [`Came`].
+    pub requests: [[u64; Came::ALL.len()]; Kind::ALL.len()],
+    /// How many heard each event.
+    pub listeners: Histogram,
+    /// What a quota has refused: sessions, connections.
+    pub unwelcome: u64,
+    /// Last words that wait here.
+    pub last_words: u64,
+    /// Namespaces that stand here.
+    pub namespaces: u64,
+    /// Listens in the namespaces that stand here.
+    pub listens: u64,
+    /// Messages to itself that it has not read.
+    pub inner: u64,
+    /// Bytes of its tables of connections and sessions, without what stands behind them.
+    pub table_bytes: u64,
+}
+
+impl Engine {
+    /// What it has counted, and what it holds now. O(namespaces).
+    #[must_use]
+    pub fn meters(&self) -> Meters {
+        let mut meters = self.meters.clone();
+        meters.namespaces = self.shards.len() as u64;
+        meters.inner = self.inner.len() as u64;
+        for shard in self.shards.values() {
+            meters.last_words += shard.last_words_count() as u64;
+            meters.listens += shard.listens_count().0 as u64;
+        }
+        let tables = self.conns.capacity() * size_of::<super::conn::Conn>()
+            + self.sessions.slots_count() as usize * (size_of::<super::home::Session>() + 24)
+            + self.guests.capacity() * size_of::<Option<crate::base::SessionRef>>();
+        meters.table_bytes = tables as u64;
+        meters
+    }
+}

@@ -1,0 +1,196 @@
+//! How much memory the process has in use: an allocator that counts.
+//!
+//! What is counted is what was asked for and not given back, rounded as glibc's allocator does. The
+//! surprising idea: not what the kernel says. That falls late or never when data is deleted, because freed
+//! blocks lie between others, so a database that had once been full would stay so. What is counted falls at
+//! once; what the blocks between lose is for the operator to leave room for.
+//!
+//! Costs: one addition to a number of the thread's own for each block that is taken or given back, some
+//! 5 ns.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+
+use crate::base::Instant;
+use crate::engine::Room;
+
+/// Numbers that threads add to: so many that shards do not share one.
+const STRIPES: usize = 64;
+/// What a block costs beside what was asked for, what its size is a multiple of, and its least size.
+const BLOCK_HEAD_BYTES: usize = 8;
+const BLOCK_STEP_BYTES: usize = 16;
+const BLOCK_BYTES_MIN: usize = 32;
+/// By how much of the limit use must fall before there is room again: a sixteenth; and beyond the limit by
+/// as much there is none left even for what is always done.
+const MARGIN_PART: u64 = 16;
+
+/// A number on a cache line of its own.
+#[repr(align(128))]
+struct Stripe(AtomicIsize);
+
+static IN_USE: [Stripe; STRIPES] = [const { Stripe(AtomicIsize::new(0)) }; STRIPES];
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// Which number this thread adds to; none yet at the end of the range.
+    static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// The system's allocator, counted. A program that wants `memory_max` to hold makes it its own:
+///
+/// ```
+/// #[global_allocator]
+/// static ALLOCATOR: stillhere::runtime::Counted = stillhere::runtime::Counted;
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Counted;
+
+/// Bytes that are taken from [`Counted`] and not given back. Zero where it is not the program's allocator.
+#[must_use]
+pub fn bytes_in_use() -> u64 {
+    // A block may be given back by another thread than took it: only the sum means something.
+    let sum: isize = IN_USE.iter().map(|stripe| stripe.0.load(Ordering::Relaxed)).sum();
+    u64::try_from(sum).unwrap_or(0)
+}
+
+fn block_bytes(bytes: usize) -> isize {
+    let whole = bytes.saturating_add(BLOCK_HEAD_BYTES).next_multiple_of(BLOCK_STEP_BYTES).max(BLOCK_BYTES_MIN);
+    isize::try_from(whole).unwrap_or(isize::MAX)
+}
+
+fn count(bytes: isize) {
+    let stripe = STRIPE.try_with(|stripe| {
+        if stripe.get() == usize::MAX {
+            stripe.set(THREADS.fetch_add(1, Ordering::Relaxed) % STRIPES);
+        }
+        stripe.get()
+    });
+    // A thread at its end counts somewhere.
+    IN_USE[stripe.unwrap_or(0)].0.fetch_add(bytes, Ordering::Relaxed);
+}
+
+// SAFETY: everything is done by the system's allocator, to which each call is passed on as it came.
+unsafe impl GlobalAlloc for Counted {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the promises of this very function.
+        let block = unsafe { System.alloc(layout) };
+        if !block.is_null() {
+            count(block_bytes(layout.size()));
+        }
+        block
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the promises of this very function.
+        let block = unsafe { System.alloc_zeroed(layout) };
+        if !block.is_null() {
+            count(block_bytes(layout.size()));
+        }
+        block
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the promises of this very function.
+        unsafe { System.dealloc(block, layout) };
+        count(-block_bytes(layout.size()));
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        // SAFETY: the caller keeps the promises of this very function.
+        let moved = unsafe { System.realloc(block, layout, bytes) };
+        if !moved.is_null() {
+            count(block_bytes(bytes) - block_bytes(layout.size()));
+        }
+        moved
+    }
+}
+
+/// Looks how much memory is left.
+#[derive(Debug)]
+pub(super) struct Gauge {
+    bytes_max: Option<u64>,
+    looked: Instant,
+    room: Room,
+}
+
+impl Gauge {
+    pub(super) const fn new(bytes_max: Option<u64>) -> Self {
+        Self { bytes_max, looked: Instant(0), room: Room::Ample }
+    }
+
+    /// How much there is, if that has changed. Looks at most once in each tick of the clock.
+    pub(super) fn look(&mut self, now: Instant) -> Option<Room> {
+        let bytes_max = self.bytes_max?;
+        if std::mem::replace(&mut self.looked, now) == now {
+            return None;
+        }
+        let room = room(bytes_in_use(), bytes_max, self.room);
+        (std::mem::replace(&mut self.room, room) != room).then_some(room)
+    }
+}
+
+/// How much room there is within `bytes_max`, where there was `before`.
+fn room(bytes: u64, bytes_max: u64, before: Room) -> Room {
+    let margin = bytes_max / MARGIN_PART;
+    if bytes >= bytes_max.saturating_add(margin) {
+        Room::None
+    } else if bytes >= bytes_max {
+        if before == Room::None { Room::None } else { Room::Little }
+    } else if bytes + margin >= bytes_max && before != Room::Ample {
+        Room::Little
+    } else {
+        Room::Ample
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_again_when_use_has_fallen_for_good() {
+        let mut before = Room::Ample;
+        for (bytes, after) in [
+            (0, Room::Ample),
+            (15_999, Room::Ample),
+            (16_000, Room::Little),
+            (15_500, Room::Little),
+            (16_999, Room::Little),
+            (17_000, Room::None),
+            (16_500, Room::None),
+            (15_999, Room::Little),
+            (16_500, Room::Little),
+            (15_000, Room::Little),
+            (14_999, Room::Ample),
+            (40_000, Room::None),
+            (0, Room::Ample),
+        ] {
+            before = room(bytes, 16_000, before);
+            assert_eq!(before, after, "{bytes}");
+        }
+        assert_eq!(room(u64::MAX, u64::MAX, Room::Ample), Room::None, "and nothing overflows");
+    }
+
+    #[test]
+    fn what_is_taken_and_given_back_is_counted_wherever_it_is() {
+        // Only through this value: the tests' own allocator is another one, and tests run side by side.
+        let at = |layout: Layout| {
+            // SAFETY: the layouts below are not empty.
+            unsafe { Counted.alloc(layout) }
+        };
+        let layout = Layout::from_size_align(1 << 20, 8).unwrap();
+        let before = bytes_in_use();
+        let blocks: Vec<usize> = (0..8).map(|_| at(layout) as usize).collect();
+        assert!(bytes_in_use() >= before + (8 << 20));
+        let back = std::thread::spawn(move || {
+            for block in blocks {
+                // SAFETY: it was taken with this layout, and nobody has it any more.
+                unsafe { Counted.dealloc(block as *mut u8, layout) };
+            }
+        });
+        back.join().unwrap();
+        assert!(bytes_in_use() < before + (1 << 20), "whichever thread gives it back");
+        assert_eq!([1, 24, 25, 100].map(block_bytes), [32, 32, 48, 112]);
+    }
+}
