@@ -32,8 +32,8 @@ pub const ABOUT: [About; KEYS.len()] = [
         "none",
         "UDP address for [devices](DEVICES.md#devices-with-dtls) with CoAP over DTLS 1.2: `0.0.0.0:5684` for those of Wilddog's SDK. Needs a certificate",
     ),
-    about("coaps.cert", "`tls.cert`", "certificate chain for DTLS, as `tls.cert`. Read again at SIGHUP"),
-    about("coaps.key", "`tls.key`", "its private key, as `tls.key`. Read again at SIGHUP"),
+    about("coaps.cert", "that of `tls.cert`", "certificate chain for DTLS, as `tls.cert`. Read again at SIGHUP"),
+    about("coaps.key", "that of `tls.key`", "its private key, as `tls.key`. Read again at SIGHUP"),
     about(
         "internal",
         "`127.0.0.1:9001`",

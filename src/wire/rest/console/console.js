@@ -310,7 +310,7 @@ const nameOf = ({ uid, admin }) => (admin ? "admin" : uid === null ? "nobody" : 
 const user = (row) => element("span", { class: row.uid ? "user" : "user none" }, element("bdi", {}, nameOf(row)));
 const sum = (cores, value) => cores.reduce((total, core) => total + value(core), 0);
 const clients = ({ sessions }) => Object.entries(sessions).reduce((total, [name, number]) => total + (name === "rest" ? 0 : number), 0);
-const PROTOCOLS = { websocket: "WebSocket", long_polling: "long polling", stream: "stream", wilddog: "Wilddog", coap: "CoAP", guest: "guest" };
+const PROTOCOLS = { websocket: "WebSocket", long_polling: "long polling", stream: "stream", wilddog: "Wilddog", coap: "CoAP", guest: "in the program" };
 const ENDS = {
   closed: "said goodbye",
   dropped: "connection broke",
