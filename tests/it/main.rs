@@ -7,5 +7,6 @@ mod dependencies;
 mod examples;
 mod layers;
 mod load;
+mod planted;
 mod source;
 mod tidy;
