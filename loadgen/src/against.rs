@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 
 use crate::clock;
 use crate::plan::{Peer, Plan};
+use crate::report::figure;
 
 /// How long a server may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(20);
@@ -297,11 +298,6 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
         (1, Some(value)) => Some(*value),
         (_, Some(value)) => Some(f64::midpoint(values[middle - 1], *value)),
     }
-}
-
-fn figure(value: f64) -> String {
-    let digits = if value.fract() == 0.0 || value.abs() >= 1_000.0 { 0 } else { 3 };
-    format!("{value:.digits$}")
 }
 
 #[cfg(test)]

@@ -210,8 +210,9 @@ impl Report {
     }
 }
 
-/// With as many digits as can be believed.
-fn figure(value: f64) -> String {
+/// A figure with as many digits as can be believed.
+#[must_use]
+pub fn figure(value: f64) -> String {
     let digits = if value.fract() == 0.0 || value.abs() >= 1_000.0 { 0 } else { 3 };
     format!("{value:.digits$}")
 }

@@ -101,9 +101,9 @@ pub enum ConfigCommand {
     Reference,
 }
 
-/// Which data of which server.
+/// Which running server, and as whom.
 #[derive(Args, Debug)]
-pub struct SourceFlags {
+pub struct ServerFlags {
     /// The server.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9000", env = "STILLHERE_URL")]
     pub url: String,
@@ -113,6 +113,14 @@ pub struct SourceFlags {
     /// The credential of an administrator: a database secret, or `owner` for a server with --dev.
     #[arg(long, value_name = "CREDENTIAL", env = "STILLHERE_AUTH", hide_env_values = true)]
     pub auth: Option<String>,
+}
+
+/// Which data of which server.
+#[derive(Args, Debug)]
+pub struct SourceFlags {
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerFlags,
     /// The location within the database.
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub path: String,

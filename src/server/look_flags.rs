@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::flags::ServerFlags;
 use super::value::Address;
 
 /// The flags of `demo`.
@@ -15,18 +16,12 @@ pub struct DemoFlags {
     pub people: u16,
 }
 
-/// Which running server, and as whom.
+/// Which running server, and how it is told.
 #[derive(Args, Debug)]
 pub struct LookFlags {
-    /// The server.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9000", env = "STILLHERE_URL")]
-    pub url: String,
-    /// The database.
-    #[arg(long, value_name = "NAME")]
-    pub namespace: String,
-    /// The credential of an administrator: a database secret, or `owner` for a server with --dev.
-    #[arg(long, value_name = "CREDENTIAL", env = "STILLHERE_AUTH", hide_env_values = true)]
-    pub auth: Option<String>,
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerFlags,
     /// Print JSON, a row a line.
     #[arg(long)]
     pub json: bool,

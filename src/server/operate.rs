@@ -13,7 +13,6 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::Stop;
-use super::flags::SourceFlags;
 use super::look_flags::{ExplainFlags, LookFlags, OnDisconnectCommand, SessionsCommand, TopFlags};
 use super::transfer::client::{Client, Refused};
 
@@ -378,13 +377,9 @@ fn now_ms() -> u64 {
 }
 
 fn connect(look: &LookFlags, view: &str) -> Result<Client, Stop> {
-    let source = SourceFlags {
-        url: look.url.clone(),
-        namespace: look.namespace.clone(),
-        auth: look.auth.clone(),
-        path: format!("/.stillhere/{view}"),
-    };
-    Client::connect(&source).map_err(|refused| Stop::Failed(format!("{}: {refused}", look.url)))
+    let server = &look.server;
+    Client::connect(server, &format!("/.stillhere/{view}"))
+        .map_err(|refused| Stop::Failed(format!("{}: {refused}", server.url)))
 }
 
 fn ask(client: &mut Client, method: &str, params: &str) -> Result<Value, Refused> {

@@ -4,7 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::server::flags::SourceFlags;
+use crate::server::flags::ServerFlags;
 use crate::wire::Input;
 use crate::wire::http::{self, ResponseReader};
 use crate::wire::rest::BodyReader;
@@ -57,14 +57,15 @@ impl From<io::Error> for Refused {
 }
 
 impl Client {
-    pub(in crate::server) fn connect(source: &SourceFlags) -> Result<Self, Refused> {
-        let rest = source.url.strip_prefix("http://").ok_or(Refused::Url("an address begins with http://"))?;
+    /// To the location `path` of a server's database.
+    pub(in crate::server) fn connect(server: &ServerFlags, path: &str) -> Result<Self, Refused> {
+        let rest = server.url.strip_prefix("http://").ok_or(Refused::Url("an address begins with http://"))?;
         let host = rest.trim_end_matches('/').to_owned();
         if host.is_empty() || host.contains(['/', '?', '#', '@', ' ', '\r', '\n']) {
             return Err(Refused::Url("an address is http://HOST:PORT"));
         }
         let is_line = |auth: &String| auth.bytes().all(|byte| byte.is_ascii_graphic());
-        if !source.auth.as_ref().is_none_or(is_line) {
+        if !server.auth.as_ref().is_none_or(is_line) {
             return Err(Refused::Url("a credential has no spaces"));
         }
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
@@ -74,7 +75,7 @@ impl Client {
         stream.set_write_timeout(Some(SILENCE_MAX))?;
         stream.set_nodelay(true)?;
         let mut target = Vec::new();
-        for key in source.path.split('/').filter(|key| !key.is_empty()) {
+        for key in path.split('/').filter(|key| !key.is_empty()) {
             target.push(b'/');
             http::percent_encode(&mut target, key);
         }
@@ -82,9 +83,9 @@ impl Client {
             target.push(b'/');
         }
         target.extend_from_slice(b".json?ns=");
-        http::percent_encode(&mut target, &source.namespace);
+        http::percent_encode(&mut target, &server.namespace);
         let target = String::from_utf8(target).expect("it is percent-encoded");
-        Ok(Self { stream, host, target, auth: source.auth.clone() })
+        Ok(Self { stream, host, target, auth: server.auth.clone() })
     }
 
     /// Reads the location, a piece at a time.

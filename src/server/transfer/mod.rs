@@ -172,7 +172,8 @@ impl Update {
 }
 
 fn connect(source: &SourceFlags) -> Result<Client, Stop> {
-    Client::connect(source).map_err(|refused| Stop::Failed(format!("{}: {refused}", source.url)))
+    let SourceFlags { server, path } = source;
+    Client::connect(server, path).map_err(|refused| Stop::Failed(format!("{}: {refused}", server.url)))
 }
 
 /// How far it is: a line that is written over, where somebody watches.
