@@ -136,7 +136,8 @@ export class Device {
     const key = token.toString("hex");
     if (observe === 0) [this.observed, this.last] = [key, 0];
     const answered = new Promise((resolve) => this.#waiting.set(key, (message) => message.type === 2 && resolve(message)));
-    const again = [0, 500, 1_500].map((wait) => setTimeout(() => this.#send(bytes), wait));
+    // Not sooner: an observe request that comes again within 1.5 seconds is taken for a storm and not answered.
+    const again = [0, 2_000, 6_000].map((wait) => setTimeout(() => this.#send(bytes), wait));
     try {
       const answer = await soon(`answer to ${path}`, answered);
       if (observe === 0) this.#observe(answer);
