@@ -10,7 +10,7 @@ use super::engineio::EngineIo;
 use super::guest::Guest;
 use super::poll::Polled;
 use super::rest::Stream;
-use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings, Speech};
+use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
 use crate::data::{Key, KeyStr, Path};
@@ -22,8 +22,6 @@ use crate::wire::ws;
 /// A client that we believe in.
 #[derive(Debug)]
 pub(super) struct Session {
-    /// What its client speaks, also when it no longer does.
-    speech: Speech,
     pub(super) channel: Channel,
     pub(super) namespace: Namespace,
     pub(super) identity: Arc<Identity>,
@@ -199,13 +197,11 @@ impl Engine {
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
         let settings = self.settings_for(&channel, settings);
         let protocol = Self::protocol_of(&channel);
-        let speech = Speech::of(&channel);
-        if speech != Speech::Rest && !self.warden.session_comes(&namespace) {
+        if protocol != Protocol::Rest && !self.warden.session_comes(&namespace) {
             self.meters.unwelcome += 1;
             return Err(session::Full);
         }
         let session = Session {
-            speech,
             channel,
             namespace,
             identity: Arc::new(Identity::NOBODY),
@@ -228,14 +224,14 @@ impl Engine {
         let session = match self.sessions.open(secret, session) {
             Ok(session) => session,
             Err(session::Full) => {
-                if speech != Speech::Rest {
+                if protocol != Protocol::Rest {
                     self.warden.session_goes(&full_namespace);
                 }
                 return Err(session::Full);
             }
         };
-        self.meters.sessions[speech as usize] += 1;
-        self.meters.sessions_opened[speech as usize] += 1;
+        self.meters.sessions[protocol as usize] += 1;
+        self.meters.sessions_opened[protocol as usize] += 1;
         self.looks.began(protocol);
         let look = self.session_wheel.arm(session.slot, duty);
         self.sessions.get_mut(session).expect("it was opened just now").next_look = look;
@@ -660,8 +656,8 @@ impl Engine {
     pub(super) fn close_session(&mut self, session: SessionRef) -> Option<Session> {
         let state = self.sessions.close(session)?;
         self.looks.ended(state.protocol);
-        self.meters.sessions[state.speech as usize] -= 1;
-        if state.speech != Speech::Rest {
+        self.meters.sessions[state.protocol as usize] -= 1;
+        if state.protocol != Protocol::Rest {
             self.warden.session_goes(&state.namespace);
         }
         Some(state)

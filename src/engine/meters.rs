@@ -2,62 +2,9 @@
 //!
 //! Plain numbers of one core: counting is an addition. Whoever wants them adds those of all cores up.
 
-use super::home::Channel;
 use super::{Engine, Request};
 use crate::base::meter::Histogram;
-use crate::op::{End, Outcome, Refusal};
-
-/// What a session's client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Speech {
-    /// Firebase's protocol, by WebSocket.
-    FirebaseSocket,
-    /// Firebase's protocol, by long polling.
-    FirebasePolling,
-    /// Plain requests of HTTP: a session for each connection that asks for data.
-    Rest,
-    /// A stream of events.
-    Stream,
-    /// Wilddog's protocol.
-    Wilddog,
-    /// CoAP.
-    Coap,
-    /// Whatever the program speaks that the server runs within.
-    Guest,
-}
-
-impl Speech {
-    /// All of them, in their order.
-    pub const ALL: [Self; 7] =
-        [Self::FirebaseSocket, Self::FirebasePolling, Self::Rest, Self::Stream, Self::Wilddog, Self::Coap, Self::Guest];
-
-    /// The word for metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::FirebaseSocket => "firebase_websocket",
-            Self::FirebasePolling => "firebase_polling",
-            Self::Rest => "rest",
-            Self::Stream => "stream",
-            Self::Wilddog => "wilddog",
-            Self::Coap => "coap",
-            Self::Guest => "guest",
-        }
-    }
-
-    pub(super) const fn of(channel: &Channel) -> Self {
-        match channel {
-            Channel::Socket(_) | Channel::Gone => Self::FirebaseSocket,
-            Channel::Poll(_) => Self::FirebasePolling,
-            Channel::Rest(_) => Self::Rest,
-            Channel::Stream(_) => Self::Stream,
-            Channel::EngineIo(_) => Self::Wilddog,
-            Channel::Device(_) => Self::Coap,
-            Channel::Guest(_) => Self::Guest,
-        }
-    }
-}
+use crate::op::{End, Outcome, Protocol, Refusal};
 
 /// What was asked of an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,11 +101,11 @@ pub struct Meters {
     pub connections_opened: u64,
     /// Of those, how many turned out to be encrypted.
     pub connections_encrypted: u64,
-    /// Sessions now, by [`Speech`].
-    pub sessions: [u64; Speech::ALL.len()],
-    /// Sessions ever, by [`Speech`].
-    pub sessions_opened: [u64; Speech::ALL.len()],
-    /// From the last byte of a session to its end, in milliseconds, by [`End::index`]. Not of [`Speech::Rest`].
+    /// Sessions now, by [`Protocol`].
+    pub sessions: [u64; Protocol::ALL.len()],
+    /// Sessions ever, by [`Protocol`].
+    pub sessions_opened: [u64; Protocol::ALL.len()],
+    /// From the last byte of a session to its end, in milliseconds, by [`End::index`]. Not of [`Protocol::Rest`].
     pub silences: [Histogram; End::ALL.len()],
     /// From the end of a session to when its last words were performed, in milliseconds.
     pub delays: Histogram,

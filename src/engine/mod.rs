@@ -43,7 +43,7 @@ pub use guest::{GuestWord, Opening, Parting, Saying};
 pub use io::{Effect, Hangup, Input, Notice, Output, Peer, Room};
 pub use journal::{Record, Stats};
 pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
-pub use meters::{Came, Kind, Meters, Speech};
+pub use meters::{Came, Kind, Meters};
 pub use quota::{Limits, Quota, Usage};
 pub use visit::{Caller, Errand, Response, Visit};
 

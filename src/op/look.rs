@@ -112,6 +112,16 @@ impl Protocol {
     pub const ALL: [Self; 7] =
         [Self::WebSocket, Self::LongPolling, Self::Stream, Self::Rest, Self::Wilddog, Self::Coap, Self::Guest];
 
+    /// The word for metrics, where it stands beside no other of ours: it says whose protocol it is.
+    #[must_use]
+    pub const fn as_label(self) -> &'static str {
+        match self {
+            Self::WebSocket => "firebase_websocket",
+            Self::LongPolling => "firebase_polling",
+            _ => self.as_str(),
+        }
+    }
+
     /// The word for people and tools.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

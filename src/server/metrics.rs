@@ -13,8 +13,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
 
 use crate::base::meter::Histogram;
-use crate::engine::{Came, Kind, Meters, Speech};
-use crate::op::End;
+use crate::engine::{Came, Kind, Meters};
+use crate::op::{End, Protocol};
 use crate::runtime::Reading;
 
 /// The content type of [`Sheet::text`].
@@ -137,8 +137,10 @@ impl Sheet {
             "transport",
             opened,
         );
-        let by_protocol = |counts: &[u64; Speech::ALL.len()]| {
-            Speech::ALL.map(|speech| (labels([("protocol", speech.as_str())]), counts[speech as usize])).to_vec()
+        let by_protocol = |counts: &[u64; Protocol::ALL.len()]| {
+            Protocol::ALL
+                .map(|protocol| (labels([("protocol", protocol.as_label())]), counts[protocol as usize]))
+                .to_vec()
         };
         let sessions = by_protocol(&all.sessions).into_iter().map(|(labels, count)| (labels, whole(count)));
         self.gauges("stillhere_sessions", "Sessions now, by what their clients speak.", sessions.collect());
