@@ -103,6 +103,19 @@ fn every_scenario_is_played_and_checked() {
         wilddog(&["fan-out", "--sessions", "20", "--for", "300ms"], "server CPU per delivery", 20);
         wilddog(&["flap", "--sessions", "5", "--for", "300ms"], "server CPU per round", 10);
         wilddog(&["idle", "--sessions", "50", "--for", "1500ms"], "server CPU per connect", 0);
+        let rest = |words: &[&str], figure: &str, good_min: u64| {
+            check(&[words, &["--driver", "rest"]].concat(), figure, good_min);
+        };
+        rest(&["writes", "--sessions", "10", "--for", "300ms", "--depth", "2"], "server CPU per write", 10);
+        rest(&["mass-disconnect", "--sessions", "100", "--words", "2"], "server CPU per last word", 200);
+        rest(&["fan-out", "--sessions", "20", "--for", "300ms"], "server CPU per delivery", 20);
+        rest(&["flap", "--sessions", "5", "--for", "300ms"], "server CPU per round", 10);
+        rest(&["storm", "--sessions", "50", "--ending", "close"], "server CPU per connect", 0);
+        rest(&["idle", "--sessions", "50", "--for", "300ms"], "server CPU per connect", 0);
+        let day = ["mixed", "--sessions", "100", "--for", "1s", "--session-timeout", "2s", "--heartbeat", "500ms"];
+        check(&day, "fell silent", 200);
+        wilddog(&day, "fell silent", 200);
+        rest(&day, "reset", 200);
     }
 }
 
@@ -132,6 +145,7 @@ fn an_engine_needs_no_server() {
     assert_eq!(report["check"]["good"], 100);
     play(&["writes", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
     play(&["flap", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
+    play(&["mixed", "--driver", "engine", "--sessions", "50", "--session-timeout", "1s", "--for", "300ms", "--check"]);
     play(&["fan-out", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
     let folder = TempDir::new().expect("a directory");
     let picture = folder.path().join("latencies.svg");
@@ -163,20 +177,26 @@ fn a_broker_is_measured_beside_us() {
     check(&["writes", "--sessions", "5", "--for", "300ms", "--depth", "3"], "sessions");
     check(&["flap", "--sessions", "5", "--for", "300ms"], "sessions");
     check(&["fan-out", "--sessions", "10", "--for", "300ms"], "connects");
+    check(&["mixed", "--sessions", "50", "--for", "300ms", "--mix", "3,0,1,0"], "arrivals");
 }
 
 #[test]
-fn what_cannot_be_asked_of_a_broker_is_refused() {
+fn what_a_driver_cannot_play_is_refused() {
     #[track_caller]
-    fn check(words: &[&str], why: &str) {
-        let output = Command::new(generator()).args(words).args(["--driver", "mqtt"]).output().expect("it starts");
+    fn check(driver: &str, words: &[&str], why: &str) {
+        let output = Command::new(generator()).args(words).args(["--driver", driver]).output().expect("it starts");
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{told}");
         assert!(told.contains(why), "{told}");
     }
-    check(&["storm", "--words", "2"], "one will");
-    check(&["flap", "--ending", "goodbye"], "forgets the will");
-    check(&["silent-death", "--session-timeout", "2s"], "one and a half times");
+    check("mqtt", &["storm", "--words", "2"], "one will");
+    check("mqtt", &["flap", "--ending", "goodbye"], "forgets the will");
+    check("mqtt", &["mixed", "--mix", "1,1,0,0"], "forgets the will");
+    check("mqtt", &["silent-death", "--session-timeout", "2s"], "one and a half times");
+    check("rest", &["silent-death"], "nobody can tell");
+    check("rest", &["mixed", "--mix", "1,0,0,1"], "nobody can tell");
+    check("rest", &["flap", "--ending", "goodbye"], "no goodbye");
+    check("coap", &["mixed"], "idle, storm and silent-death");
 }
 
 #[test]
