@@ -81,6 +81,10 @@ pub struct Plan {
     /// The server's session timeout (silent-death, mixed); with `--driver engine` it is set to this
     #[arg(long, value_name = "SPAN", default_value = "45s", value_parser = span)]
     pub session_timeout: Duration,
+    /// Sessions stay until so long after the beginning (mass-disconnect): so several generators, each with as many
+    /// clients as it may open files, act as one
+    #[arg(long, value_name = "SPAN", default_value = "0s", value_parser = span)]
+    pub stay: Duration,
     /// How sessions go (mass-disconnect, flap)
     #[arg(long, value_enum, default_value_t = EndingName::Reset)]
     ending: EndingName,

@@ -176,7 +176,11 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
     fn mass_disconnect(&mut self) -> io::Result<()> {
         let mut watcher = self.watcher()?;
         self.join(self.last_words(), Some(&mut watcher))?;
-        self.hold(SETTLE)?;
+        let stay = Duration::from_nanos((Moment::START + self.plan.stay).since_ns(clock::now()));
+        let gone = self.hold(stay.max(SETTLE))?.gone;
+        if gone > 0 {
+            self.fail(format!("{gone} sessions were sent away"));
+        }
         let clients = OTHERS..OTHERS + self.plan.sessions();
         self.swarm.link.take_longest_ns();
         let from = self.sample()?;
