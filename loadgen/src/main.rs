@@ -13,6 +13,7 @@
 //! pace      when the next thing is due
 //! check     what must be seen, and what was
 //! against   the same against other servers in turn
+//! raw       the least of these: it only answers
 //! report    what a run has found
 //! picture   its latencies, drawn
 //! ```
@@ -35,6 +36,7 @@ mod picture;
 mod plan;
 mod plays;
 mod process;
+mod raw;
 mod report;
 mod rest;
 mod scenario;
@@ -50,7 +52,7 @@ use client::{Link, Swarm, Tongue};
 use clock::Moment;
 use inside::Inside;
 use mqtt::Mqtt;
-use plan::{Driver, Plan};
+use plan::{Driver, Plan, Scenario};
 use process::Process;
 use report::Report;
 use rest::Rest;
@@ -69,6 +71,11 @@ fn main() -> ExitCode {
     }
     if !plan.against.is_empty() {
         return compare(&plan);
+    }
+    if plan.scenario == Scenario::Raw {
+        let Err(error) = raw::serve(plan.address) else { return ExitCode::SUCCESS };
+        let _best_effort = writeln!(io::stderr(), "stillhere-load: {error}");
+        return ExitCode::FAILURE;
     }
     match run(&plan).and_then(|report| tell(&plan, &report).map(|()| report.is_good() || !is_strict(&plan, &report))) {
         Ok(true) => ExitCode::SUCCESS,

@@ -136,6 +136,8 @@ pub enum Scenario {
     Writes,
     /// Sessions connect, leave a last word, say that they are online, and are gone, again and again
     Flap,
+    /// Nothing: the least server that answers writes and tells listeners, at --address, which `--against raw` starts
+    Raw,
     /// An ordinary day: sessions come, write their status, give signs of life and go in all ways; some watch
     Mixed,
 }
@@ -145,6 +147,8 @@ pub enum Scenario {
 pub enum Peer {
     /// The least that does the job, in a few lines over uWebSockets; needs Node
     Floor,
+    /// The least server that answers at all, of this very program (writes, fan-out): what the kernel costs
+    Raw,
     /// Eclipse Mosquitto, whose wills are last words; its program must be installed
     Mosquitto,
 }
@@ -231,6 +235,7 @@ impl Plan {
             Scenario::FanOut | Scenario::Mixed => 1_000,
             Scenario::Writes => 100,
             Scenario::Flap => 64,
+            Scenario::Raw => 0,
         };
         self.sessions.unwrap_or(default)
     }

@@ -62,6 +62,7 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
             Scenario::Writes => self.writes()?,
             Scenario::Flap => self.flap()?,
             Scenario::Mixed => self.mixed()?,
+            Scenario::Raw => unreachable!("it serves, and plays nothing"),
         }
         let complaints = self.swarm.complaints;
         self.report.warnings.extend(complaints);

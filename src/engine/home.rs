@@ -1,6 +1,5 @@
 //! The home's half: sessions, from the first word to the last.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rand_core::RngCore as _;
@@ -12,7 +11,7 @@ use super::poll::Polled;
 use super::rest::Stream;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
-use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
+use crate::base::{ConnId, Few, Instant, Millis, Now, SessionId, SessionRef, ShardId};
 use crate::data::{Key, KeyStr, Path};
 use crate::op::{BadCredential, End, Identity, Namespace, Outcome, Protocol, Refusal, Request, Word};
 use crate::session;
@@ -44,7 +43,7 @@ pub(super) struct Session {
     answered: u32,
     /// Answers made at home, each to be sent once `answered` has come to its number: a client's
     /// requests are answered in the order in which it made them.
-    later: VecDeque<(u32, Later)>,
+    later: Few<(u32, Later)>,
     /// An earlier session of this client has not yet settled: nothing of this one takes effect, not
     /// even its end.
     pub(super) is_waiting: bool,
@@ -55,6 +54,8 @@ pub(super) struct Session {
     /// It is on the engine's list of those that have something to say or to hear.
     is_stirred: bool,
 }
+
+const _: () = assert!(size_of::<Session>() <= 128, "there may be a million");
 
 /// The end of a session that has to wait for that of an earlier one: who comes after both must not
 /// overtake the earlier one's last words.
@@ -204,7 +205,7 @@ impl Engine {
         let session = Session {
             channel,
             namespace,
-            identity: Arc::new(Identity::NOBODY),
+            identity: Arc::clone(&self.nobody),
             expires: None,
             settings,
             protocol,
@@ -214,7 +215,7 @@ impl Engine {
             pinged: now.instant,
             asked: 0,
             answered: 0,
-            later: VecDeque::new(),
+            later: Few::new(),
             is_waiting: false,
             parting: None,
             is_paused: false,
@@ -416,7 +417,7 @@ impl Engine {
             state.next_look = self.session_wheel.arm(session.slot, state.next_duty());
         }
         if *state.identity != identity {
-            state.identity = Arc::new(identity);
+            state.identity = if identity == Identity::NOBODY { Arc::clone(&self.nobody) } else { Arc::new(identity) };
             self.introduce(session, output);
         }
     }
@@ -482,8 +483,8 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         state.answered = state.answered.wrapping_add(1);
         while let Some(state) = self.sessions.get_mut(session)
-            && state.later.front().is_some_and(|(after, _)| *after == state.answered)
-            && let Some((_, later)) = state.later.pop_front()
+            && state.later.first().is_some_and(|(after, _)| *after == state.answered)
+            && let Some((_, later)) = state.later.pop_first()
         {
             self.say(session, &later.as_word(), output);
         }
@@ -501,7 +502,7 @@ impl Engine {
         if state.in_flight() == 0 {
             self.say(session, &later.as_word(), output);
         } else {
-            state.later.push_back((state.asked, later));
+            state.later.push((state.asked, later));
         }
     }
 

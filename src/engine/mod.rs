@@ -51,7 +51,7 @@ use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX, OUTPUT_BYTES_MAX};
 use crate::base::{ConnId, Hashing, Instant, Map, Millis, Now, SessionRef, ShardId};
 use crate::data::Fallen;
 use crate::json;
-use crate::op::{Namespace, Request};
+use crate::op::{Identity, Namespace, Request};
 use crate::session::Table;
 use crate::shard::Shard;
 use crate::wheel::Wheel;
@@ -108,6 +108,8 @@ pub struct Engine {
     is_full: bool,
     /// How much memory is left.
     room: Room,
+    /// Who most sessions are: shared by all of them.
+    nobody: Arc<Identity>,
     /// Requests without a socket.
     desk: rest::Desk,
     /// By `GuestId`: the driver numbers guests densely.
@@ -168,6 +170,7 @@ impl Engine {
             taking: None,
             is_full: false,
             room: Room::Ample,
+            nobody: Arc::new(Identity::NOBODY),
             desk: rest::Desk::default(),
             guests: Vec::new(),
             devices: device::Devices::new(&hashing),

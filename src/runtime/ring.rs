@@ -74,6 +74,8 @@ const SHELVED_AT_ONCE: usize = 64;
 const LENT_MAX: usize = 1_024;
 /// Descriptors that are left for what is accepted in one go and for what is lent, at most.
 const FILES_SPARED_MAX: usize = 16_384;
+/// With fewer descriptors than this, what the shelf needs is made at the start.
+const FEW_FILES: usize = 65_536;
 /// Connections that a process may have although it may not open as many files.
 const BEYOND_FILES_MAX: usize = 1 << 20;
 
@@ -401,6 +403,11 @@ impl RingNet {
             timer: None,
         };
         net.ring.completion().disable_eventfd();
+        // A crowd may take all descriptors before one of it is seen.
+        if net.room.files_max.is_some_and(|max| max < FEW_FILES) {
+            net.shelf.grow()?;
+            net.shelf.save();
+        }
         net.arm_accept();
         net.arm_datagrams();
         net.arm_sealed_datagrams();
@@ -442,6 +449,7 @@ impl Net for RingNet {
     fn gather(&mut self, now: Instant) {
         self.submit();
         self.is_short = false;
+        self.shelf.save();
         self.collect();
         let mut completions = std::mem::take(&mut self.completions);
         for (name, result, flags) in completions.drain(..) {
@@ -828,9 +836,8 @@ impl RingNet {
         slot.socket = Some(socket);
         self.arm_readable(index);
         self.news.push_back(News::Opened { conn: ConnId(index), peer });
-        if has_file && self.room.is_filling() {
-            // Without a descriptor there could be no table any more. If this fails, it is tried with the next.
-            let _ready_or_later = self.shelf.prepare();
+        if self.room.is_filling() && self.shelf.is_low() {
+            self.stock_up();
         }
     }
 
@@ -967,6 +974,15 @@ impl RingNet {
                 self.slots[index as usize].socket = None;
             }
         }
+    }
+
+    /// Makes room on the shelf, before there is no descriptor left for that. If it fails, it is tried with the next
+    /// connection.
+    fn stock_up(&mut self) {
+        if self.shelf.grow().is_err() && self.shelve_some() {
+            let _ready_or_later = self.shelf.grow();
+        }
+        self.shelf.save();
     }
 
     /// Puts some connections on the shelf that have descriptors, so that others get these. Says whether there were

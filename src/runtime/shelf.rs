@@ -37,6 +37,8 @@ pub(super) struct Shelf {
     table_places: u32,
     /// Places that nobody has: the number of the table times its places, and where in it.
     free: Vec<u32>,
+    /// A descriptor that is kept for a further table: that must not fail because the last ones were taken meanwhile.
+    spare: Option<OwnedFd>,
     /// By connection: its place, or [`NOWHERE`]. As long as it had to be.
     places: Vec<u32>,
 }
@@ -45,7 +47,7 @@ impl Shelf {
     /// An empty one, of a process that may open `files` files.
     pub(super) fn new(files: usize) -> Self {
         let table_places = u32::try_from(files).unwrap_or(u32::MAX).clamp(1, TABLE_PLACES_MAX);
-        Self { tables: Vec::new(), table_places, free: Vec::new(), places: Vec::new() }
+        Self { tables: Vec::new(), table_places, free: Vec::new(), spare: None, places: Vec::new() }
     }
 
     /// Whether a connection is here.
@@ -57,15 +59,24 @@ impl Shelf {
         self.places.get(conn.0 as usize).copied().filter(|place| *place != NOWHERE)
     }
 
-    /// Makes sure that the next connection finds a place.
+    /// Whether it is time for another table: one needs a descriptor, so it has to be there before these run out.
+    pub(super) const fn is_low(&self) -> bool {
+        self.free.len() < self.table_places as usize / 2 + 1
+    }
+
+    /// Makes another table.
     ///
     /// # Errors
-    /// The kernel's: no descriptor or no memory is left for another table.
-    pub(super) fn prepare(&mut self) -> io::Result<()> {
-        if !self.free.is_empty() {
-            return Ok(());
-        }
-        let ring = IoUring::builder().setup_single_issuer().build(TABLE_SUBMISSIONS)?;
+    /// The kernel's: no descriptor or no memory is left for it.
+    pub(super) fn grow(&mut self) -> io::Result<()> {
+        let make = || IoUring::builder().setup_single_issuer().build(TABLE_SUBMISSIONS);
+        let ring = make().or_else(|error| match self.spare.take() {
+            Some(spare) if error.raw_os_error() == Some(libc::EMFILE) => {
+                drop(spare);
+                make()
+            }
+            _ => Err(error),
+        })?;
         ring.submitter().register_files_sparse(self.table_places)?;
         let first = u32::try_from(self.tables.len()).expect("there are fewer tables than places") * self.table_places;
         self.tables.push(ring);
@@ -73,14 +84,27 @@ impl Shelf {
         Ok(())
     }
 
+    /// Takes a spare descriptor, if there is none: another one of a table. To be tried again if there is none left.
+    pub(super) fn save(&mut self) {
+        if self.spare.is_none()
+            && let Some(table) = self.tables.first()
+        {
+            // SAFETY: the ring is open for as long as this is borrowed.
+            let table = unsafe { BorrowedFd::borrow_raw(table.as_raw_fd()) };
+            self.spare = table.try_clone_to_owned().ok();
+        }
+    }
+
     /// Puts a connection here. Its descriptor may be closed from now on.
     ///
     /// # Errors
-    /// As for [`prepare`](Self::prepare); then nothing has changed.
+    /// As for [`grow`](Self::grow); then nothing has changed.
     pub(super) fn put(&mut self, conn: ConnId, socket: BorrowedFd<'_>) -> io::Result<()> {
         assert!(!self.holds(conn), "nobody is here twice");
-        self.prepare()?;
-        let place = self.free.pop().expect("one was prepared");
+        if self.free.is_empty() {
+            self.grow()?;
+        }
+        let place = self.free.pop().expect("there is one, or was made");
         if let Err(error) = self.set(place, socket.as_raw_fd()) {
             self.free.push(place);
             return Err(error);

@@ -219,6 +219,28 @@ fn a_broker_is_measured_beside_us() {
 }
 
 #[test]
+fn what_only_answers_is_measured_beside_us() {
+    for (words, figure) in [
+        (&["writes", "--sessions", "5", "--for", "300ms"][..], "server CPU per write"),
+        (&["fan-out", "--sessions", "10", "--for", "300ms"][..], "server CPU per delivery"),
+    ] {
+        let common = ["--against", "raw", "--rounds", "1", "--warm-up", "100ms", "--json"];
+        let output = Command::new(generator())
+            .args([words, &common].concat())
+            .args(["--stillhere", env!("CARGO_BIN_EXE_stillhere")])
+            .output()
+            .expect("it starts");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{words:?} {told} {}", String::from_utf8_lossy(&output.stderr));
+        let told: Value = serde_json::from_str(&told).expect("it is JSON");
+        for name in ["stillhere", "raw"] {
+            assert!(told["figures"][figure]["medians"][name].as_f64().unwrap_or(0.0) > 0.0, "{told:#}");
+        }
+        assert_eq!(told["remarks"].as_array().map(Vec::len), Some(0), "{told:#}");
+    }
+}
+
+#[test]
 fn what_a_driver_cannot_play_is_refused() {
     #[track_caller]
     fn check(driver: &str, words: &[&str], why: &str) {
