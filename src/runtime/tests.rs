@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant as Clock;
 
 use super::net::Net;
@@ -650,6 +651,22 @@ fn a_wake_up_may_be_put_forward_and_back() {
         assert!(span < Duration::from_millis(due_ms + 1_000), "{span:?} is too late for {due_ms}");
         assert_eq!(told.try_iter().next(), None, "one tick");
     }
+}
+
+#[test]
+fn what_all_were_told_all_have_handled() {
+    // Who does not wait for its handling is back before it.
+    let handled = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&handled);
+    let count = move |_: &mut Timing, _: Now, input: &Input<'_>, _: &mut Output| {
+        if matches!(input, Input::Tick) {
+            std::thread::sleep(Duration::from_millis(50));
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let (server, _told) = serve(plan(3), count);
+    server.running().remote().tell_all(|| Input::Tick);
+    assert!(handled.load(Ordering::SeqCst) >= 3);
 }
 
 #[test]

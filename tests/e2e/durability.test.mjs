@@ -327,7 +327,7 @@ describe("what an operator can do with a log", { concurrency: 2 }, () => {
     writeFileSync(torn, bytes);
     const cut = await start(t, join(home, "torn"));
     assert.deepEqual(await read(t, cut, "app"), { n0: 0, n1: 1, n2: 2 });
-    assert.match(cut.logs, /cut off/);
+    await cut.logged(/cut off/);
     await cut.stop();
   });
 });
