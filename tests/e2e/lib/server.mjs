@@ -48,7 +48,7 @@ export class Program {
   /** Waits for the end, kills if it does not come, and tells how it ended. */
   async ended() {
     try {
-      return await soon(() => `end of ${this.process.spawnargs.join(" ")}\n${this.logs}`, this.exited, 30_000);
+      return await soon(() => `end of ${this.process.spawnargs.join(" ")}\n${this.logs}`, this.exited);
     } finally {
       this.process.kill("SIGKILL");
     }
