@@ -98,7 +98,7 @@ impl Post {
 
 /// What stands now where something has changed, by path. No path is below another.
 #[derive(Debug, Default)]
-struct Merged(BTreeMap<Box<str>, Node>);
+struct Merged(BTreeMap<String, Node>);
 
 impl Merged {
     fn set(&mut self, path: &Path, node: &Node) {
@@ -113,7 +113,7 @@ impl Merged {
             self.0.clear();
         }
         let first = format!("{text}/");
-        let is_below = |(below, _): &(&Box<str>, &Node)| below.starts_with(&*first);
+        let is_below = |(below, _): &(&String, &Node)| below.starts_with(&*first);
         let covered: Vec<_> = self
             .0
             .range::<str, _>((Included(&*first), Unbounded))
