@@ -276,7 +276,8 @@ fn one_that_is_not_awaited_any_longer_leaves_nothing() {
             let watcher = open(&engine).await;
             for _ in 0..100 {
                 // It is asked for, and given up before the answer can be there.
-                let mut opening = Box::pin(engine.open(Opening::new("gateway")));
+                let patient = Opening::new("gateway").timeout(Duration::from_secs(3_600));
+                let mut opening = Box::pin(engine.open(patient));
                 let first = std::future::poll_fn(|context| Poll::Ready(opening.as_mut().poll(context))).await;
                 assert!(first.is_pending());
                 drop(opening);
@@ -353,6 +354,9 @@ fn quotas_are_kept_over_all_cores_and_metrics_count_guests() {
             // What is asked after an end finds its last words spoken.
             assert_eq!(again.get("/b").await.unwrap().json(), "1");
             again.on_disconnect("/c").unwrap().set(1).await.unwrap();
+            again.on_disconnect("/c").unwrap().cancel().await.unwrap();
+            assert_eq!(count("stillhere_last_words_pending"), 1, "what was taken back makes room");
+            again.on_disconnect("/d").unwrap().set(1).await.unwrap();
             assert_eq!(count("stillhere_quota_refusals_total"), 1);
             drop(three);
             again.end().await;
