@@ -953,7 +953,8 @@ impl RingNet {
     /// Closes a descriptor that requests may still name: if its number were given away again before they have gone
     /// to the kernel, they would hold somebody else's socket.
     fn bury(&mut self, socket: OwnedFd) {
-        if !self.shelf.is_in_use() {
+        // Nobody can be lent a number before the next look at the kernel, if nobody is there to be lent one.
+        if self.shelf.is_empty() {
             return;
         }
         self.buried.push(socket);

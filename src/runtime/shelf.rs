@@ -153,13 +153,13 @@ impl Shelf {
         true
     }
 
-    /// Whether anything is here, or soon may be.
-    pub(super) const fn is_in_use(&self) -> bool {
-        !self.tables.is_empty()
+    /// Whether nobody is here.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// How many connections are here.
-    pub(super) fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         self.tables.len() * self.table_places as usize - self.free.len()
     }
 

@@ -852,6 +852,9 @@ fn child() {
     let (server, _told) = serve(plan, |timing, now, input, output| {
         if let Input::Bytes { bytes, .. } = input {
             assert!(bytes != b"panic", "as the test wishes");
+            if bytes == b"pause" {
+                std::thread::sleep(Duration::from_millis(500));
+            }
         }
         echo(timing, now, input, output);
     });
@@ -910,7 +913,12 @@ fn without_descriptors_a_server_serves_everybody_where_it_can() {
     }
     let mut child = spawn_child("few files");
     let address = child_address(&mut child);
+    // A crowd that comes while the server looks elsewhere, and is accepted in one go.
+    let mut first = client(address);
+    ask(&mut first, b"x");
+    first.write_all(b"pause").unwrap();
     let mut streams: Vec<TcpStream> = (0..300).map(|_| client(address)).collect();
+    expect(&mut first, b"pause");
     for round in 0..3 {
         for (index, stream) in streams.iter_mut().enumerate() {
             ask(stream, format!("{round} {index}").as_bytes());
