@@ -95,11 +95,8 @@ impl Server {
     fn accept(&mut self) -> io::Result<()> {
         loop {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let fd = match rustix::net::accept_with(&self.listener, flags) {
-                Ok(fd) => fd,
-                // Whoever does not get in is not part of the comparison.
-                Err(_) => return Ok(()),
-            };
+            // Nobody is left; or there is no room, and whoever does not get in is not part of the comparison.
+            let Ok(fd) = rustix::net::accept_with(&self.listener, flags) else { return Ok(()) };
             let index = self.free.pop().unwrap_or_else(|| {
                 self.conns.push(None);
                 self.conns.len() - 1

@@ -40,7 +40,8 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
             plan,
             swarm,
             show,
-            root: format!("run{}", clock::wall_ms()),
+            // Several generators may begin at the same moment.
+            root: format!("run{}-{}", clock::wall_ms(), std::process::id()),
             deadline: clock::now() + plan.limit,
             report: Report::new(&name(&plan.scenario), &name(&plan.driver), is_inside),
         }
