@@ -134,9 +134,9 @@ impl Engine {
         let mut meters = self.meters.clone();
         meters.namespaces = self.shards.len() as u64;
         meters.inner = self.inner.len() as u64;
-        for shard in self.shards.values() {
+        for (namespace, shard) in &self.shards {
             meters.last_words += shard.last_words_count() as u64;
-            meters.listens += shard.listens_count().0 as u64;
+            meters.listens += shard.listens_count(self.owner(namespace) == self.config.shard).0 as u64;
         }
         let tables = self.conns.capacity() * size_of::<super::conn::Conn>()
             + self.sessions.slots_count() as usize * (size_of::<super::home::Session>() + 24)

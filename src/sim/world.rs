@@ -30,7 +30,11 @@ pub struct Client(usize);
 pub struct World {
     engines: Vec<Engine>,
     /// `queues[from][to]`: what engines have said to each other and not yet heard.
-    queues: Vec<Vec<VecDeque<Message>>>,
+    queues: Vec<Vec<VecDeque<Letter>>>,
+    /// `known[core]`: how many messages that core can know of, of each core to each.
+    known: Vec<Vec<Vec<u64>>>,
+    /// `taken[to][from]`: how many have arrived.
+    taken: Vec<Vec<u64>>,
     clients: Vec<Peer>,
     now: Instant,
     dice: ChaCha12Rng,
@@ -52,6 +56,13 @@ pub struct World {
     pub notices: Vec<Notice>,
     /// Which engines have drained.
     pub drained: Vec<bool>,
+}
+
+/// A message on its way, and how many others there were that it may follow from.
+#[derive(Debug)]
+struct Letter {
+    message: Message,
+    behind: Vec<Vec<u64>>,
 }
 
 /// What a client does about something that reached it.
@@ -164,6 +175,8 @@ impl World {
             base: Vec::new(),
             config,
             queues: (0..count).map(|_| (0..count).map(|_| VecDeque::new()).collect()).collect(),
+            known: vec![vec![vec![0; count]; count]; count],
+            taken: vec![vec![0; count]; count],
             clients: Vec::new(),
             now: START,
             dice,
@@ -465,8 +478,37 @@ impl World {
         }
     }
 
+    /// Whether everything for the same core has arrived that a message may follow from: the mesh promises that.
+    fn may_arrive(&self, letter: &Letter, to: usize) -> bool {
+        self.taken[to].iter().enumerate().all(|(from, taken)| *taken >= letter.behind[from][to])
+    }
+
+    /// The core that holds a place of a database now, if one alone does; for what stands above the parts of one
+    /// that is spread, none.
+    #[must_use]
+    pub fn holder(&self, name: &str, path: &str) -> Option<usize> {
+        let keeper = self.config.owner(name);
+        if !self.engines[keeper.index()].is_spread(&name.into()) {
+            return Some(keeper.index());
+        }
+        self.part(name, path)
+    }
+
+    /// The same for a database that is spread, or was.
+    #[must_use]
+    pub fn part(&self, name: &str, path: &str) -> Option<usize> {
+        let path = crate::data::Path::parse(path).expect("what clients ask for is a path");
+        self.engines[0].holder(name, &path).map(ShardId::index)
+    }
+
+    /// Whether a database is spread over all cores now.
+    #[must_use]
+    pub fn is_spread(&self, name: &str) -> bool {
+        self.holder(name, "").is_none()
+    }
+
     /// Delivers what engines have said to each other, in an order that the dice choose but for each
-    /// pair's own, until all is quiet.
+    /// pair's own and that of cause and effect, until all is quiet.
     pub fn settle(&mut self) {
         for _ in 0..DELIVERIES_MAX {
             if !self.deliver() {
@@ -482,14 +524,20 @@ impl World {
         let count = self.engines.len();
         let waiting: Vec<(usize, usize)> = (0..count)
             .flat_map(|from| (0..count).map(move |to| (from, to)))
-            .filter(|(from, to)| !self.queues[*from][*to].is_empty())
+            .filter(|(from, to)| self.queues[*from][*to].front().is_some_and(|letter| self.may_arrive(letter, *to)))
             .collect();
         if waiting.is_empty() {
+            assert!(!self.is_talking(), "something is on its way that can never arrive");
             return false;
         }
         #[expect(clippy::cast_possible_truncation, reason = "the remainder is small")]
         let (from, to) = waiting[(self.dice.next_u64() % waiting.len() as u64) as usize];
-        let message = self.queues[from][to].pop_front().expect("it was not empty");
+        let Letter { message, behind } = self.queues[from][to].pop_front().expect("it was not empty");
+        self.taken[to][from] += 1;
+        for (known, behind) in self.known[to].iter_mut().flatten().zip(behind.iter().flatten()) {
+            *known = (*known).max(*behind);
+        }
+        self.known[to][from][to] = self.known[to][from][to].max(self.taken[to][from]);
         #[expect(clippy::cast_possible_truncation, reason = "shards are few")]
         self.input(to, Input::Forwarded { from: ShardId(from as u8), message });
         true
@@ -599,7 +647,11 @@ impl World {
                         self.reactions.push_back(Reaction::Carry(client));
                     }
                 }
-                Effect::Forward { to, message } => self.queues[shard][to.index()].push_back(message),
+                Effect::Forward { to, message } => {
+                    let behind = self.known[shard].clone();
+                    self.known[shard][shard][to.index()] += 1;
+                    self.queues[shard][to.index()].push_back(Letter { message, behind });
+                }
                 Effect::Notice(notice) => self.notices.push(notice),
                 Effect::Guest { .. } | Effect::TellGuests { .. } => unreachable!("nobody opens a guest here"),
                 Effect::Drained => self.drained[shard] = true,
