@@ -720,10 +720,10 @@ impl Engine {
 
     /// Takes a session out of the table.
     pub(super) fn close_session(&mut self, session: SessionRef) -> Option<Session> {
-        let state = self.sessions.close(session)?;
         if !self.wide.is_empty() {
             self.forget_wide(session);
         }
+        let state = self.sessions.close(session)?;
         self.looks.ended(state.protocol);
         self.meters.sessions[state.protocol as usize] -= 1;
         if state.protocol != Protocol::Rest {

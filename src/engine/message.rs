@@ -40,6 +40,17 @@ pub enum Message {
     },
     /// Keeper to all: do your part of this.
     Join(Arc<Ask>),
+    /// Home to keeper: what a session has read is there; its parts need not tell of it any more.
+    Forget {
+        /// Who has read.
+        session: SessionRef,
+        /// Of which database.
+        namespace: Namespace,
+        /// What.
+        path: Path,
+        /// As far as the rules could see.
+        identity: Arc<Identity>,
+    },
     /// One of several owners to home: its share of what a session reads or begins to listen to.
     Part {
         /// Who asked.

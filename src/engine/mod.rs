@@ -356,6 +356,9 @@ impl Engine {
             Message::Tell(told) => self.tell(&told, output),
             Message::TellWide { from, told } => self.tell_wide(from, told, output),
             Message::Join(ask) => self.joined(&ask, output),
+            Message::Forget { session, namespace, path, identity } => {
+                self.forgotten(session, namespace, path, identity, output);
+            }
             Message::Part { session, number, from, node } => self.part_came(now, session, number, from, node, output),
             Message::Load { session, from, load, first_run } => self.load_told(session, from, load, first_run),
             Message::Toured { session } => self.toured(now, session, output),

@@ -16,12 +16,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Ask, Came, Durability, Engine, Kind, Manage, Message, Output, Over, Record, Returned, Task};
-use crate::base::{Hashing, Map, Now, ShardId};
+use crate::base::{Hashing, Instant, Map, Now, SessionRef, ShardId};
 use crate::data::{Node, Path};
-use crate::op::{Look, Namespace, Outcome, Refusal, Request, Write};
-use crate::presence::places;
+use crate::op::{Identity, Look, Namespace, Outcome, Query, Refusal, Request, Write};
+use crate::presence::{Beside, places};
 use crate::rules;
-use crate::shard::{Asker, PART_KEYS, Shard};
+use crate::shard::{Asker, PART_KEYS, READING, Shard};
 
 /// What an engine knows of databases that are not spread any more.
 #[derive(Debug)]
@@ -326,18 +326,46 @@ impl Engine {
             identity: ask.identity.clone(),
             heard: ask.heard,
             is_plain: ask.is_plain,
-            beside: crate::presence::Beside::default(),
+            beside: Beside::default(),
         };
         self.looks.answered(now, &asker, None, &outcome);
         self.meters.requests[kind as usize][Came::of(&outcome) as usize] += 1;
         if !matches!(outcome, Outcome::Refused(_)) {
-            let ask = Arc::new(ask);
-            for core in (0..self.config.shards).map(ShardId) {
-                self.send(core, Message::Join(ask.clone()), output);
-            }
+            self.give_word(ask, output);
         }
         if !matches!(outcome, Outcome::Listening { .. }) {
             self.send(session.home, Message::Answer { session, number, outcome }, output);
+        }
+    }
+
+    fn give_word(&mut self, ask: Ask, output: &mut Output) {
+        let (ask, own) = (Arc::new(ask), self.config.shard);
+        for core in (0..self.config.shards).map(ShardId).filter(|core| *core != own) {
+            self.send(core, Message::Join(ask.clone()), output);
+        }
+        // At once: what comes next may be the end of the session.
+        self.joined(&ask, output);
+    }
+
+    /// What was read once, and therefore listened to, is read.
+    pub(super) fn forgotten(
+        &mut self,
+        session: SessionRef,
+        namespace: Namespace,
+        path: Path,
+        identity: Arc<Identity>,
+        output: &mut Output,
+    ) {
+        let is_keeper = self.owner(&namespace) == self.config.shard;
+        let message = || {
+            let (namespace, path, identity) = (namespace.clone(), path.clone(), identity.clone());
+            Message::Forget { session, namespace, path, identity }
+        };
+        if self.takes(&namespace, is_keeper, message, output) && self.is_spread(&namespace) {
+            let (heard, beside) = (Instant(0), Beside::default());
+            let request = Request::Unlisten { path, tag: Some(READING) };
+            let (id, number, is_plain) = (None, 0, true);
+            self.give_word(Ask { session, id, number, namespace, identity, heard, is_plain, request, beside }, output);
         }
     }
 
@@ -350,7 +378,8 @@ impl Engine {
         };
         let node = match request {
             Request::Listen { path, query, tag, .. } => shard.join(session, identity, (path, query, *tag)),
-            Request::Get { path, .. } => shard.root().at(path.as_str()).clone(),
+            // What happens to this part before the others have come belongs to what is read.
+            Request::Get { path, .. } => shard.join(session, identity, (path, &Query::ALL, Some(READING))),
             Request::Unlisten { path, tag } => return shard.part_with(session, path, *tag),
             _ => unreachable!("nothing else is done by all"),
         };

@@ -10,12 +10,12 @@
 //! Costs: for a listen that is open, an entry at its home; with a limit also the children that stand in the windows
 //! of the parts, at most as many for each core as the limit says. One message from each core for one that begins.
 
-use super::{Engine, Output};
+use super::{Engine, Message, Output};
 use crate::base::limits::LISTENS_MAX;
 use crate::base::{Now, SessionRef, ShardId};
 use crate::data::{Key, Node, Path};
 use crate::op::{Event, Namespace, Outcome, Query, Refusal, Request, Tag};
-use crate::shard::{Listener, PART_KEYS, Told, gather, window_event};
+use crate::shard::{Listener, PART_KEYS, READING, Told, gather, window_event};
 use crate::tree::{WindowId, Windows, select};
 
 /// What one session reads and listens to above the parts.
@@ -47,8 +47,11 @@ struct Gathering {
     number: i64,
     path: Path,
     query: Query,
-    /// `None`: it is only read.
-    listen: Option<(Tag, Option<String>)>,
+    /// What is only read is listened to until all of it is there.
+    tag: Tag,
+    is_read_once: bool,
+    /// Of what the client has.
+    hash: Option<String>,
     node: Node,
     /// Bit `s`: shard `s` has not sent its part.
     missing: u64,
@@ -65,8 +68,7 @@ impl Wide {
 impl Gathering {
     /// Whether it puts together this listen, and a part has sent its share.
     fn has_from(&self, path: &Path, tag: Tag, from: ShardId) -> bool {
-        let is_it = self.path == *path && self.listen.as_ref().is_some_and(|(own, _)| *own == tag);
-        is_it && self.missing & bit(from) == 0
+        (&self.path, self.tag) == (path, tag) && self.missing & bit(from) == 0
     }
 }
 
@@ -78,9 +80,9 @@ impl Engine {
     /// A request is about to go to the keeper that all parts have a share in.
     pub(super) fn begin_gathering(&mut self, session: SessionRef, number: i64, request: &Request) {
         let missing = u64::MAX >> (64 - u32::from(self.config.shards));
-        let (path, query, listen) = match request {
-            Request::Get { path, query } => (path, query, None),
-            Request::Listen { path, query, tag, hash } => (path, query, Some((*tag, hash.clone()))),
+        let (path, query, tag, hash, is_read_once) = match request {
+            Request::Get { path, query } => (path, query, Some(READING), None, true),
+            Request::Listen { path, query, tag, hash } => (path, query, *tag, hash.clone(), false),
             Request::Unlisten { path, tag } => {
                 if let Some(wide) = self.wide.get_mut(&session)
                     && let Some(at) = wide.find(path, *tag)
@@ -96,7 +98,8 @@ impl Engine {
         let wide = self.wide.entry(session).or_default();
         let is_full = wide.open.len() >= LISTENS_MAX;
         let (path, query, node) = (path.clone(), query.clone(), Node::Empty);
-        wide.gathering = Some(Gathering { number, path, query, listen, node, missing, is_full, is_unindexed });
+        wide.gathering =
+            Some(Gathering { number, path, query, tag, is_read_once, hash, node, missing, is_full, is_unindexed });
     }
 
     /// A request is answered by others.
@@ -114,9 +117,18 @@ impl Engine {
         }
     }
 
-    /// A session is over, or begins anew.
+    /// A session is over, or begins anew: to be called while it is known.
     pub(super) fn forget_wide(&mut self, session: SessionRef) {
-        self.wide.remove(&session);
+        let gathering = self.wide.remove(&session).and_then(|wide| wide.gathering);
+        if let Some(gathering) = gathering.filter(|gathering| gathering.is_read_once) {
+            self.forget_reading(session, gathering.path);
+        }
+    }
+
+    fn forget_reading(&mut self, session: SessionRef, path: Path) {
+        let Some(state) = self.sessions.get(session) else { return };
+        let (namespace, identity) = (state.namespace.clone(), state.identity.clone());
+        self.inner.push_back(Message::Forget { session, namespace, path, identity });
     }
 
     /// A database is one again: whoever listens is told by its keeper alone.
@@ -149,11 +161,12 @@ impl Engine {
     }
 
     fn gathered_all(&mut self, now: Now, session: SessionRef, gathering: Gathering, output: &mut Output) {
-        let Gathering { number, path, query, listen, node, is_full, is_unindexed, .. } = gathering;
-        let Some((tag, hash)) = listen else {
+        let Gathering { number, path, query, tag, is_read_once, hash, node, is_full, is_unindexed, .. } = gathering;
+        if is_read_once {
+            self.forget_reading(session, path);
             self.tidy_wide(session);
             return self.answered(now, session, number, &Outcome::Value(select(&node, &query)), output);
-        };
+        }
         if is_full {
             self.tidy_wide(session);
             let refusal = Refusal::Limit("listens of one session");

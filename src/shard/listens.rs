@@ -12,6 +12,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::apply::{Changes, ResolvedWhat};
+use super::part::READING;
 use crate::base::limits::LISTENS_MAX;
 use crate::base::{Hashing, Map, SessionRef};
 use crate::data::{Key, Node, Path};
@@ -178,7 +179,8 @@ impl Listens {
         for (session, Member { identity, held }) in &part.by_session {
             for held in held {
                 let known = self.by_session.get(session).is_some_and(|member| member.find(&held.path, held.tag).is_some());
-                if known {
+                // What was to be read has been sent.
+                if known || held.tag == Some(READING) {
                     continue;
                 }
                 let listener = Listener { width: 0, ..*part.listener(held) };

@@ -16,6 +16,9 @@ use crate::presence::Load;
 /// How many keys say which part holds a place.
 pub const PART_KEYS: usize = 2;
 
+/// The tag of a listen that lasts only until something is read: clients count theirs from one.
+pub const READING: u64 = u64::MAX;
+
 impl Shard {
     /// From now on it is one of several.
     #[must_use]

@@ -33,6 +33,8 @@ pub struct World {
     queues: Vec<Vec<VecDeque<Letter>>>,
     /// `known[core]`: how many messages that core can know of, of each core to each.
     known: Vec<Vec<Vec<u64>>>,
+    /// The same for clients, who may tell each other what they like.
+    outside: Vec<Vec<u64>>,
     /// `taken[to][from]`: how many have arrived.
     taken: Vec<Vec<u64>>,
     clients: Vec<Peer>,
@@ -176,6 +178,7 @@ impl World {
             config,
             queues: (0..count).map(|_| (0..count).map(|_| VecDeque::new()).collect()).collect(),
             known: vec![vec![vec![0; count]; count]; count],
+            outside: vec![vec![0; count]; count],
             taken: vec![vec![0; count]; count],
             clients: Vec::new(),
             now: START,
@@ -532,15 +535,29 @@ impl World {
         }
         #[expect(clippy::cast_possible_truncation, reason = "the remainder is small")]
         let (from, to) = waiting[(self.dice.next_u64() % waiting.len() as u64) as usize];
+        self.hand_over(from, to);
+        true
+    }
+
+    /// What had been sent to a core before a client could know of it comes before what the client says.
+    fn catch_up(&mut self, to: usize) {
+        let is_behind = |world: &Self, from: usize| world.taken[to][from] < world.outside[from][to];
+        while (0..self.engines.len()).any(|from| is_behind(self, from)) {
+            let next = (0..self.engines.len()).find(|from| {
+                let first = self.queues[*from][to].front();
+                is_behind(self, *from) && first.is_some_and(|letter| self.may_arrive(letter, to))
+            });
+            self.hand_over(next.expect("what was told follows from nothing that is not on its way"), to);
+        }
+    }
+
+    fn hand_over(&mut self, from: usize, to: usize) {
         let Letter { message, behind } = self.queues[from][to].pop_front().expect("it was not empty");
         self.taken[to][from] += 1;
-        for (known, behind) in self.known[to].iter_mut().flatten().zip(behind.iter().flatten()) {
-            *known = (*known).max(*behind);
-        }
+        learn(&mut self.known[to], &behind);
         self.known[to][from][to] = self.known[to][from][to].max(self.taken[to][from]);
         #[expect(clippy::cast_possible_truncation, reason = "shards are few")]
         self.input(to, Input::Forwarded { from: ShardId(from as u8), message });
-        true
     }
 
     /// Carries everything that clients have sent, and settles what comes of it.
@@ -603,6 +620,10 @@ impl World {
     }
 
     fn input(&mut self, shard: usize, input: Input<'_>) {
+        if matches!(input, Input::Bytes { .. } | Input::Datagram { .. }) {
+            self.catch_up(shard);
+            learn(&mut self.known[shard], &self.outside);
+        }
         let mut output = Output::default();
         self.engines[shard].handle(now(self.now), input, &mut output);
         let journal = self.engines[shard].take_journal();
@@ -628,7 +649,10 @@ impl World {
                 continue;
             }
             match effect {
-                Effect::Send { conn, bytes } => self.arrive(shard, conn, &output.bytes[bytes]),
+                Effect::Send { conn, bytes } => {
+                    learn(&mut self.outside, &self.known[shard]);
+                    self.arrive(shard, conn, &output.bytes[bytes]);
+                }
                 Effect::Datagram { peer, bytes } => {
                     let has_keys = peer.sealed_at.is_none_or(|core| core.index() == shard);
                     assert!(has_keys, "core {shard} has no keys for {peer:?}");
@@ -917,6 +941,12 @@ fn check_flip(file: &[u8], shard: usize, chance: u64) {
         Tail::Clean => found.frames == whole.frames || (found.frames + 1 == whole.frames && left.len() < records.len()),
     };
     assert!(is_noticed, "bit {chance} of {shard} has flipped, and nobody notices: {found:?} of {whole:?}");
+}
+
+fn learn(known: &mut [Vec<u64>], news: &[Vec<u64>]) {
+    for (known, news) in known.iter_mut().flatten().zip(news.iter().flatten()) {
+        *known = (*known).max(*news);
+    }
 }
 
 fn disk_id(shard: usize) -> FileId {
