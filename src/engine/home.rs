@@ -361,8 +361,8 @@ impl Engine {
         }
         let namespace = state.namespace.clone();
         self.end_for_good(now, session, end, Some(made), output);
-        if let Some(followers) = self.departing.get_mut(&place(session)) {
-            followers.extend(successors);
+        if let Some(departing) = self.departing.get_mut(&place(session)) {
+            departing.followers.extend(successors);
             return;
         }
         let owner = self.owner(&namespace);
@@ -523,11 +523,16 @@ impl Engine {
             self.say(session, &Word::Outcome { number, outcome }, output);
             self.count_answer(session, output);
             self.way_answered(session, number, output);
-            if self.sessions.get(session).is_some_and(|state| state.parting.is_some() && !state.is_waiting)
-                && let Some(parting) = self.sessions.get_mut(session).and_then(|state| state.parting.take())
-            {
-                self.part_for_good(now, session, *parting, output);
-            }
+            self.part_if_done(now, session, output);
+        }
+    }
+
+    /// Ends a session that has waited only for what it had to do.
+    pub(super) fn part_if_done(&mut self, now: Now, session: SessionRef, output: &mut Output) {
+        if let Some(state) = self.sessions.get_mut(session).filter(|state| !state.is_waiting)
+            && let Some(parting) = state.parting.take()
+        {
+            self.part_for_good(now, session, *parting, output);
         }
     }
 
@@ -680,7 +685,8 @@ impl Engine {
     /// Ends a session: its client is sent away, its last words go to their owner. Does nothing for a
     /// session that is already over.
     pub(super) fn end(&mut self, now: Now, session: SessionRef, end: End, output: &mut Output) {
-        let has_to_wait = |state: &Session| state.is_waiting || state.ways.as_ref().is_some_and(|ways| ways.is_waiting());
+        let has_to_wait =
+            |state: &Session| state.is_waiting || state.ways.as_ref().is_some_and(|ways| ways.is_waiting());
         if self.sessions.get(session).is_some_and(has_to_wait) && end != End::ServerStopped {
             return self.part(now, session, end, output);
         }
@@ -698,7 +704,13 @@ impl Engine {
     ) {
         self.resume_device(session, output);
         self.forget_kept(session);
-        let Some(state) = self.close_session(session) else { return };
+        let departs = self
+            .sessions
+            .get(session)
+            .is_some_and(|state| state.protocol != Protocol::Rest && self.may_be_spread(&state.namespace));
+        // Until all of its owners have heard of its end, nobody else gets its place.
+        let vacated = if departs { self.vacate_session(session) } else { self.close_session(session) };
+        let Some(state) = vacated else { return };
         let is_expired = state.is_expired(now);
         let Session { mut channel, namespace, identity, settings, heard, ways, .. } = state;
         if let Channel::Rest(conn) = channel {
@@ -720,10 +732,16 @@ impl Engine {
 
     /// Takes a session out of the table.
     pub(super) fn close_session(&mut self, session: SessionRef) -> Option<Session> {
+        let state = self.vacate_session(session)?;
+        self.sessions.give_away(session.slot);
+        Some(state)
+    }
+
+    fn vacate_session(&mut self, session: SessionRef) -> Option<Session> {
         if !self.wide.is_empty() {
             self.forget_wide(session);
         }
-        let state = self.sessions.close(session)?;
+        let state = self.sessions.vacate(session)?;
         self.looks.ended(state.protocol);
         self.meters.sessions[state.protocol as usize] -= 1;
         if state.protocol != Protocol::Rest {

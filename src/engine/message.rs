@@ -36,7 +36,7 @@ pub enum Message {
         /// Who.
         from: ShardId,
         /// What.
-        told: Told,
+        told: Box<Told>,
     },
     /// Keeper to all: do your part of this.
     Join(Arc<Ask>),

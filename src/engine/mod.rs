@@ -45,8 +45,8 @@ pub use engineio::Order;
 pub use guest::{GuestWord, Opening, Parting, Saying};
 pub use io::{Effect, Hangup, Input, Notice, Output, Peer, Room};
 pub use journal::{Record, Stats};
-pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Returned, Stop, Task};
 pub use look::Memory;
+pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Returned, Stop, Task};
 pub use meters::{Came, Kind, Meters};
 pub use quota::{Limits, Quota, Usage};
 pub use visit::{Caller, Errand, Response, Visit};
@@ -102,7 +102,7 @@ pub struct Engine {
     /// What sessions here read and listen to that no core holds alone.
     wide: Map<SessionRef, wide::Wide>,
     /// Sessions of here that are over and whose last words may not be spoken, with those that replace them.
-    departing: Map<(u32, u32), Vec<SessionRef>>,
+    departing: Map<(u32, u32), ways::Departing>,
     /// What this engine has to say to itself.
     inner: VecDeque<Message>,
     /// Requests that have waited for an answer, ever: each is named by its number.
@@ -354,7 +354,7 @@ impl Engine {
             Message::Ask(ask) => self.asked(now, *ask, output),
             Message::Answer { session, number, outcome } => self.answered(now, session, number, &outcome, output),
             Message::Tell(told) => self.tell(&told, output),
-            Message::TellWide { from, told } => self.tell_wide(from, told, output),
+            Message::TellWide { from, told } => self.tell_wide(from, *told, output),
             Message::Join(ask) => self.joined(&ask, output),
             Message::Forget { session, namespace, path, identity } => {
                 self.forgotten(session, namespace, path, identity, output);

@@ -207,7 +207,7 @@ impl Engine {
             let home = first.session.home;
             let (listeners, elsewhere) = rest.into_iter().partition(|listener| listener.session.home == home);
             rest = elsewhere;
-            let told = Told { event: event.clone(), listeners };
+            let told = Box::new(Told { event: event.clone(), listeners });
             self.send(home, Message::TellWide { from, told }, output);
         }
     }
@@ -220,6 +220,9 @@ impl Engine {
         state.asked();
         let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
         let beside = Beside::default();
-        self.dispatch(Ask { session, id, number, namespace, identity, heard, is_plain: false, request, beside }, output);
+        self.dispatch(
+            Ask { session, id, number, namespace, identity, heard, is_plain: false, request, beside },
+            output,
+        );
     }
 }

@@ -483,7 +483,10 @@ impl Engine {
             state.asked();
         }
         let (heard, beside) = (now.instant, Beside::default());
-        self.dispatch(Ask { session, id: None, number, namespace, identity, heard, is_plain: true, request, beside }, output);
+        self.dispatch(
+            Ask { session, id: None, number, namespace, identity, heard, is_plain: true, request, beside },
+            output,
+        );
     }
 
     /// Asks a stream's home to keep, or to forget, last words.

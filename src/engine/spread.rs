@@ -98,10 +98,10 @@ impl Engine {
     pub(super) fn route(&self, namespace: &str, request: &Request) -> Route {
         let at = |path: &Path| self.holder(namespace, path).map(Route::One);
         match request {
-            Request::Write { write, if_hash: None } | Request::MayWrite { write, .. } => self.route_write(namespace, write),
-            Request::Write { write, .. } | Request::Exchange { write, .. } => {
-                at(write.path()).unwrap_or(Route::Keeper)
+            Request::Write { write, if_hash: None } | Request::MayWrite { write, .. } => {
+                self.route_write(namespace, write)
             }
+            Request::Write { write, .. } | Request::Exchange { write, .. } => at(write.path()).unwrap_or(Route::Keeper),
             Request::Get { path, .. } | Request::Unlisten { path, .. } => at(path).unwrap_or(Route::All),
             Request::Listen { path, query, .. } => at(path).unwrap_or({
                 // The children of the root are nobody's alone.
@@ -204,7 +204,9 @@ impl Engine {
     /// What operators ask of a database is answered by who holds all of it.
     pub(super) fn takes_manage(&mut self, manage: Manage, output: &mut Output) -> Option<Manage> {
         let namespace = match &manage.task {
-            Task::SetRules { namespace, .. } | Task::Complete { namespace, .. } | Task::Try { namespace, .. } => namespace,
+            Task::SetRules { namespace, .. } | Task::Complete { namespace, .. } | Task::Try { namespace, .. } => {
+                namespace
+            }
             Task::Look { namespace, look } => match look {
                 Look::Words { .. } | Look::Recent { .. } | Look::Explain { .. } | Look::Children(_) => namespace,
                 Look::Figures | Look::Sessions { .. } | Look::Kill { .. } | Look::Glance { .. } => return Some(manage),
@@ -286,7 +288,8 @@ impl Engine {
         if self.spread.is_law_local {
             return;
         }
-        let parts: Vec<_> = self.shards.iter().filter(|(_, shard)| shard.is_part()).map(|(name, _)| name.clone()).collect();
+        let parts: Vec<_> =
+            self.shards.iter().filter(|(_, shard)| shard.is_part()).map(|(name, _)| name.clone()).collect();
         for namespace in parts {
             let keeper = self.owner(&namespace);
             if keeper != self.config.shard {

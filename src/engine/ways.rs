@@ -43,6 +43,15 @@ enum Waiting {
     Over(Box<Over>),
 }
 
+/// A session whose last words are on their way to be spoken.
+#[derive(Debug, Default)]
+pub(super) struct Departing {
+    /// Messengers that have not come back.
+    tours_count: u32,
+    /// Those that replace it.
+    pub(super) followers: Vec<SessionRef>,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Run {
     number: u32,
@@ -54,8 +63,9 @@ impl Ways {
         self.sent_count == 0 && !self.is_beginning_anew
     }
 
+    /// Whether the session has to do something before it can end.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || self.is_beginning_anew
     }
 
     /// In which run a last word is that is left with `owner` now, and what lies with others.
@@ -121,7 +131,8 @@ impl Engine {
         let session = ask.session;
         if ask.is_plain {
             // There is never more than one on its way.
-            let route = if self.is_spread(&ask.namespace) { self.route(&ask.namespace, &ask.request) } else { Route::Keeper };
+            let route =
+                if self.is_spread(&ask.namespace) { self.route(&ask.namespace, &ask.request) } else { Route::Keeper };
             return self.go_way(ask, route, output);
         }
         let Some(state) = self.sessions.get_mut(session) else { return };
@@ -232,7 +243,7 @@ impl Engine {
         }
         over.tour = ways.unwrap_or_default().tour(keeper, self.is_spread(&over.namespace));
         let first = over.tour.last().expect("somebody is visited").at;
-        self.departing.entry(place(over.session)).or_default();
+        self.departing.entry(place(over.session)).or_default().tours_count += 1;
         self.send(first, Message::Over(Box::new(over)), output);
     }
 
@@ -258,13 +269,22 @@ impl Engine {
 
     /// The last words of a session are spoken, wherever they lay.
     pub(super) fn toured(&mut self, now: Now, session: SessionRef, output: &mut Output) {
-        let followers = self.departing.remove(&place(session)).unwrap_or_default();
+        let departing = self.departing.get_mut(&place(session)).expect("a messenger comes back to where it came from");
+        departing.tours_count -= 1;
+        if departing.tours_count > 0 {
+            return;
+        }
+        let followers = self.departing.remove(&place(session)).unwrap_or_default().followers;
         for session in followers {
             self.send(session.home, Message::Settled { session }, output);
+        }
+        if self.sessions.get(session).is_none() {
+            self.sessions.give_away(session.slot);
         }
         if let Some(ways) = self.ways(session) {
             ways.is_beginning_anew = false;
             self.go_ways(session, output);
+            self.part_if_done(now, session, output);
         }
         if self.drain.is_on && self.drain.next_slot == self.sessions.slots_count() {
             self.drain(now, output);
@@ -273,8 +293,8 @@ impl Engine {
 
     /// Has `new` wait until the last words of `old`, which is over, are spoken. Says whether they may not be.
     pub(super) fn follow_departing(&mut self, old: &SessionId, new: SessionRef) -> bool {
-        let followers = self.departing.get_mut(&(old.slot, old.generation));
-        followers.map(|followers| followers.push(new)).is_some()
+        let departing = self.departing.get_mut(&(old.slot, old.generation));
+        departing.map(|departing| departing.followers.push(new)).is_some()
     }
 }
 

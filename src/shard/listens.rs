@@ -175,10 +175,11 @@ impl Listens {
 
     /// Takes in the listens of one part of what `root` is now the whole of. Nobody is told anything: each has seen
     /// what there is.
-    pub(super) fn take_in(&mut self, part: Self, root: &Node) {
+    pub(super) fn take_in(&mut self, part: &Self, root: &Node) {
         for (session, Member { identity, held }) in &part.by_session {
             for held in held {
-                let known = self.by_session.get(session).is_some_and(|member| member.find(&held.path, held.tag).is_some());
+                let known =
+                    self.by_session.get(session).is_some_and(|member| member.find(&held.path, held.tag).is_some());
                 // What was to be read has been sent.
                 if known || held.tag == Some(READING) {
                     continue;
@@ -479,6 +480,7 @@ fn event_below(path: &Path, old: &Node, changes: &Changes, root: &Node) -> Optio
 }
 
 /// What the listeners of a window hear.
+#[must_use]
 pub fn window_event(path: &Path, delta: Delta) -> Event {
     let mut children = match delta {
         Delta::Whole(node) => return Event::Set { path: path.clone(), node },

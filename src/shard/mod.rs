@@ -243,7 +243,14 @@ impl Shard {
         let is_whole = places_count(&kept) == places_count(word);
         let word = kept;
         let heard = heard.unwrap_or(now.instant);
-        let asker = Asker { session: Some(session), id: None, identity: Arc::clone(identity), heard, is_plain: false, beside: Beside::default() };
+        let asker = Asker {
+            session: Some(session),
+            id: None,
+            identity: Arc::clone(identity),
+            heard,
+            is_plain: false,
+            beside: Beside::default(),
+        };
         let from = told.len();
         let done = self.write(now, &asker, &word, None, told);
         self.profile_last_word(now, &word, done.is_ok(), from, told);

@@ -85,7 +85,7 @@ impl Shard {
         }
         self.is_part = false;
         for part in listens {
-            self.listens.take_in(part, &self.root);
+            self.listens.take_in(&part, &self.root);
         }
     }
 }
@@ -116,5 +116,3 @@ impl Listener {
         PART_KEYS.saturating_sub(path.depth()).try_into().expect("it is at most two")
     }
 }
-
-

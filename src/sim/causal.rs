@@ -67,8 +67,7 @@ pub fn run(seed: u64) -> u64 {
     let readers = (4..).zip(bases).map(|(shard, base)| Reader::join(&mut world, shard, base)).collect();
     world.settle();
     let (behind, beside) = Default::default();
-    let mut story =
-        Story { world, dice, acknowledged: [0; PLACES], next: [0; PLACES], behind, beside, looked: 0 };
+    let mut story = Story { world, dice, acknowledged: [0; PLACES], next: [0; PLACES], behind, beside, looked: 0 };
     story.play(writers, readers, has_updates);
     story.looked
 }
@@ -114,7 +113,8 @@ impl Story {
         let body = if let [place] = places[..] {
             format!(r#""a":"p","b":{{"p":"/{}","d":{number}}}"#, path_of(place))
         } else {
-            let members: Vec<String> = places.iter().map(|place| format!(r#""{}":{number}"#, path_of(*place))).collect();
+            let members: Vec<String> =
+                places.iter().map(|place| format!(r#""{}":{number}"#, path_of(*place))).collect();
             format!(r#""a":"m","b":{{"p":"/","d":{{{}}}}}"#, members.join(","))
         };
         writer.asked.insert(request, (places, number));

@@ -118,7 +118,11 @@ impl Plan {
                 heartbeat: Millis(heartbeat),
                 session_timeout: Millis(heartbeat + 1_000 + dice.below(30_000)),
                 late_last_words: if dice.percent(75) { LateLastWords::Yield } else { LateLastWords::Always },
-                durability: if dice.percent(if is_apart { 5 } else { 40 }) { Durability::Fsync } else { Durability::None },
+                durability: if dice.percent(if is_apart { 5 } else { 40 }) {
+                    Durability::Fsync
+                } else {
+                    Durability::None
+                },
                 ..Settings::default()
             }
         });
@@ -437,8 +441,12 @@ impl History {
         if by.is_some() {
             *self.reached.entry("done apart").or_default() += 1;
             expected = match (expected, &asked.op) {
-                (Expected::Listening { .. }, Op::Listen { path, .. }) if super::tree::keys(path).len() < 2 => Expected::Gathering,
-                (Expected::Value(_), Op::Get { path, .. }) if super::tree::keys(path).len() < 2 => Expected::Gathered(asked.since),
+                (Expected::Listening { .. }, Op::Listen { path, .. }) if super::tree::keys(path).len() < 2 => {
+                    Expected::Gathering
+                }
+                (Expected::Value(_), Op::Get { path, .. }) if super::tree::keys(path).len() < 2 => {
+                    Expected::Gathered(asked.since)
+                }
                 (expected, _) => expected,
             };
             if matches!(expected, Expected::Gathering | Expected::Gathered(_)) {
@@ -794,7 +802,6 @@ impl History {
         assert_eq!(stats.listens, listens, "listens");
         assert_eq!(stats.listened_places, places.len(), "listened places");
     }
-
 
     /// Places are held exactly while last words wait for them or for something below.
     fn compare_held(&self) {
