@@ -11,7 +11,6 @@ use stillhere::data::{Draft, Node, Path};
 use stillhere::json::Reader;
 use stillhere::op::{Identity, Request, Write};
 use stillhere::presence::Beside;
-
 use stillhere::rules::Ruleset;
 use stillhere::shard::{Asker, Shard};
 
