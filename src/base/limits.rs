@@ -129,8 +129,10 @@ pub const GUEST_SAYINGS_PER_TURN: usize = 1_024;
 pub const GUEST_CARRIED_MAX: usize = 256 * 1024;
 /// Requests of one guest that may wait for answers.
 pub const GUEST_REQUESTS_MAX: usize = 256;
-/// Events of one listen of a guest that may wait to be taken before the listen is ended as too slow.
+/// Events of one listen of a guest that may wait to be taken as they are; what comes then is merged by its path.
 pub const GUEST_EVENTS_MAX: usize = 4_096;
+/// Paths that may wait merged before the listen is ended as too slow.
+pub const GUEST_CHANGES_MAX: usize = 256 * 1024;
 /// Shards of one server.
 pub const SHARDS_MAX: usize = 64;
 

@@ -1,6 +1,7 @@
 //! What a session listens to, as a stream.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Included, Unbounded};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -10,8 +11,8 @@ use futures_core::Stream;
 use super::ear::lock;
 use super::session::Line;
 use super::{Error, Value};
-use crate::base::limits::GUEST_EVENTS_MAX;
-use crate::data::Path;
+use crate::base::limits::{GUEST_CHANGES_MAX, GUEST_EVENTS_MAX};
+use crate::data::{Node, Path};
 use crate::op::{Event, Refusal, Request};
 
 /// Something that has happened to what is listened to. Paths are from the root.
@@ -41,6 +42,8 @@ pub(super) struct Mailbox(Mutex<Post>);
 #[derive(Debug, Default)]
 struct Post {
     events: VecDeque<Arc<Event>>,
+    /// What came after them, when they were too many already.
+    merged: Merged,
     over: Option<Error>,
     waker: Option<Waker>,
 }
@@ -54,11 +57,10 @@ impl Mailbox {
             }
             match &**event {
                 Event::Revoked { .. } => post.over = Some(Error::Refused(Refusal::Denied)),
-                _ if post.events.len() >= GUEST_EVENTS_MAX => {
-                    post.events = VecDeque::new();
-                    post.over = Some(Error::TooSlow);
+                _ if post.events.len() < GUEST_EVENTS_MAX && post.merged.0.is_empty() => {
+                    post.events.push_back(Arc::clone(event));
                 }
-                _ => post.events.push_back(Arc::clone(event)),
+                late => post.merge(late),
             }
             post.waker.take()
         };
@@ -79,11 +81,68 @@ impl Mailbox {
     }
 }
 
+impl Post {
+    fn merge(&mut self, event: &Event) {
+        match event {
+            Event::Set { path, node } => self.merged.set(path, node),
+            Event::Merge { path, changes } => {
+                changes.iter().for_each(|(below, node)| self.merged.set(&path.join(below), node));
+            }
+            Event::Revoked { .. } | Event::Operation(_) => {}
+        }
+        if self.merged.0.len() > GUEST_CHANGES_MAX {
+            *self = Self { over: Some(Error::TooSlow), waker: self.waker.take(), ..Self::default() };
+        }
+    }
+}
+
+/// What stands now where something has changed, by path. No path is below another.
+#[derive(Debug, Default)]
+struct Merged(BTreeMap<String, Node>);
+
+impl Merged {
+    fn set(&mut self, path: &Path, node: &Node) {
+        for above in path.prefixes() {
+            if let Some(above_node) = self.0.get_mut(above) {
+                above_node.set(path.as_str()[above.len()..].trim_start_matches('/'), node.clone());
+                return;
+            }
+        }
+        let text = path.as_str();
+        if path.is_root() {
+            self.0.clear();
+        }
+        let first = format!("{text}/");
+        let is_below = |(below, _): &(&String, &Node)| below.starts_with(&*first);
+        let covered: Vec<_> = self
+            .0
+            .range::<str, _>((Included(&*first), Unbounded))
+            .take_while(is_below)
+            .map(|(below, _)| below.clone())
+            .collect();
+        covered.iter().for_each(|below| drop(self.0.remove(below)));
+        self.0.insert(text.into(), node.clone());
+    }
+
+    /// Everything at once, for whoever listens at `listened`.
+    fn take(&mut self, listened: &Path) -> Option<Change> {
+        let all = std::mem::take(&mut self.0);
+        if all.len() < 2 {
+            let value = |(path, node)| Change::Value { path: format!("/{path}"), value: Value(node) };
+            return all.into_iter().next().map(value);
+        }
+        let below = |path: &str| format!("/{}", path[listened.as_str().len()..].trim_start_matches('/'));
+        let changes = all.into_iter().map(|(path, node)| (below(&path), Value(node))).collect();
+        Some(Change::Merge { path: format!("/{}", listened.as_str()), changes })
+    }
+}
+
 /// A stream of [`Change`]s: first what stands there, then everything that happens, nothing left out and
-/// nothing twice.
+/// nothing twice. Whoever does not keep up hears what has become of it: after [`GUEST_EVENTS_MAX`] changes what comes
+/// is merged, and taken as one.
 ///
 /// It ends with an error: [`Error::Refused`] when the rules no longer allow it, [`Error::TooSlow`] when
-/// changes were not taken, [`Error::Over`] with its session. Dropping it ends the listen.
+/// [`GUEST_CHANGES_MAX`] merged paths were not taken, [`Error::Over`] with its session. Dropping it ends the listen.
 #[derive(Debug)]
 #[must_use = "a listen that is dropped is over"]
 pub struct Listen {
@@ -105,7 +164,12 @@ impl Listen {
             return Poll::Ready(None);
         }
         let mut post = lock(&self.mailbox.0);
-        if let Some(change) = post.events.pop_front().and_then(|event| change(&event)) {
+        while let Some(event) = post.events.pop_front() {
+            if let Some(change) = change(&event) {
+                return Poll::Ready(Some(Ok(change)));
+            }
+        }
+        if let Some(change) = post.merged.take(&self.path) {
             return Poll::Ready(Some(Ok(change)));
         }
         if let Some(over) = post.over.clone() {

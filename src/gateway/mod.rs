@@ -11,12 +11,14 @@
 //! core answers through its courier, and that wakes the future; so a gateway is as fast as its own runtime.
 //!
 //! Back-pressure: a future that would say something waits while [`GUEST_QUEUE_MAX`] things wait for its core,
-//! or [`GUEST_REQUESTS_MAX`] of its session for answers. A listen whose events are not taken ends as
-//! [`Error::TooSlow`] after [`GUEST_EVENTS_MAX`]. Costs: some 750 bytes a session, all in all.
+//! or [`GUEST_REQUESTS_MAX`] of its session for answers. What a listen is told and nobody takes is
+//! merged after [`GUEST_EVENTS_MAX`] events, and the listen ends as [`Error::TooSlow`] after [`GUEST_CHANGES_MAX`] merged
+//! paths. Costs: some 750 bytes a session, all in all.
 //!
 //! [`GUEST_QUEUE_MAX`]: crate::base::limits::GUEST_QUEUE_MAX
 //! [`GUEST_REQUESTS_MAX`]: crate::base::limits::GUEST_REQUESTS_MAX
 //! [`GUEST_EVENTS_MAX`]: crate::base::limits::GUEST_EVENTS_MAX
+//! [`GUEST_CHANGES_MAX`]: crate::base::limits::GUEST_CHANGES_MAX
 
 mod ear;
 mod error;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Change, Direction, Engine, Error, Index, Json, Limit, Listen, Opening, Query, Refusal, Session};
 use crate::Server;
-use crate::base::limits::{GUEST_EVENTS_MAX, GUEST_REQUESTS_MAX};
+use crate::base::limits::{GUEST_CHANGES_MAX, GUEST_EVENTS_MAX, GUEST_REQUESTS_MAX};
 use crate::op::{End, Identity};
 
 /// Longer than anything here takes, on the busiest machine.
@@ -32,6 +32,13 @@ impl House {
             .dev()
             .start();
         Self { server: server.unwrap(), _directory: directory }
+    }
+
+    /// A metric, by what its line begins with.
+    fn count(&self, metric: &str) -> u64 {
+        let text = self.server.health().metrics();
+        let line = text.lines().find(|line| line.starts_with(metric)).expect("it is printed");
+        line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 }
 
@@ -192,20 +199,51 @@ fn what_goes_wrong_has_a_name() {
 }
 
 #[test]
-fn a_listen_that_nobody_takes_ends_by_name_and_its_session_goes_on() {
+fn who_listens_and_does_not_keep_up_hears_what_has_become_of_it() {
     check(|engine| async move {
         let (slow, writer) = (open(&engine).await, open(&engine).await);
         let mut heard = slow.listen("/n").await.unwrap();
-        for n in 0..=GUEST_EVENTS_MAX {
-            writer.set("/n", n as u64).await.unwrap();
+        for n in 0..GUEST_EVENTS_MAX {
+            writer.set("/n/count", n as u64).await.unwrap();
         }
+        writer.set("/n/a/b", 1).await.unwrap();
+        writer.set("/n/a!", 2).await.unwrap();
+        writer.update("/n", [("a", json!({"c": 3})), ("d/e", json!(4))]).await.unwrap();
+        writer.set("/n/a/c/f", 5).await.unwrap();
+        writer.set("/n/d/e", 6).await.unwrap();
+        writer.remove("/n/count").await.unwrap();
         // Whatever it is told is told in order: this comes after.
         slow.set("/done", true).await.unwrap();
-        let mut last = None;
-        while let Some(change) = heard.next().await {
-            last = Some(change);
+        for _ in 0..GUEST_EVENTS_MAX {
+            assert!(matches!(heard.next().await, Some(Ok(Change::Value { .. }))), "as they came");
         }
-        assert_eq!(last, Some(Err(Error::TooSlow)));
+        let Some(Ok(Change::Merge { path, changes })) = heard.next().await else { panic!("the rest at once") };
+        let changes: Vec<_> = changes.iter().map(|(path, value)| (path.as_str(), value.json())).collect();
+        let expected = [("/a", r#"{"c":{"f":5}}"#), ("/a!", "2"), ("/count", "null"), ("/d/e", "6")];
+        assert_eq!((path.as_str(), changes), ("/n", expected.map(|(path, json)| (path, json.to_owned())).to_vec()));
+        writer.set("/n", 7).await.unwrap();
+        until(&mut heard, "7").await;
+    });
+}
+
+#[test]
+fn a_listen_that_nobody_takes_ends_by_name_and_its_session_goes_on() {
+    use crate::gateway::listen::Mailbox;
+    use crate::op::Event;
+    let put = |mailbox: &Mailbox, count: usize| {
+        for n in 0..count {
+            let path = crate::data::Path::parse(&format!("/n/{n}")).unwrap();
+            mailbox.put(&std::sync::Arc::new(Event::Set { path, node: crate::data::Node::text("x") }));
+        }
+    };
+    check(|engine| async move {
+        let slow = open(&engine).await;
+        let mut heard = slow.listen("/n").await.unwrap();
+        assert!(heard.next().await.unwrap().is_ok(), "what stands there");
+        put(&heard.mailbox, GUEST_EVENTS_MAX + GUEST_CHANGES_MAX + GUEST_EVENTS_MAX);
+        assert_eq!(heard.next().await, Some(Err(Error::TooSlow)));
+        assert_eq!(heard.next().await, None);
+        slow.set("/done", true).await.unwrap();
         assert_eq!(slow.get("/done").await.unwrap().json(), "true");
     });
 }
@@ -231,22 +269,31 @@ fn more_than_fits_waits_and_is_done() {
 
 #[test]
 fn one_that_is_not_awaited_any_longer_leaves_nothing() {
-    check(|engine| async move {
-        let watcher = open(&engine).await;
-        for _ in 0..100 {
-            // It is asked for, and given up before the answer can be there.
-            let mut opening = Box::pin(engine.open(Opening::new("gateway")));
-            let first = std::future::poll_fn(|context| Poll::Ready(opening.as_mut().poll(context))).await;
-            assert!(first.is_pending());
-            drop(opening);
-            let mut listening = Box::pin(watcher.listen("/x"));
-            let first = std::future::poll_fn(|context| Poll::Ready(listening.as_mut().poll(context))).await;
-            assert!(first.is_pending());
-            drop(listening);
-        }
-        watcher.set("/x", 1).await.unwrap();
-        watcher.get("/x").await.unwrap();
-    });
+    for shards in [1, 2] {
+        let house = House::new(shards, "durability = \"none\"");
+        let engine = house.server.engine();
+        run(async {
+            let watcher = open(&engine).await;
+            for _ in 0..100 {
+                // It is asked for, and given up before the answer can be there.
+                let patient = Opening::new("gateway").timeout(Duration::from_secs(3_600));
+                let mut opening = Box::pin(engine.open(patient));
+                let first = std::future::poll_fn(|context| Poll::Ready(opening.as_mut().poll(context))).await;
+                assert!(first.is_pending());
+                drop(opening);
+                let mut listening = Box::pin(watcher.listen("/x"));
+                let first = std::future::poll_fn(|context| Poll::Ready(listening.as_mut().poll(context))).await;
+                assert!(first.is_pending());
+                drop(listening);
+            }
+            watcher.set("/x", 1).await.unwrap();
+            watcher.get("/x").await.unwrap();
+            while house.count("stillhere_sessions{protocol=\"guest\"}") > 1 {
+                tokio::task::yield_now().await;
+            }
+        });
+        house.server.stop().unwrap();
+    }
 }
 
 #[test]
@@ -285,11 +332,7 @@ fn quotas_are_kept_over_all_cores_and_metrics_count_guests() {
         let house =
             House::new(shards, "durability = \"none\"\n[namespace.small]\nsessions_max = 3\nlast_words_max = 2\n");
         let engine = house.server.engine();
-        let count = |metric: &str| {
-            let text = house.server.health().metrics();
-            let line = text.lines().find(|line| line.starts_with(metric)).expect("it is printed");
-            line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
-        };
+        let count = |metric| house.count(metric);
         let guests = || count("stillhere_sessions{protocol=\"guest\"}");
         run(async {
             let mut three = Vec::new();
@@ -311,6 +354,9 @@ fn quotas_are_kept_over_all_cores_and_metrics_count_guests() {
             // What is asked after an end finds its last words spoken.
             assert_eq!(again.get("/b").await.unwrap().json(), "1");
             again.on_disconnect("/c").unwrap().set(1).await.unwrap();
+            again.on_disconnect("/c").unwrap().cancel().await.unwrap();
+            assert_eq!(count("stillhere_last_words_pending"), 1, "what was taken back makes room");
+            again.on_disconnect("/d").unwrap().set(1).await.unwrap();
             assert_eq!(count("stillhere_quota_refusals_total"), 1);
             drop(three);
             again.end().await;

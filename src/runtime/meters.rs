@@ -50,8 +50,9 @@ pub struct Reading {
     pub engine: engine::Meters,
 }
 
-/// How long those wait who ask.
-pub const PATIENCE: Duration = Duration::from_millis(500);
+/// How long those wait who ask. Shorter than the 10 s that Prometheus waits; far longer than a busy machine lets
+/// a thread wait for its turn.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Meters {
     /// A turn is over that took so long.

@@ -43,7 +43,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{CpuSet, LocalExecutorBuilder, Placement};
 use rustls::ServerConfig;
 
 pub use self::core::Core;
@@ -228,11 +228,14 @@ impl Remote {
         self.tell_index(shard.index(), Command::Handle(input));
     }
 
-    /// Gives every shard's engine something to handle.
+    /// Gives every shard's engine something to handle, and waits until each has: what comes to a shard after this
+    /// returns comes after it. Waits five seconds at most for a shard that does not answer.
     pub fn tell_all(&self, input: impl Fn() -> Input<'static>) {
         for shard in 0..self.commands.len() {
             self.tell_index(shard, Command::Handle(input()));
         }
+        // Commands are handled in their order: who has measured itself has handled what came before.
+        let _readings = self.measure();
     }
 
     /// Serves new TLS connections with this from here on. Those that there are stay as they are.
@@ -523,7 +526,12 @@ impl Drop for Watch {
 /// Where the shards run: each on a core of its own if there are enough, else wherever there is time.
 fn placements(count: usize) -> Vec<Placement> {
     let cores = socket::allowed_cores();
-    if count <= cores.len() {
+    // glommio asks again, and takes no for an answer.
+    let is_known = CpuSet::online();
+    if let Err(error) = &is_known {
+        tracing::warn!(%error, "/sys does not tell which cores there are: shards run wherever there is time");
+    }
+    if count <= cores.len() && is_known.is_ok() {
         cores[..count].iter().map(|&core| Placement::Fixed(core)).collect()
     } else {
         vec![Placement::Unbound; count]

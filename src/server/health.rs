@@ -247,7 +247,7 @@ impl Health {
         last.values().cloned().collect()
     }
 
-    /// Everything, in the text format of OpenMetrics. Asks the cores, and waits for them at most half a second.
+    /// Everything, in the text format of OpenMetrics. Asks the cores, and waits for them five seconds at most.
     #[must_use]
     pub fn metrics(&self) -> String {
         let mut sheet = Sheet::default();

@@ -204,7 +204,7 @@ impl Server {
         self.gateway.clone().expect("the server was built for sessions of this program")
     }
 
-    /// Whether every core answers. Waits for them half a second at most.
+    /// Whether every core answers. Waits for them five seconds at most.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         (self.is_alive)()

@@ -223,7 +223,7 @@ pub struct Running {
     pub certify_coaps: Box<dyn Fn(runtime::DtlsKeys) + Send + Sync>,
     /// For sessions of this program, if it wanted any.
     pub gateway: Option<gateway::Engine>,
-    /// Whether every shard answers. Waits for them half a second at most.
+    /// Whether every shard answers. Waits for them five seconds at most.
     pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
     /// Waits until all shards have stopped; an error is why one did without being asked.
     pub join: Box<dyn FnOnce() -> io::Result<()> + Send>,

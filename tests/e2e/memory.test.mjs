@@ -48,6 +48,6 @@ describe("a server that is given too much to keep", () => {
     while (answer.s !== "ok" && Date.now() < deadline);
     assert.equal(answer.s, "ok");
     assert.deepEqual(await read("/"), { left: "gone", small: 1 });
-    assert.match(server.logs, /memory_max is reached/);
+    await server.logged(/memory_max is reached/);
   });
 });

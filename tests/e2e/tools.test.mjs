@@ -75,13 +75,13 @@ describe("firebase-tools", () => {
       ),
     };
     const command = join(TOOLS, "node_modules/.bin/firebase");
-    const { stdout } = await run(command, [...args, "--non-interactive", "--project", "demo-x"], { env, cwd: folder, timeout: 120_000 });
+    const { stdout } = await run(command, [...args, "--non-interactive", "--project", "demo-x"], { env, cwd: folder, timeout: 300_000 });
     return stdout;
   }
   const database = (command, ...args) => firebase(`database:${command}`, ...args, "--instance", NS);
   const json = (text) => JSON.parse(text.slice(text.search(/^[[{"\dntf-]/m)));
 
-  test("set, get, update, push, import, remove", { timeout: 240_000 }, async () => {
+  test("set, get, update, push, import, remove", { timeout: 600_000 }, async () => {
     await database("set", "-f", "/", write("set.json", { a: { b: 1 }, c: [1, 2] }));
     assert.deepEqual(await valueAt(NS, "/"), { a: { b: 1 }, c: [1, 2] });
     assert.deepEqual(json(await database("get", "/")), { a: { b: 1 }, c: [1, 2] });
@@ -97,7 +97,7 @@ describe("firebase-tools", () => {
     assert.equal(await valueAt(NS, "/a"), null);
   });
 
-  test("profile", { timeout: 240_000 }, async () => {
+  test("profile", { timeout: 600_000 }, async () => {
     const output = join(folder, "profile.txt");
     let isRecording = true;
     const recording = database("profile", "--duration", "3", "--output", output).finally(() => (isRecording = false));
@@ -114,7 +114,7 @@ describe("firebase-tools", () => {
     assert.match(report, /Download[^]*\/profiled\/joe[^]*Upload[^]*\/profiled\/joe/, report);
   });
 
-  test("settings and rules", { timeout: 240_000 }, async () => {
+  test("settings and rules", { timeout: 600_000 }, async () => {
     assert.match(await database("settings:get", "defaultWriteSizeLimit"), /unlimited/);
     writeFileSync(join(folder, "firebase.json"), JSON.stringify({ database: { rules: "rules.json" } }));
     writeFileSync(join(folder, "rules.json"), '{"rules":{".read":true,".write":"auth != null"}} // deployed');
@@ -129,7 +129,7 @@ describe("firebase-tools", () => {
   });
 });
 
-test("firebase-admin for Node: an administrator's socket", { timeout: 120_000 }, async (t) => {
+test("firebase-admin for Node: an administrator's socket", { timeout: 300_000 }, async (t) => {
   const require = createRequire(join(TOOLS, "package.json"));
   process.env.FIREBASE_DATABASE_EMULATOR_HOST = `127.0.0.1:${server.port}`;
   const { initializeApp, deleteApp } = require("firebase-admin/app");
@@ -151,18 +151,18 @@ test("firebase-admin for Node: an administrator's socket", { timeout: 120_000 },
   assert.equal((await fetch(`${origin()}/a.json?ns=admin-node`)).status, 401);
 });
 
-test("firebase-admin for Python: REST and streams", { timeout: 120_000 }, async () => {
-  const { stdout } = await run(PYTHON, [join(TOOLS, "admin.py"), `${server.port}`], { timeout: 100_000 });
+test("firebase-admin for Python: REST and streams", { timeout: 300_000 }, async () => {
+  const { stdout } = await run(PYTHON, [join(TOOLS, "admin.py"), `${server.port}`], { timeout: 300_000 });
   assert.match(stdout, /all is well/);
 });
 
-test("export and import", { timeout: 120_000 }, async () => {
+test("export and import", { timeout: 300_000 }, async () => {
   const large = Object.fromEntries(Array.from({ length: 30_000 }, (_, n) => [`k${n}`, { n, t: ["x", null, { y: true }] }]));
   large.ranked = { ".value": 1, ".priority": 2 };
   const [file, back] = [join(folder, "large.json"), join(folder, "back.json")];
   writeFileSync(file, JSON.stringify(large));
   const stillhere = (command, ns, ...args) =>
-    run(BIN, [command, "--url", origin(), "--auth", "owner", "--namespace", ns, ...args], { timeout: 100_000 });
+    run(BIN, [command, "--url", origin(), "--auth", "owner", "--namespace", ns, ...args], { timeout: 300_000 });
   await stillhere("import", "moved", file);
   await stillhere("export", "moved", back);
   const moved = JSON.parse(readFileSync(back, "utf8"));

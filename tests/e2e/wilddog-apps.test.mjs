@@ -247,7 +247,7 @@ test("the server's time, as the documentation asks for it", async () => {
         .end(),
     );
   const time = Number(await ask("/.json?sv=timestamp"));
-  assert.ok(Math.abs(time - Date.now()) < 5_000, `${time}`);
+  assert.ok(Math.abs(time - Date.now()) < 60_000, `${time}`);
 });
 
 test("four megabytes, there and back", async (t) => {

@@ -71,7 +71,7 @@ for (const family of WILDDOGS) {
       assert.equal((await watcher.ref("ranked").get()).getPriority(), "high");
       await call(dog.ref("time"), "set", dog.timestamp());
       const { val: time } = { val: (await watcher.ref("time").get()).val() };
-      assert.ok(Math.abs(time - Date.now()) < 5_000, `${time}`);
+      assert.ok(Math.abs(time - Date.now()) < 60_000, `${time}`);
     });
 
     test("queries follow their window", async (t) => {
@@ -267,7 +267,7 @@ describe("programs of the documentation", () => {
       await client.connected();
       return Math.abs(globalThis.serverTime - Date.now());
     });
-    assert.ok(off < 5_000, `${off}`);
+    assert.ok(off < 60_000, `${off}`);
   });
 
   // Nothing on this wire names the old session, so what it says too late yields to what was said since.

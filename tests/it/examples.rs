@@ -38,6 +38,13 @@ fn a_gateway_carries_a_crowd_of_its_own_protocol() {
 }
 
 #[test]
+fn a_gateway_holds_a_crowd_of_sessions() {
+    let said = run("crowd", &["2500"]);
+    assert!(said.contains("2500 sessions came and left last words"), "{said}");
+    assert!(said.contains("2500 went, and each was heard of, once"), "{said}");
+}
+
+#[test]
 fn the_core_runs_in_a_loop_of_ones_own() {
     let said = run("own_loop", &[]);
     assert!(said.contains(r#"data: {"path":"/joe","data":"online"}"#), "{said}");

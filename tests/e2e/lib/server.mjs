@@ -25,20 +25,30 @@ let namespaces = 0;
 /** A process that prints lines. */
 export class Program {
   lines = new Record("standard output");
-  logs = "";
+  /** What it has logged so far, in pieces. Logging waits for nobody: a line comes a while after what it tells of. */
+  pieces = new Record("standard error");
 
   constructor(command, args, options = {}) {
     this.process = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env: ENVIRONMENT, ...options });
     createInterface({ input: this.process.stdout }).on("line", (line) => this.lines.add(line));
-    this.process.stderr.on("data", (text) => (this.logs += text));
+    this.process.stderr.setEncoding("utf8").on("data", (text) => this.pieces.add(text));
     this.exited = once(this.process, "close").then(([code, signal]) => ({ code, signal }));
     this.exited.then(({ code, signal }) => this.lines.add(`exit ${code ?? signal}`), () => {});
+  }
+
+  get logs() {
+    return this.pieces.seen.join("");
+  }
+
+  /** Waits for something to be logged. */
+  async logged(pattern) {
+    await this.pieces.until((seen) => pattern.test(seen.join("")), `${pattern}`);
   }
 
   /** Waits for the end, kills if it does not come, and tells how it ended. */
   async ended() {
     try {
-      return await soon(() => `end of ${this.process.spawnargs.join(" ")}\n${this.logs}`, this.exited, 30_000);
+      return await soon(() => `end of ${this.process.spawnargs.join(" ")}\n${this.logs}`, this.exited);
     } finally {
       this.process.kill("SIGKILL");
     }
@@ -111,6 +121,10 @@ export class Server {
 
   get logs() {
     return this.program.logs;
+  }
+
+  logged(pattern) {
+    return this.program.logged(pattern);
   }
 
   /** The address of a database that nobody else has used; or of the one named. */
