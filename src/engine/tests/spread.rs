@@ -171,3 +171,29 @@ fn an_operator_s_question_makes_a_database_whole_and_is_answered_from_all_parts(
         assert_eq!(value_at(&mut world, client, "/s"), r#"{"a":0,"b":1,"c":2,"d":3,"e":4}"#);
     });
 }
+
+#[test]
+fn quotas_count_over_all_cores() {
+    use crate::engine::{Limits, Quota};
+    let texts = |shards: u8| {
+        let mut world = World::new(shards, 79);
+        let quota = Quota { writes_per_second: Some(4), last_words_max: Some(3), ..Quota::default() };
+        let limits = Arc::new(Limits { everywhere: quota, ..Limits::default() });
+        world.input_all(|| Input::Limits(limits.clone()));
+        let client = world.join(0, "&ns=db");
+        last_messages(&mut world, client);
+        let mut texts = Vec::new();
+        for (number, key) in (0..).zip(["a", "b", "c", "d", "e", "f", "g", "h"]) {
+            for action in ["p", "o"] {
+                let body = format!(r#"{{"r":{number},"a":"{action}","b":{{"p":"/s/{key}","d":{number}}}}}"#);
+                texts.extend(ask(&mut world, client, &body));
+            }
+        }
+        texts
+    };
+    let alone = texts(1);
+    assert_eq!(alone.iter().filter(|text| text.contains("ok")).count(), 4 + 3, "{alone:?}");
+    for shards in 2..=8 {
+        assert_eq!(texts(shards), alone, "with {shards} cores");
+    }
+}
