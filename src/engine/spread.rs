@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Ask, Came, Durability, Engine, Kind, Manage, Message, Output, Over, Record, Returned, Task};
+use crate::base::limits::NAMESPACES_MAX;
 use crate::base::{Hashing, Instant, Map, Now, SessionRef, ShardId};
 use crate::data::{Node, Path};
 use crate::op::{Identity, Look, Namespace, Outcome, Query, Refusal, Request, Write};
@@ -149,6 +150,10 @@ impl Engine {
         if !is_keeper {
             self.send(keeper, message(), output);
             return false;
+        }
+        if is_apart && self.shards.len() >= NAMESPACES_MAX && !self.shards.contains_key(namespace) {
+            // There is no room for all of it: who asks is told so.
+            return true;
         }
         if is_apart {
             self.unite(namespace, output);

@@ -214,8 +214,9 @@ impl Engine {
 
     /// Owners hear who a session is, behind everything that it has asked as somebody else.
     pub(super) fn introduce_behind(&mut self, session: SessionRef, to: Option<ShardId>, output: &mut Output) {
-        if let Some(state) = self.sessions.get_mut(session) {
-            state.ways.get_or_insert_default().waiting.push_back(Waiting::Introduction(to));
+        // Of whom nothing is known, nobody has to know more.
+        if let Some(ways) = self.ways(session) {
+            ways.waiting.push_back(Waiting::Introduction(to));
             self.go_ways(session, output);
         }
     }

@@ -10,6 +10,8 @@
 //! Costs: for a listen that is open, an entry at its home; with a limit also the children that stand in the windows
 //! of the parts, at most as many for each core as the limit says. One message from each core for one that begins.
 
+use std::collections::BTreeMap;
+
 use super::{Engine, Message, Output};
 use crate::base::limits::LISTENS_MAX;
 use crate::base::{Now, SessionRef, ShardId};
@@ -21,18 +23,14 @@ use crate::tree::{WindowId, Windows, select};
 /// What one session reads and listens to above the parts.
 #[derive(Debug, Default)]
 pub(super) struct Wide {
-    open: Vec<Open>,
+    /// Listens whose clients have seen all of them.
+    open: BTreeMap<(Path, Tag), Window>,
     /// What is being put together: nothing else of the session is on its way.
     gathering: Option<Gathering>,
 }
 
-/// A listen whose client has seen all of it.
-#[derive(Debug)]
-struct Open {
-    path: Path,
-    tag: Tag,
-    window: Option<Box<Union>>,
-}
+/// What is kept of a listen without a limit: nothing.
+type Window = Option<Box<Union>>;
 
 /// What stands in the windows of all parts: the window of the whole is in it.
 #[derive(Debug)]
@@ -55,14 +53,8 @@ struct Gathering {
     node: Node,
     /// Bit `s`: shard `s` has not sent its part.
     missing: u64,
-    is_full: bool,
+    refusal: Option<Refusal>,
     is_unindexed: bool,
-}
-
-impl Wide {
-    fn find(&self, path: &Path, tag: Tag) -> Option<usize> {
-        self.open.iter().position(|open| (&open.path, open.tag) == (path, tag))
-    }
 }
 
 impl Gathering {
@@ -84,10 +76,8 @@ impl Engine {
             Request::Get { path, query } => (path, query, Some(READING), None, true),
             Request::Listen { path, query, tag, hash } => (path, query, *tag, hash.clone(), false),
             Request::Unlisten { path, tag } => {
-                if let Some(wide) = self.wide.get_mut(&session)
-                    && let Some(at) = wide.find(path, *tag)
-                {
-                    wide.open.swap_remove(at);
+                if let Some(wide) = self.wide.get_mut(&session) {
+                    wide.open.remove(&(path.clone(), *tag));
                 }
                 return self.tidy_wide(session);
             }
@@ -97,9 +87,10 @@ impl Engine {
         let is_unindexed = !query.is_all() && !rules.is_indexed(path, &query.index);
         let wide = self.wide.entry(session).or_default();
         let is_full = wide.open.len() >= LISTENS_MAX;
+        let refusal = is_full.then_some(Refusal::Limit("listens of one session"));
         let (path, query, node) = (path.clone(), query.clone(), Node::Empty);
         wide.gathering =
-            Some(Gathering { number, path, query, tag, is_read_once, hash, node, missing, is_full, is_unindexed });
+            Some(Gathering { number, path, query, tag, is_read_once, hash, node, missing, refusal, is_unindexed });
     }
 
     /// A request is answered by others.
@@ -152,7 +143,8 @@ impl Engine {
         gathering.missing &= !bit(from);
         match part {
             Some(part) => gather(&mut gathering.node, &gathering.path, &part),
-            None => gathering.is_full = true,
+            // It has nothing of it, either.
+            None => gathering.refusal = Some(Refusal::Limit("too many databases")),
         }
         if gathering.missing == 0 {
             let gathering = self.wide.get_mut(&session).and_then(|wide| wide.gathering.take());
@@ -161,15 +153,14 @@ impl Engine {
     }
 
     fn gathered_all(&mut self, now: Now, session: SessionRef, gathering: Gathering, output: &mut Output) {
-        let Gathering { number, path, query, tag, is_read_once, hash, node, is_full, is_unindexed, .. } = gathering;
+        let Gathering { number, path, query, tag, is_read_once, hash, node, refusal, is_unindexed, .. } = gathering;
         if is_read_once {
             self.forget_reading(session, path);
             self.tidy_wide(session);
             return self.answered(now, session, number, &Outcome::Value(select(&node, &query)), output);
         }
-        if is_full {
+        if let Some(refusal) = refusal {
             self.tidy_wide(session);
-            let refusal = Refusal::Limit("listens of one session");
             return self.answered(now, session, number, &Outcome::Refused(refusal), output);
         }
         let (seen, window) = if query.limit.is_some() {
@@ -180,10 +171,7 @@ impl Engine {
             (node, None)
         };
         let wide = self.wide.entry(session).or_default();
-        if let Some(at) = wide.find(&path, tag) {
-            wide.open.swap_remove(at);
-        }
-        wide.open.push(Open { path: path.clone(), tag, window });
+        wide.open.insert((path.clone(), tag), window);
         if hash.is_none_or(|hash| hash != seen.hash()) {
             let listener = Listener { session, tag, is_conditional: false, width: 0 };
             self.tell(&Told { event: Event::Set { path, node: seen }, listeners: vec![listener] }, output);
@@ -204,19 +192,20 @@ impl Engine {
                 fold(&mut gathering.node, &path, &event);
                 continue;
             }
-            let Some(at) = wide.find(&path, listener.tag) else { continue };
+            let place = (path, listener.tag);
+            let Some(window) = wide.open.get_mut(&place) else { continue };
             if matches!(event, Event::Revoked { .. }) {
-                wide.open.swap_remove(at);
+                wide.open.remove(&place);
                 as_it_is.push(listener);
                 self.tidy_wide(listener.session);
                 continue;
             }
-            let Some(union) = &mut wide.open[at].window else {
+            let Some(union) = window else {
                 as_it_is.push(listener);
                 continue;
             };
             let mut told = Vec::new();
-            union.hear(&path, &event, |event| told.push(Told { event, listeners: vec![listener] }));
+            union.hear(&place.0, &event, |event| told.push(Told { event, listeners: vec![listener] }));
             told.iter().for_each(|told| self.tell(told, output));
         }
         if !as_it_is.is_empty() {
