@@ -150,11 +150,13 @@ impl History {
     /// Last words until there is no room.
     fn somebody_leaves_much(&mut self) {
         let Some(actor) = self.somebody() else { return };
-        let base = self.path(1);
-        let from = self.dice.below(400);
-        let places: Map<String, Json> =
-            (0..BIG_WORD_PLACES as u64).map(|place| (format!("much/{}", from + place), json!(true))).collect();
-        self.leave_merge(actor, &base, &places);
+        for _ in 0..1 + self.dice.below(2) {
+            let base = self.path(1);
+            let from = self.dice.below(400);
+            let places: Map<String, Json> =
+                (0..BIG_WORD_PLACES as u64).map(|place| (format!("much/{}", from + place), json!(true))).collect();
+            self.leave_merge(actor, &base, &places);
+        }
     }
 
     fn ask_something(&mut self, actor: usize) {
