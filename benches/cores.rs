@@ -1,6 +1,8 @@
 //! One database over 1 to 8 engines, driven in one thread: what each of them has to do for the same writes, and how
 //! long the calls are when half a million sessions end at once. No kernel, no clients' cost: the time is that of the
 //! calls to the engines.
+#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "it measures and tells")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;

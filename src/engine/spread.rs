@@ -151,10 +151,6 @@ impl Engine {
             self.send(keeper, message(), output);
             return false;
         }
-        if is_apart && self.shards.len() >= NAMESPACES_MAX && !self.shards.contains_key(namespace) {
-            // There is no room for all of it: who asks is told so.
-            return true;
-        }
         if is_apart {
             self.unite(namespace, output);
         }
@@ -196,6 +192,12 @@ impl Engine {
             Route::All => self.owner(&namespace) == own,
             Route::Keeper => false,
         };
+        let is_keeper = self.owner(&namespace) == own;
+        let has_room = self.shards.len() < NAMESPACES_MAX || self.shards.contains_key(&namespace);
+        if is_keeper && !has_room && !is_ours && self.is_spread(&namespace) {
+            // There is no room for all of it: who asks is told so.
+            return Some(ask);
+        }
         let mut ask = Some(Box::new(ask));
         let is_taken = self.takes(&namespace, is_ours, || Message::Ask(ask.take().expect("it is sent once")), output);
         let ask = ask.filter(|_| is_taken)?;
