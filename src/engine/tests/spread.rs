@@ -197,3 +197,24 @@ fn quotas_count_over_all_cores() {
         assert_eq!(texts(shards), alone, "with {shards} cores");
     }
 }
+
+/// A listen and a goodbye in one piece: the keeper hears of both before anybody else does.
+#[test]
+fn a_listen_above_the_parts_ends_with_its_session_however_soon() {
+    use crate::wire::ws;
+    for_shards(|shards| {
+        let mut world = World::new(shards, 80);
+        for home in 0..usize::from(shards) {
+            let client = world.join(home, "&ns=db");
+            world.settle();
+            let mut bytes = Vec::new();
+            let listen = r#"{"t":"d","d":{"r":1,"a":"q","b":{"p":"/","h":""}}}"#;
+            ws::write_masked(&mut bytes, ws::Kind::Text, listen.as_bytes(), [1, 2, 3, 4]);
+            ws::write_close_masked(&mut bytes, ws::close_code::NORMAL, "", [1, 2, 3, 4]);
+            world.send_bytes(client, &bytes);
+            world.settle();
+            assert_eq!((world.session_count(), world.stats().listens), (0, 0), "at home on {home} of {shards}");
+        }
+        assert!(world.is_spread("db") || shards == 1);
+    });
+}
