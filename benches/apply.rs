@@ -10,6 +10,7 @@ use stillhere::base::{Hashing, Instant, Now, SessionRef, WallMillis};
 use stillhere::data::{Draft, Node, Path};
 use stillhere::json::Reader;
 use stillhere::op::{Identity, Request, Write};
+use stillhere::presence::Beside;
 use stillhere::rules::Ruleset;
 use stillhere::shard::{Asker, Shard};
 
@@ -47,7 +48,14 @@ fn set(c: &mut Criterion) {
     let mut group = c.benchmark_group("set a presence record among 100,000 users");
     let mut shard = Shard::new("bench".into(), Arc::new(Ruleset::open()), &Hashing::from_seed([1, 2, 3, 4]));
     let identity = Arc::new(Identity::NOBODY);
-    let asker = Asker { session: Some(SessionRef::default()), id: None, identity, heard: NOW.instant, is_plain: false };
+    let asker = Asker {
+        session: Some(SessionRef::default()),
+        id: None,
+        identity,
+        heard: NOW.instant,
+        is_plain: false,
+        beside: Beside::default(),
+    };
     let mut root = Node::Empty;
     let mut maps = json!({"status": {}});
     for index in 0..USERS {

@@ -9,6 +9,7 @@ use super::engineio::EngineIo;
 use super::guest::Guest;
 use super::poll::Polled;
 use super::rest::Stream;
+use super::ways::{Ways, place};
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Few, Instant, Millis, Now, SessionId, SessionRef, ShardId};
@@ -51,6 +52,8 @@ pub(super) struct Session {
     parting: Option<Box<Parting>>,
     /// Its connection is not read from, because it asks faster than it is answered.
     is_paused: bool,
+    /// Where its requests have gone, if its database is, or was, spread over the cores.
+    pub(super) ways: Option<Box<Ways>>,
     /// It is on the engine's list of those that have something to say or to hear.
     is_stirred: bool,
 }
@@ -62,6 +65,8 @@ const _: () = assert!(size_of::<Session>() <= 128, "there may be a million");
 #[derive(Debug)]
 struct Parting {
     end: End,
+    /// The keys made for last words that add a child.
+    made: Vec<(Path, Path)>,
     /// Those that replace it. They wait for this one to be over.
     successors: Vec<SessionRef>,
 }
@@ -220,6 +225,7 @@ impl Engine {
             parting: None,
             is_paused: false,
             is_stirred: false,
+            ways: None,
         };
         let (duty, full_namespace) = (session.next_duty(), session.namespace.clone());
         let session = match self.sessions.open(secret, session) {
@@ -253,11 +259,17 @@ impl Engine {
             self.send(old.home, Message::Supersede { old, new, namespace }, output);
             return;
         }
-        let Some(old) = self.find(&old, &namespace) else { return self.claim(old, &namespace, output) };
+        let name = old;
+        let Some(old) = self.find(&old, &namespace) else {
+            if self.follow_departing(&name, new) {
+                self.wait(new, output);
+            }
+            return self.claim(old, &namespace, output);
+        };
         self.end(now, old, End::Superseded, output);
         // Its last words and this session's requests go to the owner by the same queue, unless it is
-        // itself waiting for somebody.
-        if self.follow(old, new) {
+        // itself waiting for somebody, or there are several owners.
+        if self.follow(old, new) || self.follow_departing(&name, new) {
             self.wait(new, output);
         }
     }
@@ -284,6 +296,7 @@ impl Engine {
         namespace: &Namespace,
         output: &mut Output,
     ) {
+        let name = old;
         if let Some(old) = self.find(&old, namespace) {
             self.end(now, old, End::Superseded, output);
             if self.follow(old, new) {
@@ -291,6 +304,13 @@ impl Engine {
             }
         } else {
             self.claim(old, namespace, output);
+        }
+        if self.follow_departing(&name, new) {
+            return;
+        }
+        if self.may_be_spread(namespace) {
+            // Whoever is not departing has departed.
+            return self.send(new.home, Message::Settled { session: new }, output);
         }
         // By way of the owner, and also if it is gone: its last words may be on their way there.
         let owner = self.owner(namespace);
@@ -309,13 +329,7 @@ impl Engine {
         assert!(state.is_waiting, "a session is settled once");
         state.is_waiting = false;
         if let Some(parting) = state.parting.take() {
-            let namespace = state.namespace.clone();
-            let owner = self.owner(&namespace);
-            self.end(now, session, parting.end, output);
-            for session in parting.successors {
-                self.send(owner, Message::Settle { session }, output);
-            }
-            return;
+            return self.part_for_good(now, session, *parting, output);
         }
         let (socket, is_stream) = match state.channel {
             Channel::Socket(conn) => (Some(conn), false),
@@ -334,6 +348,27 @@ impl Engine {
         }
         if let Some(conn) = socket {
             self.received_while_waiting(now, conn, output);
+        }
+    }
+
+    /// A session that had to wait with its end need not any longer.
+    fn part_for_good(&mut self, now: Now, session: SessionRef, parting: Parting, output: &mut Output) {
+        let Parting { end, made, successors } = parting;
+        let Some(state) = self.sessions.get(session) else { return };
+        if state.ways.as_ref().is_some_and(|ways| ways.is_waiting()) {
+            let state = self.sessions.get_mut(session).expect("it is there");
+            state.parting = Some(Box::new(Parting { end, made, successors }));
+            return;
+        }
+        let namespace = state.namespace.clone();
+        self.end_for_good(now, session, end, Some(made), output);
+        if let Some(departing) = self.departing.get_mut(&place(session)) {
+            departing.followers.extend(successors);
+            return;
+        }
+        let owner = self.owner(&namespace);
+        for session in successors {
+            self.send(owner, Message::Settle { session }, output);
         }
     }
 
@@ -453,6 +488,9 @@ impl Engine {
         self.resume_device(session, output);
         let Some(state) = self.sessions.get(session) else { return };
         let (namespace, identity) = (state.namespace.clone(), state.identity.clone());
+        if self.may_be_spread(&namespace) {
+            return self.introduce_behind(session, None, output);
+        }
         let owner = self.owner(&namespace);
         self.send(owner, Message::Identify { session, namespace, identity }, output);
     }
@@ -465,17 +503,37 @@ impl Engine {
     pub(super) fn introduce_all(&mut self, owner: ShardId, output: &mut Output) {
         let sessions: Vec<_> = self.all_sessions().map(|(session, state)| (session, state.namespace.clone())).collect();
         for (session, namespace) in sessions {
-            if self.owner(&namespace) == owner {
+            if self.may_be_spread(&namespace) {
+                self.introduce_behind(session, Some(owner), output);
+            } else if self.owner(&namespace) == owner {
                 self.introduce(session, output);
             }
         }
     }
 
     /// The owner's answer to a request.
-    pub(super) fn answered(&mut self, session: SessionRef, number: i64, outcome: &Outcome, output: &mut Output) {
+    pub(super) fn answered(
+        &mut self,
+        now: Now,
+        session: SessionRef,
+        number: i64,
+        outcome: &Outcome,
+        output: &mut Output,
+    ) {
         if self.sessions.get(session).is_some() {
             self.say(session, &Word::Outcome { number, outcome }, output);
             self.count_answer(session, output);
+            self.way_answered(session, number, output);
+            self.part_if_done(now, session, output);
+        }
+    }
+
+    /// Ends a session that has waited only for what it had to do.
+    pub(super) fn part_if_done(&mut self, now: Now, session: SessionRef, output: &mut Output) {
+        if let Some(state) = self.sessions.get_mut(session).filter(|state| !state.is_waiting)
+            && let Some(parting) = state.parting.take()
+        {
+            self.part_for_good(now, session, *parting, output);
         }
     }
 
@@ -628,14 +686,34 @@ impl Engine {
     /// Ends a session: its client is sent away, its last words go to their owner. Does nothing for a
     /// session that is already over.
     pub(super) fn end(&mut self, now: Now, session: SessionRef, end: End, output: &mut Output) {
-        if self.sessions.get(session).is_some_and(|state| state.is_waiting) && end != End::ServerStopped {
+        let has_to_wait =
+            |state: &Session| state.is_waiting || state.ways.as_ref().is_some_and(|ways| ways.is_waiting());
+        if self.sessions.get(session).is_some_and(has_to_wait) && end != End::ServerStopped {
             return self.part(now, session, end, output);
         }
+        self.end_for_good(now, session, end, None, output);
+    }
+
+    /// `made`: the keys of its last pushes, if it has been let go already.
+    fn end_for_good(
+        &mut self,
+        now: Now,
+        session: SessionRef,
+        end: End,
+        made: Option<Vec<(Path, Path)>>,
+        output: &mut Output,
+    ) {
         self.resume_device(session, output);
         self.forget_kept(session);
-        let Some(state) = self.close_session(session) else { return };
+        let departs = self
+            .sessions
+            .get(session)
+            .is_some_and(|state| state.protocol != Protocol::Rest && self.may_be_spread(&state.namespace));
+        // Until all of its owners have heard of its end, nobody else gets its place.
+        let vacated = if departs { self.vacate_session(session) } else { self.close_session(session) };
+        let Some(state) = vacated else { return };
         let is_expired = state.is_expired(now);
-        let Session { mut channel, namespace, identity, settings, heard, .. } = state;
+        let Session { mut channel, namespace, identity, settings, heard, ways, .. } = state;
         if let Channel::Rest(conn) = channel {
             // It has said nothing that would outlive it.
             return self.close(conn, output);
@@ -645,17 +723,26 @@ impl Engine {
         let silent = now.instant.since(heard);
         self.meters.silences[end.index()].count(silent.0);
         output.effects.push(Effect::Notice(Notice::Ended { end, silent }));
-        let made = self.made_paths(now, &mut channel);
+        let made = made.unwrap_or_else(|| self.made_paths(now, &mut channel));
         self.let_go(now, channel, end, output);
         let is_yielding = end.is_silent() && settings.late_last_words == LateLastWords::Yield;
-        let owner = self.owner(&namespace);
-        let over = Over { session, namespace, identity, made, end, ended: now.instant, heard, is_yielding };
-        self.send(owner, Message::Over(Box::new(over)), output);
+        let (ended, tour) = (now.instant, Vec::new());
+        let over = Over { session, namespace, identity, made, end, ended, heard, is_yielding, tour };
+        self.send_over(over, ways, output);
     }
 
     /// Takes a session out of the table.
     pub(super) fn close_session(&mut self, session: SessionRef) -> Option<Session> {
-        let state = self.sessions.close(session)?;
+        let state = self.vacate_session(session)?;
+        self.sessions.give_away(session.slot);
+        Some(state)
+    }
+
+    fn vacate_session(&mut self, session: SessionRef) -> Option<Session> {
+        if !self.wide.is_empty() {
+            self.forget_wide(session);
+        }
+        let state = self.sessions.vacate(session)?;
         self.looks.ended(state.protocol);
         self.meters.sessions[state.protocol as usize] -= 1;
         if state.protocol != Protocol::Rest {
@@ -676,9 +763,9 @@ impl Engine {
         if let Some(state) = self.sessions.get_mut(session) {
             state.channel = channel;
         }
-        let owner = self.owner(&namespace);
-        let over = Over { session, namespace, identity, made, end, ended: now.instant, heard, is_yielding: false };
-        self.send(owner, Message::Over(Box::new(over)), output);
+        let (ended, tour) = (now.instant, Vec::new());
+        let over = Over { session, namespace, identity, made, end, ended, heard, is_yielding: false, tour };
+        self.send_over_and_wait(over, output);
     }
 
     /// Makes the keys of those last words that add a child.
@@ -706,8 +793,11 @@ impl Engine {
     fn part(&mut self, now: Now, session: SessionRef, end: End, output: &mut Output) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         if state.parting.is_none() {
-            state.parting = Some(Box::new(Parting { end, successors: Vec::new() }));
-            let channel = std::mem::replace(&mut state.channel, Channel::Gone);
+            let mut channel = std::mem::replace(&mut state.channel, Channel::Gone);
+            let made = self.made_paths(now, &mut channel);
+            if let Some(state) = self.sessions.get_mut(session) {
+                state.parting = Some(Box::new(Parting { end, made, successors: Vec::new() }));
+            }
             self.let_go(now, channel, end, output);
         }
     }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{Now, SessionRef};
+use crate::base::{Now, SessionRef, ShardId};
 use crate::op::{End, Identity};
 
 /// One thing that an owner did.
@@ -20,6 +20,10 @@ pub enum Record {
         number: i64,
         /// Under which identity.
         identity: Arc<Identity>,
+        /// Which engine.
+        by: ShardId,
+        /// It holds a part of the database.
+        is_apart: bool,
     },
     /// It heard who a session is from here on.
     Identified {
@@ -27,6 +31,10 @@ pub enum Record {
         session: SessionRef,
         /// Who.
         identity: Arc<Identity>,
+        /// Which engine.
+        by: ShardId,
+        /// It holds a part of the database.
+        is_apart: bool,
     },
     /// It performed what a session left.
     Over {
@@ -40,6 +48,8 @@ pub enum Record {
         identity: Arc<Identity>,
         /// How many last words, a merge being one.
         words_count: usize,
+        /// Other engines have nothing of it left.
+        is_last: bool,
     },
 }
 

@@ -114,7 +114,27 @@ impl Lateness {
     }
 }
 
+/// What one core remembers of a database.
+#[derive(Debug, Default)]
+pub struct Memory {
+    trail: Vec<trail::Slot>,
+    recent: Vec<Happened>,
+}
+
 impl Looks {
+    /// What is remembered of a database, for who holds it from now on.
+    pub(super) fn memory_of(&self, namespace: &Namespace) -> Memory {
+        Memory { trail: self.trail.of(namespace), recent: self.recent.of(namespace) }
+    }
+
+    /// Remembers what another core does.
+    pub(super) fn remember(&mut self, Memory { trail, recent }: Memory) {
+        if !trail.is_empty() {
+            self.trail.take_in(trail);
+        }
+        recent.into_iter().for_each(|happened| self.recent.keep(happened));
+    }
+
     pub(super) fn new(hashing: &Hashing) -> Self {
         Self {
             trail: Trail::new(hashing.clone()),
@@ -308,10 +328,10 @@ impl Engine {
             late: self.looks.lateness.worst(now.instant),
             ..self.looks.figures.clone()
         };
-        for shard in self.shards.values() {
+        for (namespace, shard) in &self.shards {
             figures.leaving += shard.leaving_count();
             figures.estates += shard.owed_count();
-            figures.listens += shard.listened_count();
+            figures.listens += shard.listened_count(self.owner(namespace) == self.config.shard);
         }
         figures
     }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::engineio::Order;
 use super::io::Peer;
+use super::look::Memory;
 use super::visit::{Caller, Response, Visit};
 use crate::base::{Instant, SessionId, SessionRef, ShardId};
-use crate::data::Path;
+use crate::data::{Node, Path};
 use crate::op::{End, Identity, Look, Namespace, Outcome, Refusal, Request, Sight, Write};
+use crate::presence::{Beside, Load};
 use crate::rules::Ruleset;
-use crate::shard::{Told, Trial};
+use crate::shard::{Shard, Told, Trial};
 
 /// A message from one engine to another.
 #[derive(Debug)]
@@ -29,6 +31,75 @@ pub enum Message {
     },
     /// Owner to home: something that these sessions listen to has happened.
     Tell(Told),
+    /// One of several owners to home: the same, to those who listen to what all of them hold.
+    TellWide {
+        /// Who.
+        from: ShardId,
+        /// What.
+        told: Box<Told>,
+    },
+    /// Keeper to all: do your part of this.
+    Join(Arc<Ask>),
+    /// Home to keeper: what a session has read is there; its parts need not tell of it any more.
+    Forget {
+        /// Who has read.
+        session: SessionRef,
+        /// Of which database.
+        namespace: Namespace,
+        /// What.
+        path: Path,
+        /// As far as the rules could see.
+        identity: Arc<Identity>,
+    },
+    /// One of several owners to home: its share of what a session reads or begins to listen to.
+    Part {
+        /// Who asked.
+        session: SessionRef,
+        /// The client's number for its request.
+        number: i64,
+        /// Whose share.
+        from: ShardId,
+        /// It; `None` where there is no room for the database.
+        node: Option<Node>,
+    },
+    /// One of several owners to home, before the answer: what a session's last words there come to.
+    Load {
+        /// Whose.
+        session: SessionRef,
+        /// Where.
+        from: ShardId,
+        /// What counts.
+        load: Load,
+        /// The first run of which something is left.
+        first_run: u32,
+    },
+    /// To the home of a session that is over: its last words are spoken.
+    Toured {
+        /// Which.
+        session: SessionRef,
+    },
+    /// Keeper to all others: send me what you hold of this database, and nothing of it any more.
+    Recall {
+        /// Which.
+        namespace: Namespace,
+    },
+    /// What the keeper asked for.
+    Return {
+        /// Of which database.
+        namespace: Namespace,
+        /// All of it.
+        part: Box<Returned>,
+    },
+    /// Keeper to all: I hold all of this database.
+    United {
+        /// Which.
+        namespace: Namespace,
+    },
+    /// To the keeper: a part can no longer go on by itself.
+    Want {
+        /// Of which database.
+        namespace: Namespace,
+    },
     /// Home to owner: a session has another identity from here on.
     Identify {
         /// Which.
@@ -163,6 +234,15 @@ pub enum Message {
     Silence,
 }
 
+/// What one of several owners has held.
+#[derive(Debug)]
+pub struct Returned {
+    /// Its part, if there is anything in it.
+    pub shard: Option<Shard>,
+    /// What operators may want to know of it.
+    pub memory: Memory,
+}
+
 /// A request about a stream's last words. It is answered by [`Message::Answer`].
 #[derive(Debug)]
 pub struct Leave {
@@ -285,10 +365,21 @@ pub struct Ask {
     pub is_plain: bool,
     /// For what.
     pub request: Request,
+    /// What it leaves with other owners.
+    pub beside: Beside,
+}
+
+/// One owner that a session's end has to visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Which.
+    pub at: ShardId,
+    /// Last words of runs up to this are spoken there.
+    pub run: u32,
 }
 
 /// The end of a session, as the owner of its namespace hears of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Over {
     /// Whose.
     pub session: SessionRef,
@@ -306,4 +397,6 @@ pub struct Over {
     pub heard: Instant,
     /// Whether its last words are late and yield to what others have written since.
     pub is_yielding: bool,
+    /// Where the database is, or was, spread: the owners that are to be visited, the next one last. Else empty.
+    pub tour: Vec<Stop>,
 }

@@ -4,7 +4,8 @@
 
 use super::{Engine, Request};
 use crate::base::meter::Histogram;
-use crate::op::{End, Outcome, Protocol, Refusal};
+use crate::op::{End, Namespace, Outcome, Protocol, Refusal};
+use crate::shard::Shard;
 
 /// What was asked of an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,11 +133,15 @@ impl Engine {
     #[must_use]
     pub fn meters(&self) -> Meters {
         let mut meters = self.meters.clone();
-        meters.namespaces = self.shards.len() as u64;
+        let is_counted = |(namespace, shard): &(&Namespace, &Shard)| {
+            // Of those that are spread each core has a part.
+            !shard.is_part() || self.owner(namespace) == self.config.shard
+        };
+        meters.namespaces = self.shards.iter().filter(is_counted).count() as u64;
         meters.inner = self.inner.len() as u64;
-        for shard in self.shards.values() {
+        for (namespace, shard) in &self.shards {
             meters.last_words += shard.last_words_count() as u64;
-            meters.listens += shard.listens_count().0 as u64;
+            meters.listens += shard.listens_count(self.owner(namespace) == self.config.shard).0 as u64;
         }
         let tables = self.conns.capacity() * size_of::<super::conn::Conn>()
             + self.sessions.slots_count() as usize * (size_of::<super::home::Session>() + 24)

@@ -29,7 +29,10 @@ mod rest;
 mod room;
 mod say;
 mod slices;
+mod spread;
 mod visit;
+mod ways;
+mod wide;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,7 +45,8 @@ pub use engineio::Order;
 pub use guest::{GuestWord, Opening, Parting, Saying};
 pub use io::{Effect, Hangup, Input, Notice, Output, Peer, Room};
 pub use journal::{Record, Stats};
-pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Task};
+pub use look::Memory;
+pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Returned, Stop, Task};
 pub use meters::{Came, Kind, Meters};
 pub use quota::{Limits, Quota, Usage};
 pub use visit::{Caller, Errand, Response, Visit};
@@ -93,6 +97,12 @@ pub struct Engine {
     conn_wheel: Wheel,
     /// The namespaces that this engine owns.
     shards: Map<Namespace, Shard>,
+    /// Which databases are spread over all engines.
+    spread: spread::Spread,
+    /// What sessions here read and listen to that no core holds alone.
+    wide: Map<SessionRef, wide::Wide>,
+    /// Sessions of here that are over and whose last words may not be spoken, with those that replace them.
+    departing: Map<(u32, u32), ways::Departing>,
     /// What this engine has to say to itself.
     inner: VecDeque<Message>,
     /// Requests that have waited for an answer, ever: each is named by its number.
@@ -155,13 +165,16 @@ impl Engine {
         assert!(config.shard.0 < config.shards, "a shard's number is below their count");
         let mut rng = ChaCha12Rng::from_seed(config.seed);
         let hashing = Hashing::from_seed([rng.next_u64(), rng.next_u64(), rng.next_u64(), rng.next_u64()]);
+        let common = Hashing::from_seed(config.common_seed);
         Self {
-            common: Hashing::from_seed(config.common_seed),
             conns: Vec::new(),
             sessions: Table::new(config.shard, CONNECTIONS_MAX),
             session_wheel: Wheel::new(now.instant),
             conn_wheel: Wheel::new(now.instant),
             shards: hashing.map(),
+            spread: spread::Spread::new(&hashing, &config.rules),
+            wide: hashing.map(),
+            departing: hashing.map(),
             inner: VecDeque::new(),
             tickets: 0,
             stirred: Vec::new(),
@@ -174,7 +187,8 @@ impl Engine {
             desk: rest::Desk::default(),
             guests: Vec::new(),
             devices: device::Devices::new(&hashing),
-            looks: look::Looks::new(&hashing),
+            looks: look::Looks::new(&common),
+            common,
             fallen: Fallen::default(),
             journal: Journal::default(),
             meters: Meters::default(),
@@ -269,8 +283,8 @@ impl Engine {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut stats = Stats { sessions: self.sessions.len(), inner: self.inner.len(), ..Stats::default() };
-        for shard in self.shards.values() {
-            let (listens, places) = shard.listens_count();
+        for (namespace, shard) in &self.shards {
+            let (listens, places) = shard.listens_count(self.owner(namespace) == self.config.shard);
             stats.listens += listens;
             stats.listened_places += places;
             stats.held_places += shard.held_count();
@@ -341,8 +355,20 @@ impl Engine {
     fn deliver(&mut self, now: Now, message: Message, output: &mut Output) {
         match message {
             Message::Ask(ask) => self.asked(now, *ask, output),
-            Message::Answer { session, number, outcome } => self.answered(session, number, &outcome, output),
+            Message::Answer { session, number, outcome } => self.answered(now, session, number, &outcome, output),
             Message::Tell(told) => self.tell(&told, output),
+            Message::TellWide { from, told } => self.tell_wide(from, *told, output),
+            Message::Join(ask) => self.joined(&ask, output),
+            Message::Forget { session, namespace, path, identity } => {
+                self.forgotten(session, namespace, path, identity, output);
+            }
+            Message::Part { session, number, from, node } => self.part_came(now, session, number, from, node, output),
+            Message::Load { session, from, load, first_run } => self.load_told(session, from, load, first_run),
+            Message::Toured { session } => self.toured(now, session, output),
+            Message::Recall { namespace } => self.recalled(namespace, output),
+            Message::Return { namespace, part } => self.returned(&namespace, *part, output),
+            Message::United { namespace } => self.united(&namespace),
+            Message::Want { namespace } => self.wanted_whole(&namespace, output),
             Message::Identify { session, namespace, identity } => {
                 self.identified(now, session, &namespace, &identity, output);
             }
@@ -379,7 +405,8 @@ impl Engine {
     /// One slice of stopping: ends sessions, then tells the other engines, then waits for theirs.
     fn drain(&mut self, now: Now, output: &mut Output) {
         let slots = if self.drain.is_on && !self.drain.is_silent { Some(self.drain_slots(now)) } else { None };
-        if slots.is_some_and(|slots| self.end_some_sessions(now, slots, output)) {
+        // Who is still departing has something to say by way of others.
+        if slots.is_some_and(|slots| self.end_some_sessions(now, slots, output)) && self.departing.is_empty() {
             let is_nobody_left = self.all_sessions().all(|(_, state)| state.is_kept());
             assert!(is_nobody_left, "none was opened since the drain began");
             self.drain.is_silent = true;
@@ -426,7 +453,9 @@ impl Engine {
     }
 
     fn open_shard(&mut self, namespace: &Namespace) -> &mut Shard {
-        let shard = Shard::new(namespace.clone(), self.config.rules.clone(), &self.hashing);
+        // Parts that come together must have the same hashing.
+        let shard = Shard::new(namespace.clone(), self.config.rules.clone(), &self.common);
+        let shard = if self.is_spread(namespace) { shard.apart() } else { shard };
         let is_recorded = self.config.settings_of(namespace).durability != Durability::None;
         let shard = if is_recorded { shard.recorded() } else { shard };
         self.shards.entry(namespace.clone()).or_insert(shard)

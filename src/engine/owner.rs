@@ -6,15 +6,18 @@ use super::look::Speaker;
 use super::owed::Spoken;
 use super::{Ask, Came, Engine, Kind, Message, Output, Over, Record};
 use crate::base::{Now, SessionId, SessionRef, ShardId};
-use crate::op::{Identity, Outcome, Refusal, Request};
+use crate::op::{Event, Identity, Outcome, Refusal, Request, Write};
+use crate::presence::Beside;
 use crate::rules::Ruleset;
-use crate::shard::{Asker, Shard, Told};
+use crate::shard::{Asker, Listener, Shard, Told};
 
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
-        let Ask { session, id, number, namespace, identity, heard, is_plain, request } = ask;
+        let Some(ask) = self.takes_ask(now, ask, output) else { return };
+        let Ask { session, id, number, namespace, identity, heard, is_plain, request, beside } = ask;
         self.speak_owed_before(now, &namespace, &request, output);
-        self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone() });
+        let (by, is_apart) = (self.config.shard, self.is_spread(&namespace));
+        self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone(), by, is_apart });
         let mut told = Vec::new();
         let kind = Kind::of(&request);
         let too_full = self.is_too_full(&namespace, &request);
@@ -24,7 +27,10 @@ impl Engine {
             None => self.warden.admit(now, &namespace, &identity, &request, last_words),
         };
         let sketch = self.looks.sketch(&namespace, &request);
-        let asker = Asker { session: Some(session), id, identity, heard, is_plain };
+        let is_leaving = is_apart && matches!(request, Request::MayWrite { .. } | Request::Cancel { .. });
+        // Where all is, what lies with others lies here.
+        let beside = if is_apart { beside } else { Beside::default() };
+        let asker = Asker { session: Some(session), id, identity, heard, is_plain, beside };
         let outcome = match (admitted, self.shard(&namespace)) {
             (Err(refusal), _) => Outcome::Refused(refusal),
             (Ok(()), None) => Outcome::Refused(Refusal::Limit("too many databases")),
@@ -34,6 +40,11 @@ impl Engine {
         self.meters.requests[kind as usize][Came::of(&outcome) as usize] += 1;
         // What the request caused is heard before its answer.
         self.finish_owning(&namespace, told, output);
+        if is_leaving && let Some(shard) = self.shards.get(&namespace) {
+            let (load, first_run) = shard.load_of(session);
+            let first_run = first_run.unwrap_or(beside.run);
+            self.send(session.home, Message::Load { session, from: by, load, first_run }, output);
+        }
         self.send(session.home, Message::Answer { session, number, outcome }, output);
     }
 
@@ -45,7 +56,15 @@ impl Engine {
         identity: &Arc<Identity>,
         output: &mut Output,
     ) {
-        self.journal.write(|| Record::Identified { session, identity: identity.clone() });
+        let message = || {
+            let (namespace, identity) = (namespace.clone(), identity.clone());
+            Message::Identify { session, namespace, identity }
+        };
+        if !self.hears_who(namespace, message) {
+            return;
+        }
+        let (by, is_apart) = (self.config.shard, self.is_spread(namespace));
+        self.journal.write(|| Record::Identified { session, identity: identity.clone(), by, is_apart });
         let mut told = Vec::new();
         if let Some(shard) = self.shards.get_mut(namespace) {
             shard.recheck(now, session, identity, &mut told);
@@ -70,14 +89,18 @@ impl Engine {
 
     /// Ends a session's listens and performs its last words, in order, each once.
     pub(super) fn speak_last_words(&mut self, now: Now, over: Over, output: &mut Output) {
-        let Over { session, namespace, identity, made, end, ended, heard, is_yielding } = over;
-        self.meters.delays.count(now.instant.since(ended).0);
+        let Some(mut over) = self.takes_over(over, output) else { return };
         let mut told = Vec::new();
-        let words =
-            self.shards.get_mut(&namespace).map(|shard| shard.leave(now, session, &mut told)).unwrap_or_default();
+        let (words, is_last) = self.left_here(now, &mut over, &mut told);
+        let next = (!is_last).then(|| over.clone());
+        let was_toured = !over.tour.is_empty() || self.may_be_spread(&over.namespace);
+        let Over { session, namespace, identity, made, end, ended, heard, is_yielding, tour: _ } = over;
+        if is_last {
+            self.meters.delays.count(now.instant.since(ended).0);
+        }
         self.journal.write(|| {
             let (identity, words_count) = (identity.clone(), words.len());
-            Record::Over { now, session, end, identity, words_count }
+            Record::Over { now, session, end, identity, words_count, is_last }
         });
         let mut fates = Vec::new();
         if let Some(shard) = self.shards.get_mut(&namespace) {
@@ -98,9 +121,31 @@ impl Engine {
                 fates.push(Spoken { word: here.unwrap_or(word), fate, written });
             }
         }
-        let speaker = Speaker::living(session, &identity, end);
-        self.last_words_spoken(now, &namespace, fates, &speaker, output);
+        if is_last || !fates.is_empty() {
+            let speaker = Speaker::living(session, &identity, end);
+            self.last_words_spoken(now, &namespace, fates, &speaker, output);
+        }
         self.finish_owning(&namespace, told, output);
+        match next {
+            Some(over) => {
+                let to = over.tour.last().expect("it is not the last stop").at;
+                self.send(to, Message::Over(Box::new(over)), output);
+            }
+            None if was_toured => self.send(session.home, Message::Toured { session }, output),
+            None => {}
+        }
+    }
+
+    /// What a session has left here that is to be spoken now; and whether nothing is left of it elsewhere.
+    fn left_here(&mut self, now: Now, over: &mut Over, told: &mut Vec<Told>) -> (Vec<Write>, bool) {
+        let is_apart = self.is_spread(&over.namespace);
+        let stop = over.tour.pop();
+        let shard = self.shards.get_mut(&over.namespace);
+        let Some(stop) = stop.filter(|_| is_apart) else {
+            return (shard.map(|shard| shard.leave(now, over.session, told)).unwrap_or_default(), true);
+        };
+        let words = shard.map(|shard| shard.leave_until(over.session, stop.run)).unwrap_or_default();
+        (words, over.tour.is_empty())
     }
 
     /// Puts other rules in place. The listens that they no longer allow end when their homes have said
@@ -114,6 +159,12 @@ impl Engine {
             self.finish_owning(&namespace, Vec::new(), output);
         }
         self.config.rules = rules;
+        self.law_changed(output);
+        self.introduce_me(output);
+    }
+
+    /// Has all homes say again who their sessions are.
+    pub(super) fn introduce_me(&mut self, output: &mut Output) {
         let owner = self.config.shard;
         for home in (0..self.config.shards).map(ShardId) {
             self.send(home, Message::Introduce { owner }, output);
@@ -122,11 +173,18 @@ impl Engine {
 
     /// Carries what listeners must hear to their homes: one message for each home.
     pub(super) fn tell_homes(&mut self, told: Vec<Told>, output: &mut Output) {
-        for Told { event, listeners } in told {
+        for Told { event, mut listeners } in told {
             if listeners.is_empty() {
                 continue;
             }
             self.meters.listeners.count(listeners.len() as u64);
+            if listeners.iter().any(|listener| listener.width > 0) {
+                let wide = listeners.extract_if(.., |listener| listener.width > 0).collect();
+                self.tell_homes_wide(&event, wide, output);
+                if listeners.is_empty() {
+                    continue;
+                }
+            }
             let is_all_here = listeners.iter().all(|listener| listener.session.home == self.config.shard);
             if is_all_here {
                 self.inner.push_back(Message::Tell(Told { event, listeners }));
@@ -142,6 +200,18 @@ impl Engine {
         }
     }
 
+    /// The same for those who listen to more than one owner holds.
+    fn tell_homes_wide(&mut self, event: &Event, mut rest: Vec<Listener>, output: &mut Output) {
+        let from = self.config.shard;
+        while let Some(first) = rest.first() {
+            let home = first.session.home;
+            let (listeners, elsewhere) = rest.into_iter().partition(|listener| listener.session.home == home);
+            rest = elsewhere;
+            let told = Box::new(Told { event: event.clone(), listeners });
+            self.send(home, Message::TellWide { from, told }, output);
+        }
+    }
+
     /// Sends a request to the owner of the session's namespace.
     pub(super) fn forward(&mut self, session: SessionRef, number: i64, request: Request, output: &mut Output) {
         self.resume_device(session, output);
@@ -149,8 +219,10 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         state.asked();
         let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
-        let owner = self.owner(&namespace);
-        let ask = Ask { session, id, number, namespace, identity, heard, is_plain: false, request };
-        self.send(owner, Message::Ask(Box::new(ask)), output);
+        let beside = Beside::default();
+        self.dispatch(
+            Ask { session, id, number, namespace, identity, heard, is_plain: false, request, beside },
+            output,
+        );
     }
 }

@@ -111,6 +111,12 @@ impl Warden {
         Self { limits: Arc::default(), usage: None, origins: BTreeMap::new(), buckets: hashing.map() }
     }
 
+    /// Whether something in a database is counted that its owner counts.
+    pub(super) fn counts_in(&self, namespace: &str) -> bool {
+        let quota = self.limits.of(namespace);
+        quota.writes_per_second.is_some() || quota.last_words_max.is_some()
+    }
+
     /// A session comes into a database. `false`: it may not.
     pub(super) fn session_comes(&self, namespace: &Namespace) -> bool {
         let Some(usage) = &self.usage else { return true };

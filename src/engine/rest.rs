@@ -27,6 +27,7 @@ use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
 use crate::data::Path;
 use crate::log::OwnRules;
 use crate::op::{BadCredential, End, Event, Identity, Look, Namespace, Outcome, Query, Refusal, Request, Sight, Word};
+use crate::presence::Beside;
 use crate::rules::{Dialect, Ruleset};
 use crate::shard::{Told, Trial};
 use crate::tree;
@@ -481,10 +482,11 @@ impl Engine {
         if let Some(state) = self.sessions.get_mut(session) {
             state.asked();
         }
-        let owner = self.owner(&namespace);
-        let heard = now.instant;
-        let ask = Ask { session, id: None, number, namespace, identity, heard, is_plain: true, request };
-        self.send(owner, Message::Ask(Box::new(ask)), output);
+        let (heard, beside) = (now.instant, Beside::default());
+        self.dispatch(
+            Ask { session, id: None, number, namespace, identity, heard, is_plain: true, request, beside },
+            output,
+        );
     }
 
     /// Asks a stream's home to keep, or to forget, last words.
@@ -543,6 +545,7 @@ impl Engine {
 
     /// Something that is not about data is asked of this engine.
     pub(super) fn manage(&mut self, now: Now, manage: Manage, output: &mut Output) {
+        let Some(manage) = self.takes_manage(manage, output) else { return };
         if matches!(manage.task, Task::Look { .. } | Task::Complete { .. } | Task::Try { .. }) {
             return self.looked_at(now, manage, output);
         }
@@ -575,10 +578,7 @@ impl Engine {
         };
         shard.set_own_rules(rules, over);
         self.finish_owning(namespace, Vec::new(), output);
-        let owner = self.config.shard;
-        for home in (0..self.config.shards).map(ShardId) {
-            self.send(home, Message::Introduce { owner }, output);
-        }
+        self.introduce_me(output);
         Managed::Done
     }
 
@@ -610,6 +610,8 @@ impl Engine {
                 pending.reply = Some(Reply::sights(&pending.sights));
             }
             pending.databases.sort_unstable();
+            // Each core has some of a database that is spread.
+            pending.databases.dedup();
             let names = pending.databases.iter().map(|name| &**name);
             pending.reply.get_or_insert_with(|| Reply::names(names));
             self.desk.answered.push_back(conn);

@@ -1,4 +1,5 @@
 mod auth;
+mod spread;
 
 use super::*;
 use crate::base::Millis;

@@ -35,13 +35,27 @@ struct Entry {
     write: Write,
     /// Its share of what came over the wire.
     bytes: u32,
+    /// See [`Beside::run`].
+    run: u32,
 }
 
 /// What counts against the limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Load {
-    places: u32,
-    bytes: u32,
+pub struct Load {
+    /// Places that will be written.
+    pub places: u32,
+    /// Of what came over the wire.
+    pub bytes: u32,
+}
+
+/// Where a last word stands among those of its session that other owners keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Last words that one owner was left without another's between them are a run; runs are numbered in
+    /// their order.
+    pub run: u32,
+    /// What other owners keep.
+    pub elsewhere: Load,
 }
 
 const _: () = assert!(LAST_WORDS_MAX < u32::MAX as usize, "places are counted in 32 bits");
@@ -73,6 +87,11 @@ impl Ledger {
     /// `write` is there or above. A merge stays one entry: what is left of it is written at once.
     /// Setting a priority replaces only an earlier setting of the same priority. O(places).
     pub fn register(&mut self, write: Write, bytes: usize) -> Result<Vec<Location>, Full> {
+        self.register_beside(write, bytes, Beside::default())
+    }
+
+    /// The same, where other owners keep some of the session's last words.
+    pub fn register_beside(&mut self, write: Write, bytes: usize, beside: Beside) -> Result<Vec<Location>, Full> {
         let added_count = places_count(&write);
         if added_count == 0 {
             return Ok(Vec::new());
@@ -80,15 +99,15 @@ impl Ledger {
         let cover = Cover::of(&write);
         let load = self.load();
         let (covered, freed) = self.covered(&cover);
-        let places_left = (load.places - freed.places) as usize;
-        let bytes_left = (load.bytes - freed.bytes) as usize;
-        if added_count > LAST_WORDS_MAX - places_left {
+        let places_left = (load.places - freed.places + beside.elsewhere.places) as usize;
+        let bytes_left = (load.bytes - freed.bytes + beside.elsewhere.bytes) as usize;
+        if added_count > LAST_WORDS_MAX.saturating_sub(places_left) {
             return Err(Full::Words);
         }
-        if bytes > LAST_WORDS_BYTES_MAX - bytes_left {
+        if bytes > LAST_WORDS_BYTES_MAX.saturating_sub(bytes_left) {
             return Err(Full::Bytes);
         }
-        Ok(self.put(write, bytes, &covered))
+        Ok(self.put(write, bytes, beside.run, &covered))
     }
 
     /// Adds what was within the limits when it was [registered](Self::register), whatever the ledger holds
@@ -96,15 +115,15 @@ impl Ledger {
     pub fn restore(&mut self, write: Write, bytes: usize) {
         if places_count(&write) > 0 {
             let (covered, _) = self.covered(&Cover::of(&write));
-            self.put(write, bytes, &covered);
+            self.put(write, bytes, 0, &covered);
         }
     }
 
-    fn put(&mut self, write: Write, bytes: usize, covered: &Covered) -> Vec<Location> {
+    fn put(&mut self, write: Write, bytes: usize, run: u32, covered: &Covered) -> Vec<Location> {
         let replaced = self.remove(covered);
         let words = self.0.get_or_insert_default();
         let added = Load { places: narrow(places_count(&write)), bytes: narrow(bytes) };
-        words.entries.push(Entry { write, bytes: added.bytes });
+        words.entries.push(Entry { write, bytes: added.bytes, run });
         words.load.places += added.places;
         words.load.bytes += added.bytes;
         replaced
@@ -124,6 +143,40 @@ impl Ledger {
         words.map_or_else(Vec::new, |words| words.entries.into_iter().map(|entry| entry.write).collect())
     }
 
+    /// Takes out what was registered in runs up to `run`, in order: each is to be written once.
+    #[must_use = "last words that are taken and not written are lost"]
+    pub fn take_until(&mut self, run: u32) -> Vec<Write> {
+        let Some(words) = &mut self.0 else { return Vec::new() };
+        let taken_count = words.entries.iter().take_while(|entry| entry.run <= run).count();
+        let taken: Vec<Entry> = words.entries.drain(..taken_count).collect();
+        for entry in &taken {
+            words.load.places -= narrow(places_count(&entry.write));
+            words.load.bytes -= entry.bytes;
+        }
+        if words.entries.is_empty() {
+            self.0 = None;
+        }
+        taken.into_iter().map(|entry| entry.write).collect()
+    }
+
+    /// Adds what another owner has kept of the same session's. No place of it is above, at or below one of
+    /// these.
+    pub fn unite(&mut self, other: Self) {
+        let Some(other) = other.0 else { return };
+        let words = self.0.get_or_insert_default();
+        words.entries.extend(other.entries);
+        // Within a run the order stays: only one owner has it.
+        words.entries.sort_by_key(|entry| entry.run);
+        words.load.places += other.load.places;
+        words.load.bytes += other.load.bytes;
+    }
+
+    /// The first run of which something is kept.
+    #[must_use]
+    pub fn first_run(&self) -> Option<u32> {
+        self.0.as_ref().and_then(|words| words.entries.first()).map(|entry| entry.run)
+    }
+
     /// What would be written, in order.
     pub fn writes(&self) -> impl Iterator<Item = &Write> {
         self.0.iter().flat_map(|words| &words.entries).map(|entry| &entry.write)
@@ -139,7 +192,9 @@ impl Ledger {
         self.writes().flat_map(places)
     }
 
-    fn load(&self) -> Load {
+    /// What counts against the limits.
+    #[must_use]
+    pub fn load(&self) -> Load {
         self.0.as_ref().map(|words| words.load).unwrap_or_default()
     }
 

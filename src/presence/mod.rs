@@ -14,7 +14,7 @@
 mod ledger;
 mod stamps;
 
-pub use ledger::{Full, Ledger};
+pub use ledger::{Beside, Full, Ledger, Load};
 pub use stamps::Stamps;
 
 use crate::data::{Draft, Location, Path};

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_types, reason = "its keys are keyed hashes already, and are not hashed again")]
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::places;
@@ -125,6 +126,33 @@ impl Stamps {
         }
         if self.len == 0 {
             self.parts = Vec::new();
+        }
+    }
+
+    /// Adds what another part of the same database has held and noted. Both have the same hashing.
+    pub fn unite(&mut self, other: Self) {
+        if other.parts.is_empty() {
+            return;
+        }
+        if self.parts.is_empty() {
+            *self = other;
+            return;
+        }
+        for (key, stamp) in other.parts.into_iter().flatten() {
+            match self.parts[part_of(key)].entry(key) {
+                Entry::Vacant(place) => {
+                    place.insert(stamp);
+                    self.len += 1;
+                }
+                Entry::Occupied(mut place) => {
+                    let held = place.get_mut();
+                    let holds = held.holds.checked_add(stamp.holds).expect("fewer than 2^32 last words fit in memory");
+                    if stamp.written_at > held.written_at {
+                        *held = stamp;
+                    }
+                    held.holds = holds;
+                }
+            }
         }
     }
 

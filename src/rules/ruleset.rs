@@ -113,6 +113,18 @@ impl Branch {
         self.validate_reach = reach;
     }
 
+    /// `here` is its own level.
+    fn is_local_to(&self, level: u8, here: u8) -> bool {
+        let rules = [&self.read, &self.write, &self.validate].into_iter().flatten();
+        let is_local = if here < level {
+            // Above, whether something exists is known to nobody alone: then its `.validate` counts, or does not.
+            self.validate.is_none() && rules.into_iter().all(|rule| rule.survey.reach.is_none())
+        } else {
+            rules.into_iter().all(|rule| rule.survey.reach.is_none_or(|reach| reach >= level))
+        };
+        is_local && self.children().all(|child| child.is_local_to(level, here.saturating_add(1)))
+    }
+
     fn children(&self) -> impl Iterator<Item = &Self> {
         let wildcard = self.wildcard.as_ref().map(|(_, child)| &**child);
         self.literals.iter().map(|(_, child)| child).chain(wildcard)
@@ -345,6 +357,14 @@ impl Ruleset {
             reach = nearer(reach, branch.validate_reach);
         }
         reach.map(usize::from)
+    }
+
+    /// Whether every question about places at or below one of `level` keys can be answered by looking only at
+    /// what has the same `level` first keys; and every question whether something above may be read, without
+    /// looking at data.
+    #[must_use]
+    pub fn is_local_to(&self, level: u8) -> bool {
+        self.root.is_local_to(level, 0)
     }
 
     /// The nodes of the rules on the way to `path`, from the root.

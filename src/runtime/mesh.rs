@@ -353,6 +353,36 @@ mod tests {
         assert!(a.is_congested());
     }
 
+    /// Two threads that have much to say to each other, through rings that hold little. Neither takes anything new
+    /// from its clients while its outbox is long, and both go on taking what comes.
+    #[test]
+    fn two_that_flood_each_other_both_get_through() {
+        const MESSAGES: u32 = 200_000;
+        let [a, b, _] = three(4);
+        let flood = |mut port: Port<u32>, to: ShardId| {
+            let (mut sent, mut taken) = (0, 0);
+            while taken < MESSAGES || sent < MESSAGES || port.is_stuck() {
+                for _ in 0..64 {
+                    if sent < MESSAGES && !port.is_congested() {
+                        port.send(to, sent);
+                        sent += 1;
+                    }
+                }
+                assert!(port.waiting_count() <= OUTBOX_MESSAGES_LONG as u64 + 1, "what waits has a limit");
+                port.look(clock::stamp);
+                while let Some((_, number)) = port.next() {
+                    assert_eq!(number, taken);
+                    taken += 1;
+                }
+                port.tell_taken();
+                port.flush(clock::stamp);
+            }
+        };
+        let one = std::thread::spawn(move || flood(a, B));
+        flood(b, A);
+        one.join().unwrap();
+    }
+
     /// Three threads: A tells C, then B; B, when told, tells C. C must hear of each thing from A first.
     #[test]
     fn causes_arrive_before_their_effects() {

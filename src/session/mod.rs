@@ -180,17 +180,32 @@ impl<S> Table<S> {
 
     /// Removes the session and returns its state. `None` if it is gone already.
     pub fn close(&mut self, session: SessionRef) -> Option<S> {
+        let state = self.vacate(session)?;
+        self.give_away(session.slot);
+        Some(state)
+    }
+
+    /// The same, but its slot is not [given away](Self::give_away) yet: somebody may not have heard that it is gone.
+    pub fn vacate(&mut self, session: SessionRef) -> Option<S> {
         self.get(session)?;
-        let next = self.free_head;
+        let next = NO_SLOT;
         let slot = self.slot_mut(session.slot)?;
         let left = std::mem::replace(&mut slot.tenant, Tenant::Nobody { next });
         slot.generation = slot.generation.wrapping_add(1);
-        self.free_head = session.slot;
         self.len -= 1;
         match left {
             Tenant::Session { state, .. } => Some(state),
             Tenant::Nobody { .. } => panic!("slot {} was found and is free", session.slot),
         }
+    }
+
+    /// A vacated slot is the next to be used. Once for each tenant.
+    pub fn give_away(&mut self, slot_index: u32) {
+        let head = self.free_head;
+        let slot = self.slot_mut(slot_index).expect("a vacated slot is a slot");
+        let Tenant::Nobody { next } = &mut slot.tenant else { panic!("the slot {slot_index} has a tenant") };
+        *next = head;
+        self.free_head = slot_index;
     }
 
     /// The sessions in these slots, in order of slots: a drain goes through all slots in slices, and

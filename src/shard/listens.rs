@@ -12,6 +12,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::apply::{Changes, ResolvedWhat};
+use super::part::READING;
 use crate::base::limits::LISTENS_MAX;
 use crate::base::{Hashing, Map, SessionRef};
 use crate::data::{Key, Node, Path};
@@ -27,6 +28,8 @@ pub struct Listener {
     pub tag: Tag,
     /// Whether the rules must allow it anew before each thing it hears, because they look at data.
     pub is_conditional: bool,
+    /// How many keys its place lacks to be one core's alone; 0: what it hears is all there is to hear.
+    pub width: u8,
 }
 
 /// Something that has happened, and who must hear of it.
@@ -44,6 +47,8 @@ pub(super) struct Listens {
     hashing: Hashing,
     /// Paths below a path are neighbours in this order.
     places: BTreeMap<Path, Place>,
+    /// How many of them are above the parts.
+    wide_places_count: usize,
     by_session: Map<SessionRef, Member>,
 }
 
@@ -115,29 +120,42 @@ enum Touched {
 
 impl Listens {
     pub(super) fn new(hashing: &Hashing) -> Self {
-        Self { hashing: hashing.clone(), places: BTreeMap::new(), by_session: hashing.map() }
+        Self { hashing: hashing.clone(), places: BTreeMap::new(), wide_places_count: 0, by_session: hashing.map() }
     }
 
-    /// At how many places somebody listens. O(1).
-    pub(super) fn places_count(&self) -> usize {
-        self.places.len()
+    /// At how many places somebody listens; `is_all`: also of those above the parts. O(1).
+    pub(super) fn places_count(&self, is_all: bool) -> usize {
+        self.places.len() - if is_all { 0 } else { self.wide_places_count }
     }
 
     /// How many there are, and at how many places.
-    pub(super) fn count(&self) -> (usize, usize) {
-        (self.by_session.values().map(|member| member.held.len()).sum(), self.places.len())
+    pub(super) fn count(&self, is_all: bool) -> (usize, usize) {
+        let is_counted = |held: &&Held| is_all || Listener::width_at(&held.path) == 0;
+        let listens = self.by_session.values().map(|member| member.held.iter().filter(is_counted).count()).sum();
+        (listens, self.places_count(is_all))
     }
 
     /// Adds a listen and returns what it sees first. A listen of the same session with the same path
     /// and tag is replaced.
     pub(super) fn add(&mut self, wish: &Wish<'_>, node: &Node) -> Result<Node, Refusal> {
-        let Wish { path, query, listener, identity } = *wish;
-        let Listener { session, tag, .. } = listener;
+        let Wish { path, listener: Listener { session, tag, .. }, .. } = *wish;
         self.remove(session, path, tag);
         if self.by_session.get(&session).is_some_and(|member| member.held.len() >= LISTENS_MAX) {
             return Err(Refusal::Limit("listens of one session"));
         }
-        let place = self.places.entry(path.clone()).or_default();
+        Ok(self.add_any(wish, node))
+    }
+
+    /// The same, however many the session has.
+    pub(super) fn add_any(&mut self, wish: &Wish<'_>, node: &Node) -> Node {
+        let Wish { path, query, listener, identity } = *wish;
+        let Listener { session, tag, .. } = listener;
+        self.remove(session, path, tag);
+        let wide_places_count = &mut self.wide_places_count;
+        let place = self.places.entry(path.clone()).or_insert_with(|| {
+            *wide_places_count += usize::from(Listener::width_at(path) > 0);
+            Place::default()
+        });
         let (seen, window, index) = if query.is_all() {
             (node.clone(), None, place.whole.insert(listener))
         } else {
@@ -152,7 +170,35 @@ impl Listens {
         member.identity = identity.clone();
         let at = member.held.partition_point(|other| (&other.path, other.tag) < (path, tag));
         member.held.insert(at, Held { path: path.clone(), tag, window, index });
-        Ok(seen)
+        seen
+    }
+
+    /// Takes in the listens of one part of what `root` is now the whole of. Nobody is told anything: each has seen
+    /// what there is.
+    pub(super) fn take_in(&mut self, part: &Self, root: &Node) {
+        for (session, Member { identity, held }) in &part.by_session {
+            for held in held {
+                let known =
+                    self.by_session.get(session).is_some_and(|member| member.find(&held.path, held.tag).is_some());
+                // What was to be read has been sent.
+                if known || held.tag == Some(READING) {
+                    continue;
+                }
+                let listener = Listener { width: 0, ..*part.listener(held) };
+                let wish = Wish { path: &held.path, query: &part.query(held), listener, identity };
+                self.add_any(&wish, root.at(held.path.as_str()));
+            }
+        }
+    }
+
+    fn listener(&self, held: &Held) -> &Listener {
+        let place = &self.places[&held.path];
+        let listeners = match (held.window, &place.parts) {
+            (None, _) => &place.whole,
+            (Some(window), Some(parts)) => &parts.listeners[&window],
+            (Some(_), None) => unreachable!("a window is a part"),
+        };
+        &listeners[held.index as usize]
     }
 
     /// Ends one listen, if there is one.
@@ -233,6 +279,7 @@ impl Listens {
         }
         if place.whole.is_empty() && place.parts.is_none() {
             self.places.remove(&gone.path);
+            self.wide_places_count -= usize::from(Listener::width_at(&gone.path) > 0);
         }
     }
 
@@ -433,7 +480,8 @@ fn event_below(path: &Path, old: &Node, changes: &Changes, root: &Node) -> Optio
 }
 
 /// What the listeners of a window hear.
-fn window_event(path: &Path, delta: Delta) -> Event {
+#[must_use]
+pub fn window_event(path: &Path, delta: Delta) -> Event {
     let mut children = match delta {
         Delta::Whole(node) => return Event::Set { path: path.clone(), node },
         Delta::Children(children) => children.into_iter().map(|(key, change)| match change {

@@ -100,6 +100,16 @@ impl<V> BySession<V> {
         value
     }
 
+    /// All there are.
+    pub(super) fn into_all(self) -> impl Iterator<Item = (SessionRef, V)> {
+        self.groups.into_iter().flat_map(|((home, number), group)| {
+            let slots = number * NEIGHBOURS..;
+            let Group { generations, values } = *group;
+            let all = slots.zip(generations).zip(values);
+            all.filter_map(move |((slot, generation), value)| Some((SessionRef { home, slot, generation }, value?)))
+        })
+    }
+
     /// All, or those of the sessions after one, by home and slot.
     pub(super) fn iter_after(&self, after: Option<SessionRef>) -> impl Iterator<Item = (SessionRef, &V)> {
         let from = after.map_or(Unbounded, |session| Included(position(session).0));

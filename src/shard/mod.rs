@@ -8,6 +8,7 @@
 mod apply;
 mod listens;
 mod living;
+mod part;
 mod profile;
 mod trial;
 mod wills;
@@ -15,13 +16,14 @@ mod wills;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-pub use listens::{Listener, Told};
+pub use listens::{Listener, Told, window_event};
+pub use part::{PART_KEYS, READING, gather};
 
 use crate::base::{Hashing, Instant, Now, SessionId, SessionRef};
 use crate::data::{Fallen, Node, Path};
 use crate::log::{OwnRules, Record};
 use crate::op::{Event, Identity, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
-use crate::presence::{Stamps, places_count};
+use crate::presence::{Beside, Stamps, places_count};
 use crate::rules::{Ask, Denial, Ruleset};
 use crate::tree;
 use listens::{Doubt, Listens, Wish};
@@ -42,6 +44,8 @@ pub struct Asker {
     pub heard: Instant,
     /// Whether it asks without a socket.
     pub is_plain: bool,
+    /// What it leaves with other owners.
+    pub beside: Beside,
 }
 
 /// What came of one last word.
@@ -92,6 +96,8 @@ pub struct Shard {
     profilers: Vec<Listener>,
     /// What was written of the last word that was fired last, if it was not all.
     partly: Option<Write>,
+    /// Other cores hold other parts of the same database.
+    is_part: bool,
 }
 
 impl Shard {
@@ -110,6 +116,7 @@ impl Shard {
             fallen: Fallen::default(),
             profilers: Vec::new(),
             partly: None,
+            is_part: false,
         }
     }
 
@@ -236,7 +243,14 @@ impl Shard {
         let is_whole = places_count(&kept) == places_count(word);
         let word = kept;
         let heard = heard.unwrap_or(now.instant);
-        let asker = Asker { session: Some(session), id: None, identity: Arc::clone(identity), heard, is_plain: false };
+        let asker = Asker {
+            session: Some(session),
+            id: None,
+            identity: Arc::clone(identity),
+            heard,
+            is_plain: false,
+            beside: Beside::default(),
+        };
         let from = told.len();
         let done = self.write(now, &asker, &word, None, told);
         self.profile_last_word(now, &word, done.is_ok(), from, told);
@@ -257,7 +271,7 @@ impl Shard {
     /// The session's identity, or the rules, have changed: ends the listens that it no longer may have.
     pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Arc<Identity>, told: &mut Vec<Told>) {
         if !identity.is_admin && self.stop_profiling(session) {
-            let listener = Listener { session, tag: None, is_conditional: false };
+            let listener = Listener { session, tag: None, is_conditional: false, width: 0 };
             let event = Event::Revoked { path: Path::ROOT, query: Query::ALL };
             told.push(Told { event, listeners: vec![listener] });
         }
@@ -268,9 +282,14 @@ impl Shard {
                 let is_conditional = self.is_conditional(identity, &path);
                 self.listens.set_conditional(session, &path, tag, is_conditional);
             } else {
-                self.revoke(Listener { session, tag, is_conditional: false }, path, query, told);
+                let width = self.width_at(&path);
+                self.revoke(Listener { session, tag, is_conditional: false, width }, path, query, told);
             }
         }
+    }
+
+    fn width_at(&self, path: &Path) -> u8 {
+        if self.is_part { Listener::width_at(path) } else { 0 }
     }
 
     /// Ends a listen that the rules no longer allow.
@@ -293,10 +312,11 @@ impl Shard {
         }
     }
 
-    /// How many listens there are, and to how many locations.
+    /// How many listens there are, and to how many locations. Those above the parts stand in each part, and are
+    /// counted by the one that `is_keeper`.
     #[must_use]
-    pub fn listens_count(&self) -> (usize, usize) {
-        self.listens.count()
+    pub fn listens_count(&self, is_keeper: bool) -> (usize, usize) {
+        self.listens.count(is_keeper || !self.is_part)
     }
 
     /// How many places last words wait for, with all above them.
@@ -354,7 +374,7 @@ impl Shard {
         }
         let is_unindexed = !query.is_all() && !self.rules.is_indexed(&path, &query.index);
         let is_conditional = self.is_conditional(&asker.identity, &path);
-        let listener = Listener { session, tag, is_conditional };
+        let listener = Listener { session, tag, is_conditional, width: self.width_at(&path) };
         let wish = Wish { path: &path, query: &query, listener, identity: &asker.identity };
         let node = self.listens.add(&wish, self.root.at(path.as_str()))?;
         let is_known = hash.is_some_and(|hash| hash == node.hash());

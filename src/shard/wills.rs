@@ -16,7 +16,7 @@ use crate::base::{Now, SessionId, SessionRef};
 use crate::data::{Location, Path};
 use crate::log::{Database, Estate, OwnRules, Record, encode_left};
 use crate::op::{Identity, Refusal, Write};
-use crate::presence::{Full, Ledger};
+use crate::presence::{Beside, Full, Ledger};
 use crate::rules::Ruleset;
 
 mod look;
@@ -25,20 +25,20 @@ const TOO_MANY_LAST_WORDS: Refusal = Refusal::Limit("too many onDisconnect opera
 
 /// What a session leaves.
 #[derive(Debug)]
-struct Will {
+pub(super) struct Will {
     id: SessionId,
     /// Who the session is.
     identity: Arc<Identity>,
     /// Never empty.
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
 }
 
 /// What all leave.
 #[derive(Debug, Default)]
 pub(super) struct Wills {
-    living: BySession<Will>,
+    pub(super) living: BySession<Will>,
     /// Places that the ledgers of `living` will write.
-    words_count: usize,
+    pub(super) words_count: usize,
     /// Of sessions that were over when the server started, by the order in which they came.
     estates: BTreeMap<u64, Estate>,
     by_secret: BTreeMap<u128, u64>,
@@ -47,6 +47,18 @@ pub(super) struct Wills {
     away: BTreeMap<u128, Estate>,
     /// Every place that an estate would write.
     by_place: BTreeMap<Path, Vec<u64>>,
+}
+
+impl Wills {
+    /// Adds what living sessions have left with another owner.
+    pub(super) fn unite(&mut self, other: Self) {
+        assert!(other.estates.is_empty() && other.away.is_empty(), "what is owed is owed to the whole");
+        self.words_count += other.words_count;
+        for (session, Will { id, identity, ledger }) in other.living.into_all() {
+            let will = self.living.get_or_insert_with(session, || Will { id, identity, ledger: Ledger::EMPTY });
+            will.ledger.unite(ledger);
+        }
+    }
 }
 
 /// How far somebody is who goes through what all leave.
@@ -117,7 +129,7 @@ impl Shard {
             ledger: Ledger::EMPTY,
         });
         let before = will.ledger.len();
-        let registered = will.ledger.register(write, bytes);
+        let registered = will.ledger.register_beside(write, bytes, asker.beside);
         self.wills.words_count = self.wills.words_count + will.ledger.len() - before;
         match registered {
             Ok(replaced) => {
@@ -325,7 +337,8 @@ impl Shard {
         }
         let is_expired = estate.identity.expires_s.is_some_and(|expires_s| expires_s <= now.wall.0 / 1_000);
         let identity = if is_expired { Arc::new(Identity::NOBODY) } else { estate.identity };
-        let asker = Asker { session: None, id: None, identity, heard: now.instant, is_plain: false };
+        let beside = Beside::default();
+        let asker = Asker { session: None, id: None, identity, heard: now.instant, is_plain: false, beside };
         self.note_over(estate.id.secret);
         let speak = |word: Write| {
             let from = told.len();

@@ -53,6 +53,10 @@ pub(super) enum Expected {
     Listening {
         is_known: bool,
     },
+    /// The same, put together from parts: nobody knows when each was taken.
+    Gathering,
+    /// A value that was put together: each part of it stood there at some time from then on.
+    Gathered(usize),
 }
 
 /// A request.
@@ -65,6 +69,8 @@ pub(super) struct Asked {
     /// What the client must see when it is answered: each listen by path and tag.
     pub(super) seen: Vec<(String, Option<u64>, Tree)>,
     pub(super) is_done: bool,
+    /// How many states its database had had when it was asked.
+    pub(super) since: usize,
 }
 
 /// What a client sees of a place.
@@ -111,6 +117,8 @@ pub(super) struct Actor {
     pub(super) has_said_goodbye: bool,
     pub(super) is_unplugged: bool,
     pub(super) is_frozen: bool,
+    /// Some of its owners know of its end.
+    pub(super) is_leaving: bool,
     /// Its last words are performed.
     pub(super) is_over: bool,
 }
@@ -137,6 +145,7 @@ impl Actor {
             has_said_goodbye: false,
             is_unplugged: false,
             is_frozen: false,
+            is_leaving: false,
             is_over: false,
         }
     }

@@ -28,7 +28,8 @@ impl History {
             140..=189 => self.time_passes(),
             190..=204 => self.somebody_freezes(),
             205..=214 if self.plan.changes_law => {
-                let law = Law::roll(&mut self.dice);
+                let is_local = self.plan.is_apart && self.dice.percent(80);
+                let law = if is_local { Law::roll_local(&mut self.dice) } else { Law::roll(&mut self.dice) };
                 self.legislate(law);
             }
             215 => self.somebody_is_hasty(),
@@ -57,7 +58,7 @@ impl History {
         if living >= self.plan.actors_max + self.plan.databases {
             return;
         }
-        let (database, shard) = (self.dice.index(self.plan.databases), self.dice.index(4));
+        let (database, shard) = (self.dice.index(self.plan.databases), self.dice.index(8));
         let replaces = self.dice.percent(50).then(|| self.earlier(database)).flatten();
         let actor = self.join(database, shard, replaces);
         if self.dice.percent(self.plan.signs_in) {
@@ -149,11 +150,13 @@ impl History {
     /// Last words until there is no room.
     fn somebody_leaves_much(&mut self) {
         let Some(actor) = self.somebody() else { return };
-        let base = self.path(1);
-        let from = self.dice.below(400);
-        let places: Map<String, Json> =
-            (0..BIG_WORD_PLACES as u64).map(|place| (format!("much/{}", from + place), json!(true))).collect();
-        self.leave_merge(actor, &base, &places);
+        for _ in 0..1 + self.dice.below(2) {
+            let base = self.path(1);
+            let from = self.dice.below(400);
+            let places: Map<String, Json> =
+                (0..BIG_WORD_PLACES as u64).map(|place| (format!("much/{}", from + place), json!(true))).collect();
+            self.leave_merge(actor, &base, &places);
+        }
     }
 
     fn ask_something(&mut self, actor: usize) {
@@ -182,7 +185,9 @@ impl History {
 
     /// A path of up to so many keys.
     fn path(&mut self, depth_max: usize) -> String {
+        let is_apart = self.plan.is_apart && depth_max > 1 && self.dice.below(300) > 0;
         let depth = match self.dice.below(100) {
+            _ if is_apart => 2 + self.dice.index(depth_max - 1),
             0..=2 => 0,
             3..=39 => depth_max.min(2),
             _ => depth_max.min(1 + self.dice.index(3)),
@@ -385,7 +390,9 @@ impl History {
         let memories = &self.actors[actor].memories;
         let (path, want) = if memories.is_empty() || self.dice.percent(60) {
             let depth_max = *self.dice.pick(&[0, 1, 1, 1, 2]);
-            (self.path(depth_max), self.want())
+            let (path, want) = (self.path(depth_max), self.want());
+            let is_whole = path.is_empty() && self.plan.is_apart && self.dice.percent(95);
+            (path, if is_whole { Want::default() } else { want })
         } else {
             let (path, want, _) = self.dice.pick(memories);
             (path.clone(), want.clone())
@@ -415,7 +422,8 @@ impl History {
     }
 
     fn get(&mut self, actor: usize) {
-        let (path, want) = (self.path(2), self.want());
+        let depth_max = if self.plan.is_apart { *self.dice.pick(&[0, 1, 1, 2]) } else { 2 };
+        let (path, want) = (self.path(depth_max), self.want());
         self.ask(actor, "g", &json!({"p": format!("/{path}"), "q": want.to_json()}), Op::Get { path, want });
     }
 

@@ -85,6 +85,8 @@ pub(super) struct Plan {
     pub(super) changes_law: bool,
     /// The server stops at the end, in the midst of everything.
     is_drained: bool,
+    /// Clients ask for little that needs all of a database in one place.
+    pub(super) is_apart: bool,
 }
 
 pub(super) struct Dice(ChaCha12Rng);
@@ -109,29 +111,35 @@ impl Dice {
 
 impl Plan {
     fn of(dice: &mut Dice) -> Self {
+        let is_apart = dice.percent(50);
         let settings = (0..NAMES.len()).map(|_| {
             let heartbeat = 1_000 + dice.below(20_000);
             Settings {
                 heartbeat: Millis(heartbeat),
                 session_timeout: Millis(heartbeat + 1_000 + dice.below(30_000)),
                 late_last_words: if dice.percent(75) { LateLastWords::Yield } else { LateLastWords::Always },
-                durability: if dice.percent(40) { Durability::Fsync } else { Durability::None },
+                durability: if dice.percent(if is_apart { 5 } else { 40 }) {
+                    Durability::Fsync
+                } else {
+                    Durability::None
+                },
                 ..Settings::default()
             }
         });
         let settings = settings.collect();
         Self {
-            shards: u8::try_from(1 + dice.below(4)).expect("up to four"),
+            shards: u8::try_from(1 + dice.below(8)).expect("up to eight"),
             databases: 1 + dice.index(NAMES.len()),
             settings,
-            law: Law::roll(dice),
+            law: if is_apart { Law::roll_local(dice) } else { Law::roll(dice) },
             steps: 20 + dice.below(160),
             signs_in: *dice.pick(&[0, 50, 90]),
             actors_max: 2 + dice.index(7),
             calm: *dice.pick(&[0, 5, 20, 100]),
             is_slow: dice.percent(60),
-            changes_law: dice.percent(50),
+            changes_law: dice.percent(if is_apart { 20 } else { 50 }),
             is_drained: dice.percent(20),
+            is_apart,
         }
     }
 }
@@ -179,7 +187,7 @@ impl History {
 
     /// An administrator who sees all of a database.
     fn watch(&mut self, database: usize) {
-        let shard = self.dice.index(4);
+        let shard = self.dice.index(8);
         let watcher = self.join(database, shard, None);
         self.actors[watcher].is_watcher = true;
         self.sign_in(watcher, Who::Admin);
@@ -211,7 +219,7 @@ impl History {
         if self.world.is_unsynced() {
             self.reach("held back by the disk");
             for _ in 0..self.dice.below(3) {
-                let shard = self.dice.index(4);
+                let shard = self.dice.index(8);
                 self.world.sync(shard);
             }
         }
@@ -369,21 +377,25 @@ impl History {
     fn record(&mut self, record: &Record) {
         self.note(|history, text| write!(text, "{:?} {record:?}", history.world.now()));
         match record {
-            Record::Asked { now, session, number, identity } => {
+            Record::Asked { now, session, number, identity, by, is_apart } => {
                 let actor = self.actor_of(*session);
-                self.asked(*now, actor, *number, who(identity));
+                let by = is_apart.then(|| by.index());
+                self.asked(*now, actor, *number, who(identity), by);
             }
-            Record::Identified { session, identity } => {
+            Record::Identified { session, identity, by, is_apart } => {
                 let actor = self.actor_of(*session);
                 let (who, database) = (who(identity), self.actors[actor].database);
                 assert!(self.actors[actor].whos.contains(&who), "{who:?} is somebody that {actor} was");
-                self.databases[database].identify(actor, who);
+                let (world, name) = (&self.world, NAMES[database]);
+                // Above the parts, whoever hears of it first.
+                let is_its = |path: &str| !is_apart || world.part(name, path).is_none_or(|core| core == by.index());
+                self.databases[database].identify(actor, who, is_its);
             }
-            Record::Over { now, session, end, identity, words_count } => {
+            Record::Over { now, session, end, identity, words_count, is_last } => {
                 let actor = self.actor_of(*session);
                 // What it heard, it heard before.
                 self.hear(actor);
-                self.over(*now, actor, *end, who(identity), *words_count);
+                self.over(*now, actor, *end, who(identity), *words_count, *is_last);
             }
         }
     }
@@ -402,13 +414,14 @@ impl History {
         self.actors.iter().position(is_it).unwrap_or_else(|| panic!("nobody has the session {session:?}"))
     }
 
-    fn asked(&mut self, now: Now, actor: usize, number: i64, who: Who) {
+    /// `by`: the core that did it, if it did so apart from others.
+    fn asked(&mut self, now: Now, actor: usize, number: i64, who: Who, by: Option<usize>) {
         let database = self.actors[actor].database;
         if let Some(old) = self.actors[actor].replaces {
             assert!(self.actors[old].is_over, "{actor} takes effect before {old}, which it replaces, is over");
         }
         let one = &mut self.actors[actor];
-        assert!(!one.is_over, "{actor} asks after its end");
+        assert!(!one.is_leaving, "{actor} asks after its end");
         let earlier = one.asked.iter().take_while(|asked| asked.number != number);
         for asked in earlier {
             assert!(asked.is_done || !asked.op.is_for_owner(), "{actor}: {asked:?} is overtaken by {number}");
@@ -425,6 +438,21 @@ impl History {
         } else {
             self.databases[database].perform(asking, &asked.op)
         };
+        if by.is_some() {
+            *self.reached.entry("done apart").or_default() += 1;
+            expected = match (expected, &asked.op) {
+                (Expected::Listening { .. }, Op::Listen { path, .. }) if super::tree::keys(path).len() < 2 => {
+                    Expected::Gathering
+                }
+                (Expected::Value(_), Op::Get { path, .. }) if super::tree::keys(path).len() < 2 => {
+                    Expected::Gathered(asked.since)
+                }
+                (expected, _) => expected,
+            };
+            if matches!(expected, Expected::Gathering | Expected::Gathered(_)) {
+                *self.reached.entry("put together").or_default() += 1;
+            }
+        }
         let done = expected == Expected::Status("ok");
         let reached = match &asked.op {
             Op::LastWord(word) if done => Some(match one.words.register(word) {
@@ -452,21 +480,34 @@ impl History {
         let asked = self.actors[actor].asked.iter_mut().find(|asked| asked.number == number);
         let asked = asked.expect("it was there just now");
         asked.expected = Some(expected);
-        asked.seen = self.databases[database].seen_by(actor);
+        let mut seen = self.databases[database].seen_by(actor);
+        // What others hold may have changed, and word of it be on its way.
+        seen.retain(|(path, ..)| by.is_none() || self.world.part(NAMES[database], path) == by);
+        asked.seen = seen;
     }
 
-    fn over(&mut self, now: Now, actor: usize, end: End, who: Who, words_count: usize) {
+    fn over(&mut self, now: Now, actor: usize, end: End, who: Who, words_count: usize, is_last: bool) {
         if let Some(old) = self.actors[actor].replaces {
             // A server that stops does not wait: nobody comes who could overtake.
             let is_settled = self.actors[old].is_over || (end == End::ServerStopped && words_count == 0);
             assert!(is_settled, "{actor} is over before {old}, which it replaces");
         }
         let one = &mut self.actors[actor];
-        assert!(!std::mem::replace(&mut one.is_over, true), "{actor} is over twice");
+        let is_first = !std::mem::replace(&mut one.is_leaving, true);
+        assert!(!one.is_over, "{actor} is over twice");
+        one.is_over = is_last;
         assert!(one.whos.contains(&who), "{actor} is over as {who:?}");
-        assert_eq!(words_count, one.words.0.len(), "{actor} leaves as many last words as it was told: {:?}", one.words);
-        let (database, words, client) = (one.database, std::mem::take(&mut one.words), one.client);
-        self.check_end(now, actor, end);
+        let left = one.words.0.len();
+        let is_right = if is_last { words_count == left } else { words_count <= left };
+        assert!(is_right, "{actor} leaves as many last words as it was told, not {words_count}: {:?}", one.words);
+        let words = super::reference::Words(one.words.0.drain(..words_count).collect());
+        let (database, client) = (one.database, one.client);
+        if is_first {
+            self.check_end(now, actor, end);
+        }
+        if !is_first && words_count > 0 {
+            self.reach("last words with several owners");
+        }
         let settings = &self.plan.settings[database];
         let is_late = end == End::TimedOut && settings.late_last_words == LateLastWords::Yield;
         let heard = is_late.then(|| self.world.heard(client));
@@ -572,6 +613,14 @@ impl History {
                 assert_eq!(first, None, "{actor} is told what it knows");
             }
         }
+        if let (Op::Listen { path, tag, .. }, Some(Expected::Gathering)) = (&asked.op, &asked.expected) {
+            let view = one.views.iter_mut().find(|view| (&view.path, view.tag) == (path, *tag));
+            let view = view.unwrap_or_else(|| panic!("{actor} knows what it asked for"));
+            view.is_pending = false;
+            if let Some(first) = view.first.take() {
+                view.tree = first;
+            }
+        }
         // An owner tells things in the order in which it does them, and this answer is one of them.
         for (path, tag, tree) in &asked.seen {
             let view = one.views.iter().find(|view| (&view.path, view.tag) == (path, *tag));
@@ -589,7 +638,14 @@ impl History {
                 assert_eq!(Tree::read(&body["d"]), *tree, "{actor}: {number} reads what stands there");
                 return;
             }
-            (Expected::Listening { .. }, _) => assert_eq!(status, "ok", "{actor}: {number}"),
+            (Expected::Gathered(since), Op::Get { path, .. }) => {
+                assert_eq!(status, "ok");
+                let states = &self.databases[one.database].states[since - 1..];
+                check_gathered(&Tree::read(&body["d"]), path, states);
+                return;
+            }
+            (Expected::Gathered(_), op) => panic!("{op:?} is not read"),
+            (Expected::Listening { .. } | Expected::Gathering, _) => assert_eq!(status, "ok", "{actor}: {number}"),
             (Expected::Status(expected), _) => assert_eq!(status, *expected, "{actor}: {number} {:?}", asked.op),
         }
         let is_done = status == "ok";
@@ -638,6 +694,21 @@ impl History {
         assert!(index.is_some(), "{actor} loses {path} (tag {:?}), which it may read", view.tag);
         revoked.remove(index.expect("it was found"));
         self.reach("listen revoked");
+    }
+}
+
+/// What was put together above the parts: each part of it is as it was at some time since it was asked for.
+fn check_gathered(value: &Tree, path: &str, states: &[Tree]) {
+    let check = |place: &str, part: &Tree| {
+        let is_known = states.iter().any(|state| state.at(&super::tree::join(path, place)) == *part);
+        assert!(is_known, "never has this stood at {path} {place}: {part:?}");
+    };
+    for (key, child) in &value.children {
+        if super::tree::keys(path).is_empty() {
+            child.children.iter().for_each(|(second, part)| check(&format!("{key}/{second}"), part));
+        } else {
+            check(key, child);
+        }
     }
 }
 
@@ -721,14 +792,14 @@ impl History {
             }
             assert_eq!(count, it.listens.len(), "everybody sees what they listen to: {:?}", it.listens);
         }
-        let listens: usize = self.databases.iter().map(|it| it.listens.len()).sum();
         let stats = self.world.stats();
-        assert_eq!(stats.listens, listens, "listens");
         assert_eq!(stats.inner, 0, "an engine owes itself nothing");
+        let listens: usize = self.databases.iter().map(|it| it.listens.len()).sum();
         let place = |(database, it): (usize, &Database)| {
             it.listens.iter().map(|listen| (database, listen.path.clone())).collect::<Vec<_>>()
         };
         let places: BTreeSet<_> = self.databases.iter().enumerate().flat_map(place).collect();
+        assert_eq!(stats.listens, listens, "listens");
         assert_eq!(stats.listened_places, places.len(), "listened places");
     }
 
@@ -738,11 +809,12 @@ impl History {
         for actor in self.actors.iter().filter(|actor| !actor.is_over) {
             for place in actor.words.0.iter().flat_map(|word| &word.places) {
                 let keys = super::tree::keys(&place.path);
+                let core = self.world.holder(NAMES[actor.database], &place.path);
                 for depth in 0..=keys.len() {
-                    held.insert((actor.database, keys[..depth].join("/"), false));
+                    held.insert((core, actor.database, keys[..depth].join("/"), false));
                 }
                 if place.is_priority {
-                    held.insert((actor.database, place.path.clone(), true));
+                    held.insert((core, actor.database, place.path.clone(), true));
                 }
             }
         }
@@ -786,7 +858,9 @@ impl History {
         let one = &mut self.actors[actor];
         let number = one.next_number;
         one.next_number += 1;
-        one.asked.push_back(Asked { number, op, who: one.who, expected: None, seen: Vec::new(), is_done: false });
+        let since = self.databases[one.database].states.len();
+        let (who, expected, seen, is_done) = (one.who, None, Vec::new(), false);
+        one.asked.push_back(Asked { number, op, who, expected, seen, is_done, since });
         let text = json!({"t": "d", "d": {"r": number, "a": name, "b": body}}).to_string();
         let client = one.client;
         self.note(|_, line| write!(line, "{actor} asks {text}"));

@@ -6,12 +6,14 @@
 
 mod actor;
 mod acts;
+mod causal;
 mod history;
 mod power;
 mod reference;
 mod tree;
 mod world;
 
+pub use causal::run as run_causal;
 pub use history::{Report, run};
 pub use power::run as run_power_cuts;
 pub use world::{Client, WALL_START_MS, World};

@@ -39,6 +39,15 @@ impl Law {
         }
     }
 
+    /// One that each core can decide by itself.
+    pub(super) fn roll_local(dice: &mut Dice) -> Self {
+        match dice.below(10) {
+            0..=6 => Self::Open,
+            7 => Self::Locked,
+            _ => Self::Signed,
+        }
+    }
+
     pub(super) const fn text(self) -> &'static str {
         match self {
             Self::Open => r#"{"rules":{".read":true,".write":true}}"#,
@@ -198,13 +207,16 @@ pub(super) struct Database {
     pub(super) listens: Vec<Listen>,
     /// Listens that ended because they were no longer allowed, and nobody has asked about.
     pub(super) revoked: Vec<Listen>,
+    /// The tree after each write, from the first on.
+    pub(super) states: Vec<Tree>,
     /// How often a full window lost a child and another took its place.
     pub(super) refilled: u64,
 }
 
 impl Database {
-    pub(super) const fn new(law: Law, tree: Tree) -> Self {
-        Self { law, tree, made: Vec::new(), listens: Vec::new(), revoked: Vec::new(), refilled: 0 }
+    pub(super) fn new(law: Law, tree: Tree) -> Self {
+        let states = vec![tree.clone()];
+        Self { law, tree, made: Vec::new(), listens: Vec::new(), revoked: Vec::new(), states, refilled: 0 }
     }
 
     pub(super) fn may_read(&self, who: Who, path: &str) -> bool {
@@ -244,6 +256,7 @@ impl Database {
                 self.tree.set(path, Tree::resolve(draft, &standing, asking.now.wall));
             }
         }
+        self.states.push(self.tree.clone());
         let Asking { actor, spoken_at, .. } = asking;
         self.made.extend(write.places.iter().map(|place| Made { place: place.clone(), actor, spoken_at }));
         self.end_forbidden(&before, write);
@@ -285,14 +298,15 @@ impl Database {
         self.listens.retain(|listen| (listen.actor, listen.path.as_str(), listen.tag) != (actor, path, tag));
     }
 
-    /// The owner hears who somebody is: what is not allowed ends.
-    pub(super) fn identify(&mut self, actor: usize, who: Who) {
+    /// The owner of some paths hears who somebody is: what is not allowed ends.
+    pub(super) fn identify(&mut self, actor: usize, who: Who, is_its: impl Fn(&str) -> bool) {
         let (law, tree) = (self.law, &self.tree);
-        for listen in self.listens.iter_mut().filter(|listen| listen.actor == actor) {
+        let is_meant = |listen: &Listen| listen.actor == actor && is_its(&listen.path);
+        for listen in self.listens.iter_mut().filter(|listen| is_meant(listen)) {
             listen.who = who;
             listen.is_conditional = law.is_conditional(who, &listen.path);
         }
-        let is_over = |listen: &Listen| listen.actor == actor && !law.may_read(who, tree, &listen.path);
+        let is_over = |listen: &Listen| is_meant(listen) && !law.may_read(who, tree, &listen.path);
         let (over, left) = std::mem::take(&mut self.listens).into_iter().partition(is_over);
         self.listens = left;
         self.revoked.extend::<Vec<_>>(over);

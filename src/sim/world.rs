@@ -30,7 +30,13 @@ pub struct Client(usize);
 pub struct World {
     engines: Vec<Engine>,
     /// `queues[from][to]`: what engines have said to each other and not yet heard.
-    queues: Vec<Vec<VecDeque<Message>>>,
+    queues: Vec<Vec<VecDeque<Letter>>>,
+    /// `known[core]`: how many messages that core can know of, of each core to each.
+    known: Vec<Vec<Vec<u64>>>,
+    /// The same for clients, who may tell each other what they like.
+    outside: Vec<Vec<u64>>,
+    /// `taken[to][from]`: how many have arrived.
+    taken: Vec<Vec<u64>>,
     clients: Vec<Peer>,
     now: Instant,
     dice: ChaCha12Rng,
@@ -52,6 +58,13 @@ pub struct World {
     pub notices: Vec<Notice>,
     /// Which engines have drained.
     pub drained: Vec<bool>,
+}
+
+/// A message on its way, and how many others there were that it may follow from.
+#[derive(Debug)]
+struct Letter {
+    message: Message,
+    behind: Vec<Vec<u64>>,
 }
 
 /// What a client does about something that reached it.
@@ -164,6 +177,9 @@ impl World {
             base: Vec::new(),
             config,
             queues: (0..count).map(|_| (0..count).map(|_| VecDeque::new()).collect()).collect(),
+            known: vec![vec![vec![0; count]; count]; count],
+            outside: vec![vec![0; count]; count],
+            taken: vec![vec![0; count]; count],
             clients: Vec::new(),
             now: START,
             dice,
@@ -465,8 +481,37 @@ impl World {
         }
     }
 
+    /// Whether everything for the same core has arrived that a message may follow from: the mesh promises that.
+    fn may_arrive(&self, letter: &Letter, to: usize) -> bool {
+        self.taken[to].iter().enumerate().all(|(from, taken)| *taken >= letter.behind[from][to])
+    }
+
+    /// The core that holds a place of a database now, if one alone does; for what stands above the parts of one
+    /// that is spread, none.
+    #[must_use]
+    pub fn holder(&self, name: &str, path: &str) -> Option<usize> {
+        let keeper = self.config.owner(name);
+        if !self.engines[keeper.index()].is_spread(&name.into()) {
+            return Some(keeper.index());
+        }
+        self.part(name, path)
+    }
+
+    /// The same for a database that is spread, or was.
+    #[must_use]
+    pub fn part(&self, name: &str, path: &str) -> Option<usize> {
+        let path = crate::data::Path::parse(path).expect("what clients ask for is a path");
+        self.engines[0].holder(name, &path).map(ShardId::index)
+    }
+
+    /// Whether a database is spread over all cores now.
+    #[must_use]
+    pub fn is_spread(&self, name: &str) -> bool {
+        self.holder(name, "").is_none()
+    }
+
     /// Delivers what engines have said to each other, in an order that the dice choose but for each
-    /// pair's own, until all is quiet.
+    /// pair's own and that of cause and effect, until all is quiet.
     pub fn settle(&mut self) {
         for _ in 0..DELIVERIES_MAX {
             if !self.deliver() {
@@ -482,17 +527,37 @@ impl World {
         let count = self.engines.len();
         let waiting: Vec<(usize, usize)> = (0..count)
             .flat_map(|from| (0..count).map(move |to| (from, to)))
-            .filter(|(from, to)| !self.queues[*from][*to].is_empty())
+            .filter(|(from, to)| self.queues[*from][*to].front().is_some_and(|letter| self.may_arrive(letter, *to)))
             .collect();
         if waiting.is_empty() {
+            assert!(!self.is_talking(), "something is on its way that can never arrive");
             return false;
         }
         #[expect(clippy::cast_possible_truncation, reason = "the remainder is small")]
         let (from, to) = waiting[(self.dice.next_u64() % waiting.len() as u64) as usize];
-        let message = self.queues[from][to].pop_front().expect("it was not empty");
+        self.hand_over(from, to);
+        true
+    }
+
+    /// What had been sent to a core before a client could know of it comes before what the client says.
+    fn catch_up(&mut self, to: usize) {
+        let is_behind = |world: &Self, from: usize| world.taken[to][from] < world.outside[from][to];
+        while (0..self.engines.len()).any(|from| is_behind(self, from)) {
+            let next = (0..self.engines.len()).find(|from| {
+                let first = self.queues[*from][to].front();
+                is_behind(self, *from) && first.is_some_and(|letter| self.may_arrive(letter, to))
+            });
+            self.hand_over(next.expect("what was told follows from nothing that is not on its way"), to);
+        }
+    }
+
+    fn hand_over(&mut self, from: usize, to: usize) {
+        let Letter { message, behind } = self.queues[from][to].pop_front().expect("it was not empty");
+        self.taken[to][from] += 1;
+        learn(&mut self.known[to], &behind);
+        self.known[to][from][to] = self.known[to][from][to].max(self.taken[to][from]);
         #[expect(clippy::cast_possible_truncation, reason = "shards are few")]
         self.input(to, Input::Forwarded { from: ShardId(from as u8), message });
-        true
     }
 
     /// Carries everything that clients have sent, and settles what comes of it.
@@ -555,6 +620,10 @@ impl World {
     }
 
     fn input(&mut self, shard: usize, input: Input<'_>) {
+        if matches!(input, Input::Bytes { .. } | Input::Datagram { .. }) {
+            self.catch_up(shard);
+            learn(&mut self.known[shard], &self.outside);
+        }
         let mut output = Output::default();
         self.engines[shard].handle(now(self.now), input, &mut output);
         let journal = self.engines[shard].take_journal();
@@ -580,7 +649,10 @@ impl World {
                 continue;
             }
             match effect {
-                Effect::Send { conn, bytes } => self.arrive(shard, conn, &output.bytes[bytes]),
+                Effect::Send { conn, bytes } => {
+                    learn(&mut self.outside, &self.known[shard]);
+                    self.arrive(shard, conn, &output.bytes[bytes]);
+                }
                 Effect::Datagram { peer, bytes } => {
                     let has_keys = peer.sealed_at.is_none_or(|core| core.index() == shard);
                     assert!(has_keys, "core {shard} has no keys for {peer:?}");
@@ -599,7 +671,11 @@ impl World {
                         self.reactions.push_back(Reaction::Carry(client));
                     }
                 }
-                Effect::Forward { to, message } => self.queues[shard][to.index()].push_back(message),
+                Effect::Forward { to, message } => {
+                    let behind = self.known[shard].clone();
+                    self.known[shard][shard][to.index()] += 1;
+                    self.queues[shard][to.index()].push_back(Letter { message, behind });
+                }
                 Effect::Notice(notice) => self.notices.push(notice),
                 Effect::Guest { .. } | Effect::TellGuests { .. } => unreachable!("nobody opens a guest here"),
                 Effect::Drained => self.drained[shard] = true,
@@ -865,6 +941,12 @@ fn check_flip(file: &[u8], shard: usize, chance: u64) {
         Tail::Clean => found.frames == whole.frames || (found.frames + 1 == whole.frames && left.len() < records.len()),
     };
     assert!(is_noticed, "bit {chance} of {shard} has flipped, and nobody notices: {found:?} of {whole:?}");
+}
+
+fn learn(known: &mut [Vec<u64>], news: &[Vec<u64>]) {
+    for (known, news) in known.iter_mut().flatten().zip(news.iter().flatten()) {
+        *known = (*known).max(*news);
+    }
 }
 
 fn disk_id(shard: usize) -> FileId {

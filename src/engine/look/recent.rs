@@ -37,6 +37,11 @@ impl Recent {
         self.those(rows_max, |entry| entry.order > after && entry.namespace == *namespace)
     }
 
+    /// All of a namespace.
+    pub(super) fn of(&self, namespace: &Namespace) -> Vec<Happened> {
+        self.those(usize::MAX, |entry| entry.namespace == *namespace).rows
+    }
+
     /// Those about a path, or what is above or below it.
     pub(super) fn about(&self, namespace: &Namespace, path: &Path, rows_max: usize) -> Vec<Happened> {
         let is_about = |entry: &Happened| {

@@ -28,6 +28,8 @@ const UID_BYTES: usize = 36;
 
 /// A path's length where it was too long.
 const UNKEPT: u8 = u8::MAX;
+/// Writes of one millisecond whose order is surely kept.
+const ORDER_BITS: u32 = 16;
 /// What stands for a user's id in `uid_len` where there is none.
 const NOBODY: u8 = u8::MAX;
 const SOMEBODY: u8 = u8::MAX - 1;
@@ -43,13 +45,13 @@ pub(in crate::engine) struct Trail {
     hashing: Hashing,
     /// Empty until something is written, then [`CHUNKS`].
     chunks: Vec<Option<Box<[Slot; CHUNK_SLOTS]>>>,
-    /// Writes that were noted, ever.
+    /// That of the latest write: grows with the time, so that what several cores remember has one order.
     order: u64,
 }
 
 /// One place, 128 bytes.
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+pub(in crate::engine) struct Slot {
     /// The keyed hash of namespace and path; what is vacant has an `order` of zero.
     tag: u64,
     order: u64,
@@ -170,7 +172,7 @@ impl Trail {
         if sketch.0.is_empty() {
             return;
         }
-        self.order += 1;
+        self.order = (self.order + 1).max(at.0 << ORDER_BITS);
         if self.chunks.is_empty() {
             self.chunks.resize_with(CHUNKS, || None);
         }
@@ -190,12 +192,34 @@ impl Trail {
                     narrow(uid.len())
                 }
             };
-            let (chunk, index) = place_of(slot.tag);
-            let chunk = self.chunks[chunk].get_or_insert_with(|| Box::new([VACANT; CHUNK_SLOTS]));
-            // Two slots may hold a place: its own latest write goes first, then the older of both.
-            let (first, second) = (chunk[index], chunk[index ^ 1]);
-            let is_second = first.tag != slot.tag && (second.tag == slot.tag || second.order < first.order);
-            chunk[if is_second { index ^ 1 } else { index }] = slot;
+            self.put(slot);
+        }
+    }
+
+    fn put(&mut self, slot: Slot) {
+        let (chunk, index) = place_of(slot.tag);
+        let chunk = self.chunks[chunk].get_or_insert_with(|| Box::new([VACANT; CHUNK_SLOTS]));
+        // Two slots may hold a place: its own latest write goes first, then the older of both.
+        let (first, second) = (chunk[index], chunk[index ^ 1]);
+        let is_second = first.tag != slot.tag && (second.tag == slot.tag || second.order < first.order);
+        chunk[if is_second { index ^ 1 } else { index }] = slot;
+    }
+
+    /// Everything that is remembered of a database.
+    pub(super) fn of(&self, namespace: &Namespace) -> Vec<Slot> {
+        let hash = half(self.namespace_hash(namespace));
+        let slots = self.chunks.iter().flatten().flat_map(|chunk| chunk.iter());
+        slots.filter(|slot| slot.order > 0 && slot.namespace == hash).copied().collect()
+    }
+
+    /// Remembers what another core has, of places that only it has written. Both have the same hashing.
+    pub(super) fn take_in(&mut self, slots: Vec<Slot>) {
+        if self.chunks.is_empty() {
+            self.chunks.resize_with(CHUNKS, || None);
+        }
+        for slot in slots {
+            self.order = self.order.max(slot.order);
+            self.put(slot);
         }
     }
 

@@ -25,10 +25,10 @@ impl Shard {
         self.wills.living.len()
     }
 
-    /// How many locations somebody listens to. O(1).
+    /// How many locations somebody listens to. O(1). Those above the parts are counted by the one that `is_keeper`.
     #[must_use]
-    pub fn listened_count(&self) -> usize {
-        self.listens.places_count()
+    pub fn listened_count(&self, is_keeper: bool) -> usize {
+        self.listens.places_count(is_keeper || !self.is_part)
     }
 
     /// Whose an estate is: the session, as operators name it, and who that was.

@@ -1,0 +1,201 @@
+//! One database over 1 to 8 engines, driven in one thread: what each of them has to do for the same writes, and how
+//! long the calls are when half a million sessions end at once. No kernel, no clients' cost: the time is that of the
+//! calls to the engines.
+#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "it measures and tells")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant as Clock;
+
+use stillhere::auth::{AuthConfig, Verifier};
+use stillhere::base::{ConnId, Instant, Millis, Now, ShardId, WallMillis};
+use stillhere::engine::{Config, Effect, Engine, Input, Message, Output, Settings};
+use stillhere::rules::{Dialect, Ruleset};
+use stillhere::wire::ws;
+
+/// Sessions that write.
+const WRITERS: u32 = 20_000;
+/// Writes of each.
+const ROUNDS: u32 = 10;
+
+struct Core {
+    engine: Engine,
+    inbox: VecDeque<(ShardId, Message)>,
+    spent_ns: u64,
+    calls: Vec<u64>,
+    handled: u64,
+}
+
+struct Cores {
+    cores: Vec<Core>,
+    now: Instant,
+    messages: u64,
+}
+
+impl Cores {
+    fn new(shards: u8) -> Self {
+        let verifier = Arc::new(Verifier::new(AuthConfig::default()).expect("nothing in it could be wrong"));
+        let settings = Settings { session_timeout: Millis(60_000), ..Settings::default() };
+        let now = Instant(1_000_000);
+        let core = |shard| {
+            let config = Config {
+                shard: ShardId(shard),
+                shards,
+                seed: [shard; 32],
+                common_seed: [1, 2, 3, 4],
+                settings: Arc::new(settings.clone()),
+                namespaces: BTreeMap::new(),
+                is_restricted: false,
+                rules: Arc::new(Ruleset::open()),
+                dialect: Dialect::Both,
+                verifier: verifier.clone(),
+            };
+            let engine = Engine::new(config, time(now));
+            Core { engine, inbox: VecDeque::new(), spent_ns: 0, calls: Vec::new(), handled: 0 }
+        };
+        Self { cores: (0..shards).map(core).collect(), now, messages: 0 }
+    }
+
+    fn input(&mut self, shard: usize, input: Input<'_>) {
+        let mut output = Output::default();
+        let begun = Clock::now();
+        self.cores[shard].engine.handle(time(self.now), input, &mut output);
+        let spent = u64::try_from(begun.elapsed().as_nanos()).expect("a call is short");
+        self.cores[shard].spent_ns += spent;
+        self.cores[shard].calls.push(spent);
+        let from = ShardId(u8::try_from(shard).expect("shards are few"));
+        for effect in output.effects {
+            if let Effect::Forward { to, message } = effect {
+                self.messages += 1;
+                self.cores[to.index()].inbox.push_back((from, message));
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        while let Some(shard) = self.cores.iter().position(|core| !core.inbox.is_empty()) {
+            let (from, message) = self.cores[shard].inbox.pop_front().expect("it is not empty");
+            self.input(shard, Input::Forwarded { from, message });
+        }
+    }
+
+    fn send(&mut self, client: u32, text: &str) {
+        let (shard, conn) = self.place(client);
+        let mut frame = Vec::new();
+        ws::write_masked(&mut frame, ws::Kind::Text, text.as_bytes(), [1, 2, 3, 4]);
+        self.input(shard, Input::Bytes { conn, bytes: &mut frame });
+    }
+
+    fn place(&self, client: u32) -> (usize, ConnId) {
+        let count = u32::try_from(self.cores.len()).expect("shards are few");
+        ((client % count) as usize, ConnId(client / count))
+    }
+
+    fn join(&mut self, client: u32) {
+        let (shard, conn) = self.place(client);
+        self.input(shard, Input::Opened { conn, peer: SocketAddr::from(([127, 0, 0, 1], 1)) });
+        let mut hello =
+            b"GET /.ws?v=5&ns=db HTTP/1.1\r\nHost: bench.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                .to_vec();
+        self.input(shard, Input::Bytes { conn, bytes: &mut hello });
+    }
+
+    fn forget(&mut self) {
+        self.messages = 0;
+        for core in &mut self.cores {
+            core.spent_ns = 0;
+            core.calls.clear();
+            core.handled = core.engine.meters().requests.iter().flatten().sum();
+        }
+    }
+}
+
+const fn time(now: Instant) -> Now {
+    Now { instant: now, wall: WallMillis(1_700_000_000_000 + now.0) }
+}
+
+fn writes(shards: u8) -> f64 {
+    let mut cores = Cores::new(shards);
+    (0..WRITERS).for_each(|client| cores.join(client));
+    cores.settle();
+    let mut number = 0;
+    let mut round = |cores: &mut Cores| {
+        for client in 0..WRITERS {
+            number += 1;
+            let body = format!(r#"{{"p":"/status/user{client}","d":{{"state":"online","last_changed":{number}}}}}"#);
+            cores.send(client, &format!(r#"{{"t":"d","d":{{"r":{number},"a":"p","b":{body}}}}}"#));
+            cores.settle();
+        }
+    };
+    round(&mut cores);
+    cores.forget();
+    (0..ROUNDS).for_each(|_| round(&mut cores));
+    let count = f64::from(WRITERS * ROUNDS);
+    let spent: Vec<f64> = cores.cores.iter().map(|core| core.spent_ns as f64).collect();
+    let busiest = spent.iter().copied().fold(0.0, f64::max);
+    let handled: Vec<u64> = cores
+        .cores
+        .iter()
+        .map(|core| core.engine.meters().requests.iter().flatten().sum::<u64>() - core.handled)
+        .collect();
+    let mean = count / f64::from(shards);
+    let off = handled.iter().map(|handled| (*handled as f64 - mean).abs() / mean).fold(0.0, f64::max);
+    println!(
+        "{shards} engines: {:6.0} ns of all, {:6.0} ns of the busiest a write; {:.2} messages a write; writes off the mean by at most {:.1} %",
+        spent.iter().sum::<f64>() / count,
+        busiest / count,
+        cores.messages as f64 / count,
+        off * 100.0,
+    );
+    busiest / count
+}
+
+/// All sessions of one core end at once, each with a last word.
+fn mass_end(shards: u8, sessions: u32) {
+    let mut cores = Cores::new(shards);
+    let count = u32::from(shards);
+    for client in (0..sessions).map(|index| index * count) {
+        cores.join(client);
+        let body = format!(r#"{{"p":"/status/user{client}","d":"away"}}"#);
+        cores.send(client, &format!(r#"{{"t":"d","d":{{"r":1,"a":"o","b":{body}}}}}"#));
+        cores.settle();
+    }
+    cores.forget();
+    cores.now = cores.now + Millis(61_000);
+    let begun = Clock::now();
+    loop {
+        let due = |core: &Core| core.engine.is_busy() || core.engine.next_wake().is_some_and(|due| due <= cores.now);
+        let Some(shard) = cores.cores.iter().position(due) else {
+            if cores.cores.iter().map(|core| core.engine.session_count()).sum::<usize>() == 0 {
+                break;
+            }
+            cores.now = cores.now + Millis(100);
+            continue;
+        };
+        cores.input(shard, Input::Tick);
+        cores.settle();
+    }
+    let mut calls: Vec<u64> = cores.cores.iter().flat_map(|core| core.calls.iter().copied()).collect();
+    calls.sort_unstable();
+    println!(
+        "{sessions} sessions of one of {shards} engines end: {} ms, {} calls, p99 {} us, longest {} us",
+        begun.elapsed().as_millis(),
+        calls.len(),
+        calls[calls.len() * 99 / 100] / 1_000,
+        calls[calls.len() - 1] / 1_000,
+    );
+}
+
+fn main() {
+    let one = writes(1);
+    for shards in [2, 3, 4, 8] {
+        let busiest = writes(shards);
+        println!("    {:.2} times the writes of one", one / busiest);
+    }
+    for shards in [1, 2] {
+        mass_end(shards, 500_000);
+    }
+}

@@ -1,0 +1,220 @@
+//! A database over several cores behaves as on one.
+
+use super::*;
+use crate::engine::Hangup;
+
+/// Everything that two clients hear while one after the other asks, with so many cores; and whether the database is
+/// spread at the end.
+fn conversation(shards: u8, requests: &[(usize, &str)]) -> (Vec<String>, bool) {
+    let mut world = World::new(shards, 77);
+    let clients = [world.join(0, "&ns=db"), world.join(1, "&ns=db")];
+    world.settle();
+    clients.iter().for_each(|client| drop(world.take(*client)));
+    let mut heard = Vec::new();
+    for (number, (who, request)) in requests.iter().enumerate() {
+        world.send(clients[*who], &format!(r#"{{"t":"d","d":{{"r":{number},{request}}}}}"#));
+        world.settle();
+        for (index, client) in clients.iter().enumerate() {
+            // Windows of one place may be told of in any order, and the places of an update, too.
+            let texts = world.take(*client).into_iter();
+            let values =
+                texts.map(|text| serde_json::from_str::<serde_json::Value>(&text).expect("engines speak JSON"));
+            let mut texts: Vec<String> = values.map(|value| value.to_string()).collect();
+            texts.sort_unstable();
+            heard.extend(texts.into_iter().map(|text| format!("{index}: {text}")));
+        }
+    }
+    let is_spread = world.is_spread("db");
+    world.hang_up(clients[1], Hangup::Broken);
+    world.settle();
+    heard.push(value_at(&mut world, clients[0], "/"));
+    (heard, is_spread)
+}
+
+#[track_caller]
+fn check(requests: &[(usize, &str)], stays_spread: bool) {
+    let (alone, _) = conversation(1, requests);
+    for shards in 2..=8 {
+        let (heard, is_spread) = conversation(shards, requests);
+        for (heard, alone) in heard.iter().zip(&alone) {
+            assert_eq!(heard, alone, "with {shards} cores");
+        }
+        assert_eq!(heard.len(), alone.len(), "with {shards} cores");
+        assert_eq!(is_spread, stays_spread, "with {shards} cores");
+    }
+}
+
+/// Something to begin with: eight users, whom some of the cores hold.
+const USERS: [(usize, &str); 8] = [
+    (0, r#""a":"p","b":{"p":"/s/a","d":{"n":8}}"#),
+    (0, r#""a":"p","b":{"p":"/s/b","d":{"n":7}}"#),
+    (1, r#""a":"p","b":{"p":"/s/c","d":{"n":6}}"#),
+    (0, r#""a":"p","b":{"p":"/s/d","d":{"n":5}}"#),
+    (1, r#""a":"p","b":{"p":"/s/e","d":{"n":4}}"#),
+    (0, r#""a":"p","b":{"p":"/s/f","d":{"n":3}}"#),
+    (0, r#""a":"p","b":{"p":"/t/g","d":{"n":2}}"#),
+    (0, r#""a":"p","b":{"p":"/t/h","d":{"n":1}}"#),
+];
+
+fn after_users<'r>(requests: &[(usize, &'r str)]) -> Vec<(usize, &'r str)> {
+    USERS.iter().copied().chain(requests.iter().copied()).collect()
+}
+
+#[test]
+fn what_is_asked_of_parts_and_above_them_is_answered_as_by_one() {
+    let requests = [
+        (0, r#""a":"q","b":{"p":"/s","h":""}"#),
+        (1, r#""a":"q","b":{"p":"/","h":""}"#),
+        (0, r#""a":"g","b":{"p":"/","q":{}}"#),
+        (1, r#""a":"g","b":{"p":"/s","q":{"i":"n","l":2,"vf":"r"}}"#),
+        (1, r#""a":"p","b":{"p":"/s/a/n","d":{".sv":{"increment":1}}}"#),
+        (0, r#""a":"p","b":{"p":"/s/x","d":"new"}"#),
+        (0, r#""a":"p","b":{"p":"/s/x","d":null}"#),
+        (0, r#""a":"m","b":{"p":"/s/b","d":{"n":1,"o/p":2}}"#),
+        (1, r#""a":"p","b":{"p":"/s/c/.priority","d":3}"#),
+        (0, r#""a":"n","b":{"p":"/s"}"#),
+        (1, r#""a":"p","b":{"p":"/s/d","d":0}"#),
+        (1, r#""a":"p","b":{"p":"/s/d","d":1,"h":"no"}"#),
+        (1, r#""a":"o","b":{"p":"/s/a/gone","d":true}"#),
+        (1, r#""a":"o","b":{"p":"/t/g","d":"bye"}"#),
+        (1, r#""a":"o","b":{"p":"/s/e","d":null}"#),
+        (1, r#""a":"oc","b":{"p":"/s/e","d":null}"#),
+    ];
+    check(&after_users(&requests), true);
+}
+
+#[test]
+fn windows_above_the_parts_move_as_one() {
+    let limits = [
+        (0, r#""a":"q","b":{"p":"/s","q":{"i":"n","l":3,"vf":"l"},"t":1,"h":""}"#),
+        (1, r#""a":"q","b":{"p":"/s","q":{"i":"n","l":3,"vf":"r"},"t":2,"h":""}"#),
+        (1, r#""a":"q","b":{"p":"/s","q":{"i":".key","l":2,"vf":"r"},"t":3,"h":""}"#),
+        (1, r#""a":"q","b":{"p":"/s","q":{"i":"n","sp":4,"ep":6},"t":4,"h":""}"#),
+        (0, r#""a":"p","b":{"p":"/s/a/n","d":1}"#),
+        (0, r#""a":"p","b":{"p":"/s/zz","d":{"n":9}}"#),
+        (1, r#""a":"p","b":{"p":"/s/a","d":null}"#),
+        (1, r#""a":"p","b":{"p":"/s/f","d":null}"#),
+        (0, r#""a":"p","b":{"p":"/s/e","d":null}"#),
+        (0, r#""a":"p","b":{"p":"/s/zz","d":null}"#),
+        (1, r#""a":"n","b":{"p":"/s","t":2}"#),
+        (0, r#""a":"p","b":{"p":"/s/b/n","d":0}"#),
+    ];
+    check(&after_users(&limits), true);
+}
+
+/// Each of these needs all in one place; what was open before goes on.
+#[test]
+fn what_needs_the_whole_makes_it_whole() {
+    let before = [
+        (0, r#""a":"q","b":{"p":"/s","q":{"i":"n","l":2,"vf":"l"},"t":1,"h":""}"#),
+        (1, r#""a":"q","b":{"p":"/","h":""}"#),
+        (1, r#""a":"o","b":{"p":"/s/a","d":"bye"}"#),
+        (1, r#""a":"o","b":{"p":"/t/h","d":"bye"}"#),
+        (1, r#""a":"o","b":{"p":"/s/b","d":"bye"}"#),
+    ];
+    let after = [
+        (1, r#""a":"p","b":{"p":"/s/f/n","d":100}"#),
+        (0, r#""a":"p","b":{"p":"/s/zz/n","d":0}"#),
+        (0, r#""a":"p","b":{"p":"/s/zz","d":null}"#),
+        (0, r#""a":"n","b":{"p":"/s","t":1}"#),
+        (0, r#""a":"g","b":{"p":"/","q":{}}"#),
+    ];
+    let joint = [
+        r#""a":"p","b":{"p":"/s","d":{"a":1}}"#,
+        r#""a":"p","b":{"p":"/","d":null}"#,
+        r#""a":"p","b":{"p":"/t/.priority","d":1}"#,
+        r#""a":"p","b":{"p":"/leaf","d":1}"#,
+        r#""a":"m","b":{"p":"/","d":{"s/a":1,"s/b":2,"s/c":3,"t/g":4,"t/h":null,"s/d":null}}"#,
+        r#""a":"m","b":{"p":"/","d":{}}"#,
+        r#""a":"p","b":{"p":"/s","d":1,"h":"no"}"#,
+        r#""a":"q","b":{"p":"/","q":{"i":".key","l":1,"vf":"l"},"t":9,"h":""}"#,
+        r#""a":"om","b":{"p":"/","d":{"s/a":0,"s/b":0,"s/c":0,"s/d":0,"t/g":0}}"#,
+        r#""a":"oc","b":{"p":"/","d":null}"#,
+        r#""a":"oc","b":{"p":"/s","d":null}"#,
+    ];
+    for request in joint {
+        let requests: Vec<_> = before.iter().copied().chain([(0, request)]).chain(after.iter().copied()).collect();
+        check(&after_users(&requests), false);
+    }
+}
+
+#[test]
+fn last_words_are_limited_over_all_owners() {
+    let word = |base: &str, count: usize| {
+        let places: Vec<String> = (0..count).map(|place| format!(r#""{place}":1"#)).collect();
+        format!(r#""a":"om","b":{{"p":"/{base}","d":{{{}}}}}"#, places.join(","))
+    };
+    let (first, second, third) = (word("s/a", 600), word("s/b", 600), word("s/c", 400));
+    let requests = [(1, &*first), (1, &*second), (1, &*third), (1, &*word("s/a", 1)), (1, &*second)];
+    check(&requests, true);
+}
+
+#[test]
+fn an_operator_s_question_makes_a_database_whole_and_is_answered_from_all_parts() {
+    for_shards(|shards| {
+        let mut world = World::new(shards, 78);
+        let client = world.join(0, "&ns=db");
+        world.settle();
+        for (number, key) in (0..).zip(["a", "b", "c", "d", "e"]) {
+            let body = format!(r#"{{"r":{number},"a":"p","b":{{"p":"/s/{key}","d":{number}}}}}"#);
+            done(&mut world, client, &body);
+        }
+        let admin = world.dial(2);
+        let head =
+            "GET /.stillhere/explain.json?ns=db&path=/s/d HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer owner\r\n\r\n";
+        world.send_bytes(admin, head.as_bytes());
+        world.settle();
+        let (_, text) = world.take_response(admin).expect("an answer");
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&answer["preview"], &answer["last"]["cause"]), (&"3".into(), &"client".into()), "{text}");
+        assert!(!world.is_spread("db"));
+        assert_eq!(value_at(&mut world, client, "/s"), r#"{"a":0,"b":1,"c":2,"d":3,"e":4}"#);
+    });
+}
+
+#[test]
+fn quotas_count_over_all_cores() {
+    use crate::engine::{Limits, Quota};
+    let texts = |shards: u8| {
+        let mut world = World::new(shards, 79);
+        let quota = Quota { writes_per_second: Some(4), last_words_max: Some(3), ..Quota::default() };
+        let limits = Arc::new(Limits { everywhere: quota, ..Limits::default() });
+        world.input_all(|| Input::Limits(limits.clone()));
+        let client = world.join(0, "&ns=db");
+        last_messages(&mut world, client);
+        let mut texts = Vec::new();
+        for (number, key) in (0..).zip(["a", "b", "c", "d", "e", "f", "g", "h"]) {
+            for action in ["p", "o"] {
+                let body = format!(r#"{{"r":{number},"a":"{action}","b":{{"p":"/s/{key}","d":{number}}}}}"#);
+                texts.extend(ask(&mut world, client, &body));
+            }
+        }
+        texts
+    };
+    let alone = texts(1);
+    assert_eq!(alone.iter().filter(|text| text.contains("ok")).count(), 4 + 3, "{alone:?}");
+    for shards in 2..=8 {
+        assert_eq!(texts(shards), alone, "with {shards} cores");
+    }
+}
+
+/// A listen and a goodbye in one piece: the keeper hears of both before anybody else does.
+#[test]
+fn a_listen_above_the_parts_ends_with_its_session_however_soon() {
+    use crate::wire::ws;
+    for_shards(|shards| {
+        let mut world = World::new(shards, 80);
+        for home in 0..usize::from(shards) {
+            let client = world.join(home, "&ns=db");
+            world.settle();
+            let mut bytes = Vec::new();
+            let listen = r#"{"t":"d","d":{"r":1,"a":"q","b":{"p":"/","h":""}}}"#;
+            ws::write_masked(&mut bytes, ws::Kind::Text, listen.as_bytes(), [1, 2, 3, 4]);
+            ws::write_close_masked(&mut bytes, ws::close_code::NORMAL, "", [1, 2, 3, 4]);
+            world.send_bytes(client, &bytes);
+            world.settle();
+            assert_eq!((world.session_count(), world.stats().listens), (0, 0), "at home on {home} of {shards}");
+        }
+        assert!(world.is_spread("db") || shards == 1);
+    });
+}

@@ -1,0 +1,118 @@
+//! A shard as one of several parts of a database's tree, each of which holds what begins with certain first
+//! keys; and how they become one again.
+//!
+//! The surprising idea: a part is a whole. It does not know that there are others, and answers for what it
+//! holds as if that were all; who asks it has made sure that nothing else matters.
+
+use std::sync::Arc;
+
+use super::listens::{Listens, Wish};
+use super::{Listener, Shard};
+use crate::base::{Hashing, SessionRef};
+use crate::data::{Node, Path};
+use crate::op::{Identity, Query, Tag, Write};
+use crate::presence::Load;
+
+/// How many keys say which part holds a place.
+pub const PART_KEYS: usize = 2;
+
+/// The tag of a listen that lasts only until something is read: clients count theirs from one.
+pub const READING: u64 = u64::MAX;
+
+impl Shard {
+    /// From now on it is one of several.
+    #[must_use]
+    pub const fn apart(mut self) -> Self {
+        self.is_part = true;
+        self
+    }
+
+    /// Whether it is one of several.
+    #[must_use]
+    pub const fn is_part(&self) -> bool {
+        self.is_part
+    }
+
+    /// A session listens to a place of which every part holds some, and may. Returns what it sees of this one.
+    pub fn join(&mut self, session: SessionRef, identity: &Arc<Identity>, wish: (&Path, &Query, Tag)) -> Node {
+        let (path, query, tag) = wish;
+        let listener = Listener { session, tag, is_conditional: false, width: Listener::width_at(path) };
+        let wish = Wish { path, query, listener, identity };
+        self.listens.add_any(&wish, self.root.at(path.as_str()))
+    }
+
+    /// Ends such a listen.
+    pub fn part_with(&mut self, session: SessionRef, path: &Path, tag: Tag) {
+        self.listens.remove(session, path, tag);
+    }
+
+    /// What counts of a session's last words here, and the first run of them.
+    #[must_use]
+    pub fn load_of(&self, session: SessionRef) -> (Load, Option<u32>) {
+        let ledger = self.wills.living.get(session).map(|will| &will.ledger);
+        ledger.map_or((Load::default(), None), |ledger| (ledger.load(), ledger.first_run()))
+    }
+
+    /// The session is over: it hears no more. Of what it leaves, what was registered in runs up to `run` is to be
+    /// [spoken](Self::fire) at once.
+    #[must_use = "last words that are taken and not written are lost"]
+    pub fn leave_until(&mut self, session: SessionRef, run: u32) -> Vec<Write> {
+        self.listens.remove_all(session);
+        let Some(will) = self.wills.living.get_mut(session) else { return Vec::new() };
+        let before = will.ledger.len();
+        let words = will.ledger.take_until(run);
+        self.wills.words_count -= before - will.ledger.len();
+        if will.ledger.is_empty() {
+            self.wills.living.remove(session);
+        }
+        words
+    }
+
+    /// Takes in all that the other parts hold. From now on it is the whole.
+    ///
+    /// # Panics
+    /// If it is written down what happens here: what the others have written down would be in another order.
+    pub fn unite(&mut self, others: Vec<Self>, hashing: &Hashing) {
+        assert!(!self.recording.is_on(), "what is written down has one order");
+        let mut listens = vec![std::mem::replace(&mut self.listens, Listens::new(hashing))];
+        for mut other in others {
+            assert!(other.profilers.is_empty(), "who records the operations needs the whole");
+            take_in(&mut self.root, &other.root);
+            self.stamps.unite(other.stamps);
+            self.wills.unite(other.wills);
+            self.fallen.append(&mut other.fallen);
+            listens.push(other.listens);
+        }
+        self.is_part = false;
+        for part in listens {
+            self.listens.take_in(&part, &self.root);
+        }
+    }
+}
+
+/// Adds the places that a part holds to those of others.
+fn take_in(root: &mut Node, part: &Node) {
+    for (first, below) in part.children().iter() {
+        for (second, node) in below.children().iter() {
+            root.set(Path::ROOT.child(first).child(second).as_str(), node.clone());
+        }
+    }
+}
+
+/// The same for what parts hold of one place above: its own children, or theirs.
+pub fn gather(whole: &mut Node, place: &Path, part: &Node) {
+    if place.is_root() {
+        return take_in(whole, part);
+    }
+    assert!(place.depth() < PART_KEYS, "only what is above the parts is gathered");
+    for (key, node) in part.children().iter() {
+        whole.set(key.as_str(), node.clone());
+    }
+}
+
+impl Listener {
+    /// See [`width`](Self::width).
+    pub(super) fn width_at(path: &Path) -> u8 {
+        PART_KEYS.saturating_sub(path.depth()).try_into().expect("it is at most two")
+    }
+}
