@@ -457,3 +457,28 @@ fn stamps_agree_with_the_list_of_all_writes() {
         check_stamps_history(seed);
     }
 }
+
+#[test]
+fn last_words_of_several_owners_come_together_in_the_order_of_their_runs() {
+    let word =
+        |path: &str| Write::Set { path: Path::parse(path).unwrap(), value: Draft::of(crate::data::Node::text("x")) };
+    let left = |words: &[(&str, u32)]| {
+        let mut ledger = Ledger::default();
+        for (path, run) in words {
+            let beside = Beside { run: *run, elsewhere: Load::default() };
+            assert_eq!(ledger.register_beside(set(path, 1), 10, beside), Ok(Vec::new()));
+        }
+        ledger
+    };
+    let mut all = left(&[("b/1", 2), ("b/2", 2), ("b/3", 5)]);
+    all.unite(left(&[("a/1", 1), ("a/2", 4)]));
+    all.unite(left(&[("c/1", 3)]));
+    assert_eq!((all.len(), all.first_run()), (6, Some(1)));
+    let paths = |words: Vec<Write>| words.iter().map(|word| word.path().as_str().to_owned()).collect::<Vec<_>>();
+    assert_eq!(paths(all.take_until(3)), ["a/1", "b/1", "b/2", "c/1"]);
+    assert_eq!(
+        (all.load(), paths(all.take_until(u32::MAX))),
+        (Load { places: 2, bytes: 20 }, vec!["a/2".into(), "b/3".into()])
+    );
+    assert!(all.is_empty());
+}

@@ -218,3 +218,23 @@ fn a_listen_above_the_parts_ends_with_its_session_however_soon() {
         assert!(world.is_spread("db") || shards == 1);
     });
 }
+
+/// Rules that look beyond a part end what they do not allow, even where the keeper had no part of its own.
+#[test]
+fn rules_that_look_elsewhere_are_asked_where_all_is() {
+    for_shards(|shards| {
+        let homes = (0..usize::from(shards)).flat_map(|home| ["a", "b", "c", "d", "e", "f"].map(|key| (home, key)));
+        for (home, key) in homes {
+            let mut world = World::new(shards, 81);
+            let client = world.join(home, "&ns=db");
+            last_messages(&mut world, client);
+            done(&mut world, client, &format!(r#"{{"r":1,"a":"q","b":{{"p":"/s/{key}","h":""}}}}"#));
+            let text = r#"{"rules":{".read":"root.child('open').child('all').val() === true",".write":true}}"#;
+            let rules = Arc::new(crate::rules::Ruleset::parse(text, crate::rules::Dialect::Firebase).unwrap());
+            world.input_all(|| Input::Rules(rules.clone()));
+            let heard = last_messages(&mut world, client);
+            assert_eq!(heard, [format!(r#"{{"t":"d","d":{{"a":"c","b":{{"p":"s/{key}"}}}}}}"#)], "with {shards} cores");
+            assert_eq!(world.stats().listens, 0);
+        }
+    });
+}
