@@ -45,13 +45,14 @@ impl Contestant {
         match self {
             Self::Stillhere => "stillhere",
             Self::Peer(Peer::Floor) => "floor",
+            Self::Peer(Peer::Raw) => "raw",
             Self::Peer(Peer::Mosquitto) => "mosquitto",
         }
     }
 
     const fn driver(self) -> &'static str {
         match self {
-            Self::Stillhere | Self::Peer(Peer::Floor) => "firebase",
+            Self::Stillhere | Self::Peer(Peer::Floor | Peer::Raw) => "firebase",
             Self::Peer(Peer::Mosquitto) => "mqtt",
         }
     }
@@ -146,6 +147,11 @@ fn start(plan: &Plan, contestant: Contestant) -> io::Result<Server> {
         Contestant::Peer(Peer::Floor) => {
             let mut command = pinned(0, Path::new("node"));
             command.arg(&plan.floor).arg(free_address()?.to_string()).arg(timeout_s.to_string());
+            command
+        }
+        Contestant::Peer(Peer::Raw) => {
+            let mut command = pinned(0, &env::current_exe()?);
+            command.args(["raw", "--address", "127.0.0.1:0"]);
             command
         }
         Contestant::Peer(Peer::Mosquitto) => {

@@ -1,5 +1,5 @@
-//! Many clients of the Firebase protocol, of Wilddog's, or of [MQTT](crate::mqtt), and the loop that serves
-//! them all from one thread.
+//! Many clients of the Firebase protocol, of Wilddog's, of [REST](crate::rest) or of [MQTT](crate::mqtt), and the
+//! loop that serves them all from one thread.
 //!
 //! The surprising idea: a client is a few words and no buffer. Whatever arrives is taken apart at once
 //! in room that all share, and what a scenario orders while it hears of it goes out right after. How
@@ -16,6 +16,7 @@ use stillhere::wire::{Input, ws};
 
 use crate::clock::{self, Moment};
 use crate::mqtt::Mqtt;
+use crate::rest::Rest;
 
 /// How a client goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +140,8 @@ pub enum Tongue {
     Wilddog(Vec<Option<Read>>),
     /// Another protocol altogether.
     Mqtt(Mqtt),
+    /// Requests over HTTP.
+    Rest(Box<Rest>),
 }
 
 impl Tongue {
@@ -147,7 +150,7 @@ impl Tongue {
         let path = match self {
             Self::Firebase => format!("/.ws?v=5&ns={namespace}"),
             Self::Wilddog(_) => format!("/.ws/?v=1.0&cv=2.5.17&ns={namespace}&EIO=3&transport=websocket"),
-            Self::Mqtt(_) => return String::new(),
+            Self::Mqtt(_) | Self::Rest(_) => return String::new(),
         };
         format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -158,7 +161,14 @@ impl Tongue {
     const fn mqtt(&mut self) -> Option<&mut Mqtt> {
         match self {
             Self::Mqtt(mqtt) => Some(mqtt),
-            Self::Firebase | Self::Wilddog(_) => None,
+            Self::Firebase | Self::Wilddog(_) | Self::Rest(_) => None,
+        }
+    }
+
+    fn rest(&mut self) -> Option<&mut Rest> {
+        match self {
+            Self::Rest(rest) => Some(rest),
+            Self::Firebase | Self::Wilddog(_) | Self::Mqtt(_) => None,
         }
     }
 }
@@ -220,25 +230,66 @@ impl Orders {
         true
     }
 
+    /// Sends what `write` appends, if clients speak REST, and what it makes the porter say. Says whether they do.
+    fn say_in_rest(&mut self, client: u32, write: impl FnOnce(&mut Rest, &mut Vec<u8>)) -> bool {
+        let Some(rest) = self.tongue.rest() else { return false };
+        let before = self.bytes.len();
+        write(rest, &mut self.bytes);
+        if self.bytes.len() > before {
+            self.sent(client);
+        }
+        self.send_porter();
+        true
+    }
+
+    /// Sends what the porter has to say, or has it come.
+    fn send_porter(&mut self) {
+        match self.tongue.rest().and_then(Rest::take_said) {
+            Some((porter, Some(said))) => {
+                self.bytes.extend_from_slice(&said);
+                self.sent(porter);
+            }
+            Some((porter, None)) => self.open(porter),
+            None => {}
+        }
+    }
+
     /// Asks the server to put `value`, which is JSON, at `path`.
     pub fn put(&mut self, client: u32, request: i64, path: &str, value: u32) {
         let value = itoa(value);
-        if !self.say_in_mqtt(client, |mqtt, out| mqtt.put(out, client, request, path, &value)) {
+        if !self.say_in_mqtt(client, |mqtt, out| mqtt.put(out, client, request, path, &value))
+            && !self.say_in_rest(client, |rest, out| rest.put(out, client, request, path, &value))
+        {
             self.say(client, |out| words::put(out, request, path, &value, None));
+        }
+    }
+
+    /// Asks the server to put `value` at `name` below `path`, as an update of `path`. MQTT knows no updates.
+    pub fn merge(&mut self, client: u32, request: i64, path: &str, name: &str, value: u32) {
+        if self.tongue.mqtt().is_some() {
+            return self.put(client, request, &format!("{path}/{name}"), value);
+        }
+        let changes = format!("{{\"{name}\":{value}}}");
+        if !self.say_in_rest(client, |rest, out| rest.merge(out, client, request, path, &changes)) {
+            self.say(client, |out| words::merge(out, request, path, &changes));
         }
     }
 
     /// Leaves a last word: `value` at `path`.
     pub fn last_word(&mut self, client: u32, request: i64, path: &str, value: u32) {
         let value = itoa(value);
-        if !self.say_in_mqtt(client, |mqtt, out| mqtt.greet(out, client, Some((request, path, &value)))) {
+        if !self.say_in_mqtt(client, |mqtt, out| mqtt.greet(out, client, Some((request, path, &value))))
+            && !self.say_in_rest(client, |rest, out| rest.last_word(out, client, request, path, &value))
+        {
             self.say(client, |out| words::on_disconnect_put(out, request, path, &value));
         }
     }
 
     /// Listens to everything at `path`.
     pub fn listen(&mut self, client: u32, request: i64, path: &str) {
-        if !self.say_in_mqtt(client, |mqtt, out| mqtt.listen(out, client, request, path, true)) {
+        if !self.say_in_mqtt(client, |mqtt, out| mqtt.listen(out, client, request, path, true))
+            && !self.say_in_rest(client, |rest, out| rest.listen(out, client, Some(request), path))
+        {
             self.say(client, |out| words::listen(out, request, path, &Query::ALL, None, ""));
         }
     }
@@ -248,7 +299,9 @@ impl Orders {
         if let Tongue::Wilddog(reading) = &mut self.tongue {
             reading[client as usize] = Some(Read::Begun(request));
             self.say(client, |out| words::listen(out, request, path, &Query::ALL, None, ""));
-        } else if !self.say_in_mqtt(client, |mqtt, out| mqtt.get(out, client, request, path)) {
+        } else if !self.say_in_mqtt(client, |mqtt, out| mqtt.get(out, client, request, path))
+            && !self.say_in_rest(client, |rest, out| rest.get(out, client, request, path))
+        {
             self.say(client, |out| words::get(out, request, path, &Query::ALL));
         }
     }
@@ -279,6 +332,8 @@ impl Orders {
             Tongue::Firebase => self.say_bare(client, KEEP_ALIVE),
             Tongue::Wilddog(_) => self.say_bare(client, PACKET_PING),
             Tongue::Mqtt(_) => drop(self.say_in_mqtt(client, |mqtt, out| mqtt.ping(out, client))),
+            // Whoever has a stream says nothing; the others have no session.
+            Tongue::Rest(_) => {}
         }
     }
 
@@ -439,6 +494,14 @@ impl<L: Link> Swarm<L> {
                 // Unless the scenario has ordered something: nobody waits for ever for a greeting.
                 self.orders.say_in_mqtt(client, |mqtt, out| mqtt.greet(out, client, None));
             }
+            Happening::Opened if let Some(rest) = self.orders.tongue.rest() => {
+                peer.stage = Stage::Open;
+                if rest.opened(client) {
+                    self.orders.send_porter();
+                } else {
+                    play.on(at, client, &Event::Joined, &mut self.orders);
+                }
+            }
             Happening::Opened => {
                 peer.stage = Stage::Upgrading(Vec::new());
                 self.traffic.1 += self.request.len() as u64;
@@ -448,7 +511,7 @@ impl<L: Link> Swarm<L> {
             Happening::Gone if matches!(peer.stage, Stage::Absent) => {}
             Happening::Gone => {
                 *peer = Peer::absent();
-                play.on(at, client, &Event::Gone, &mut self.orders);
+                self.lose(at, client, play);
             }
             Happening::Bytes(count) => {
                 self.traffic.0 += count as u64;
@@ -459,8 +522,22 @@ impl<L: Link> Swarm<L> {
                     self.complain(what);
                     self.link.close(client, Ending::Close);
                     self.peers[client as usize] = Peer::absent();
-                    play.on(at, client, &Event::Gone, &mut self.orders);
+                    self.lose(at, client, play);
                 }
+            }
+        }
+    }
+
+    /// Tells that a client is gone; or, of the porter, that those are who wait for it.
+    fn lose(&mut self, at: Moment, client: u32, play: &mut impl Play) {
+        let Some(waiting) = self.orders.tongue.rest().and_then(|rest| rest.gone(client)) else {
+            return play.on(at, client, &Event::Gone, &mut self.orders);
+        };
+        for client in waiting {
+            if !matches!(self.peers[client as usize].stage, Stage::Absent) {
+                self.link.close(client, Ending::Close);
+                self.peers[client as usize] = Peer::absent();
+                play.on(at, client, &Event::Gone, &mut self.orders);
             }
         }
     }
@@ -470,6 +547,12 @@ impl<L: Link> Swarm<L> {
             // The scenario may order something at each, which needs all that is known of the client.
             let heard = mqtt.read(client, bytes).map_err(Nonsense)?;
             heard.iter().for_each(|heard| play.on(at, client, &heard.as_event(), &mut self.orders));
+            return Ok(());
+        }
+        if let Some(rest) = self.orders.tongue.rest() {
+            let heard = rest.read(client, bytes).map_err(Nonsense)?;
+            self.orders.send_porter();
+            heard.iter().for_each(|(client, heard)| play.on(at, *client, &heard.as_event(), &mut self.orders));
             return Ok(());
         }
         let Self { peers, reader, orders, .. } = self;
@@ -538,7 +621,7 @@ impl<L: Link> Swarm<L> {
                         if let Err(error) = self.link.open(client) {
                             self.complain(format!("client {client} cannot connect: {error}"));
                             self.peers[client as usize] = Peer::absent();
-                            play.on(clock::now(), client, &Event::Gone, &mut self.orders);
+                            self.lose(clock::now(), client, play);
                         }
                     }
                     Order::Send { client, end } => {

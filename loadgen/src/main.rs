@@ -8,10 +8,12 @@
 //! sockets   how bytes travel to a server
 //! devices   clients that speak CoAP: what they do, and how it travels
 //! inside    how bytes travel to an engine in this process
+//! rest      the same without a socket's protocol: requests and streams over HTTP
 //! mqtt      another protocol's other side, of the brokers that are measured beside us
 //! pace      when the next thing is due
 //! check     what must be seen, and what was
 //! against   the same against other servers in turn
+//! raw       the least of these: it only answers
 //! report    what a run has found
 //! picture   its latencies, drawn
 //! ```
@@ -34,7 +36,9 @@ mod picture;
 mod plan;
 mod plays;
 mod process;
+mod raw;
 mod report;
+mod rest;
 mod scenario;
 mod sockets;
 
@@ -48,10 +52,11 @@ use client::{Link, Swarm, Tongue};
 use clock::Moment;
 use inside::Inside;
 use mqtt::Mqtt;
-use plan::{Driver, Plan};
+use plan::{Driver, Plan, Scenario};
 use process::Process;
 use report::Report;
-use scenario::{OTHERS, Run};
+use rest::Rest;
+use scenario::Run;
 use sockets::Sockets;
 
 /// Files that are open beside the clients' sockets.
@@ -66,6 +71,11 @@ fn main() -> ExitCode {
     }
     if !plan.against.is_empty() {
         return compare(&plan);
+    }
+    if plan.scenario == Scenario::Raw {
+        let Err(error) = raw::serve(plan.address) else { return ExitCode::SUCCESS };
+        let _best_effort = writeln!(io::stderr(), "stillhere-load: {error}");
+        return ExitCode::FAILURE;
     }
     match run(&plan).and_then(|report| tell(&plan, &report).map(|()| report.is_good() || !is_strict(&plan, &report))) {
         Ok(true) => ExitCode::SUCCESS,
@@ -104,10 +114,12 @@ fn is_strict(plan: &Plan, report: &Report) -> bool {
 }
 
 fn run(plan: &Plan) -> io::Result<Report> {
-    let clients = plan.sessions() as usize + OTHERS as usize;
+    // Through one further connection clients of REST speak who have a stream.
+    let porters = usize::from(plan.driver == Driver::Rest);
+    let clients = plan.sessions() as usize + plan.others() as usize + porters;
     let host = plan.address.to_string();
     match plan.driver {
-        Driver::Firebase | Driver::Wilddog | Driver::Mqtt => {
+        Driver::Firebase | Driver::Wilddog | Driver::Rest | Driver::Mqtt => {
             let files = process::raise_file_limit();
             if clients as u64 + FILES_RESERVED > files {
                 let why = format!("{clients} clients need as many open files; this process may have {files}");
@@ -116,6 +128,7 @@ fn run(plan: &Plan) -> io::Result<Report> {
             let tongue = match plan.driver {
                 Driver::Mqtt => Tongue::Mqtt(Mqtt::new(clients, plan.keep_alive_s())),
                 Driver::Wilddog => Tongue::Wilddog(vec![None; clients]),
+                Driver::Rest => Tongue::Rest(Box::new(Rest::new(clients, &host, &plan.ns))),
                 Driver::Firebase | Driver::Coap | Driver::Engine => Tongue::Firebase,
             };
             let sockets = Sockets::new(plan.address, clients, plan.server_pid.map(Process::new))?;

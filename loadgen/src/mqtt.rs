@@ -54,6 +54,8 @@ pub enum Heard {
         /// What stands there now, if it is a number.
         value: Option<i64>,
     },
+    /// See [`Event::Pinged`].
+    Pinged,
 }
 
 impl Heard {
@@ -66,6 +68,7 @@ impl Heard {
                 Event::Answer { request: *request, is_ok: *is_ok, data: item(value) }
             }
             Self::Told { topic, value } => Event::Told { base: topic, place: "", value: item(value) },
+            Self::Pinged => Event::Pinged,
         }
     }
 }

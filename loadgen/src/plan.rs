@@ -37,7 +37,7 @@ pub struct Plan {
     /// Where devices reach it (driver `coap`)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5683")]
     pub coap: SocketAddr,
-    /// How often each device pings (driver `coap`)
+    /// How often each device pings (driver `coap`), or each session says something (mixed)
     #[arg(long, value_name = "SPAN", default_value = "20s", value_parser = span)]
     pub heartbeat: Duration,
     /// The database
@@ -55,22 +55,36 @@ pub struct Plan {
     /// Sessions that are being connected at a time
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub window: u32,
-    /// Open loop: so many connects (storm) or writes (writes, fan-out) a second, whether the server keeps
-    /// up or not; latencies count from when each was due. Without it, each waits for the one before
+    /// Open loop: so many connects (storm) or writes (writes, fan-out, mixed: 500) a second, whether the server
+    /// keeps up or not; latencies count from when each was due. Without it, each waits for the one before
     #[arg(long, value_name = "PER_SECOND", value_parser = positive)]
     pub rate: Option<f64>,
+    /// Sessions that go each second, and come again (mixed)
+    #[arg(long, value_name = "PER_SECOND", default_value = "50", value_parser = positive)]
+    pub churn: f64,
+    /// Which shares of them close their connections, say goodbye, are reset, fall silent (mixed); by default
+    /// 4,3,2,1, or what of it the driver can play
+    #[arg(long, value_name = "N,N,N,N", value_parser = mix)]
+    mix: Option<Mix>,
+    /// Clients who watch everything (mixed)
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    watchers: u32,
     /// Not measured before
     #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = span)]
     pub warm_up: Duration,
-    /// Measured for so long (idle, writes, fan-out, flap)
+    /// Measured for so long (idle, writes, fan-out, flap, mixed)
     #[arg(long = "for", value_name = "SPAN", default_value = "5s", value_parser = span)]
     pub measured: Duration,
     /// Everything must be over after so long
     #[arg(long, value_name = "SPAN", default_value = "120s", value_parser = span)]
     pub limit: Duration,
-    /// The server's session timeout (silent-death); with `--driver engine` it is set to this
+    /// The server's session timeout (silent-death, mixed); with `--driver engine` it is set to this
     #[arg(long, value_name = "SPAN", default_value = "45s", value_parser = span)]
     pub session_timeout: Duration,
+    /// Sessions stay until so long after the beginning (mass-disconnect): so several generators, each with as many
+    /// clients as it may open files, act as one
+    #[arg(long, value_name = "SPAN", default_value = "0s", value_parser = span)]
+    pub stay: Duration,
     /// How sessions go (mass-disconnect, flap)
     #[arg(long, value_enum, default_value_t = EndingName::Reset)]
     ending: EndingName,
@@ -122,6 +136,10 @@ pub enum Scenario {
     Writes,
     /// Sessions connect, leave a last word, say that they are online, and are gone, again and again
     Flap,
+    /// Nothing: the least server that answers writes and tells listeners, at --address, which `--against raw` starts
+    Raw,
+    /// An ordinary day: sessions come, write their status, give signs of life and go in all ways; some watch
+    Mixed,
 }
 
 /// Who is measured beside Stillhere.
@@ -129,6 +147,8 @@ pub enum Scenario {
 pub enum Peer {
     /// The least that does the job, in a few lines over uWebSockets; needs Node
     Floor,
+    /// The least server that answers at all, of this very program (writes, fan-out): what the kernel costs
+    Raw,
     /// Eclipse Mosquitto, whose wills are last words; its program must be installed
     Mosquitto,
 }
@@ -142,6 +162,8 @@ pub enum Driver {
     Coap,
     /// WebSocket, packets of Engine.IO, Wilddog's protocol
     Wilddog,
+    /// HTTP: requests on connections that stay, streams of events as sessions
+    Rest,
     /// No server: an engine inside this process, without sockets
     Engine,
     /// MQTT 3.1.1, where a last word is the will: brokers, to be compared with
@@ -159,15 +181,61 @@ enum EndingName {
     Goodbye,
 }
 
+/// What share of departures is of which kind: connections are closed, goodbye is said, connections are reset,
+/// sessions fall silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mix(pub [u32; 4]);
+
+impl Mix {
+    /// The kinds that end a connection, by number.
+    pub const ENDINGS: [Ending; 3] = [Ending::Close, Ending::Goodbye, Ending::Reset];
+    /// The kind that does not.
+    pub const SILENT: usize = 3;
+    const GOODBYE: usize = 1;
+
+    /// The kind of the departure with this number.
+    #[must_use]
+    pub fn kind(&self, number: usize) -> usize {
+        let sum: u32 = self.0.iter().sum();
+        let mut left = number % sum as usize;
+        for (kind, share) in self.0.iter().enumerate() {
+            match left.checked_sub(*share as usize) {
+                Some(rest) => left = rest,
+                None => return kind,
+            }
+        }
+        unreachable!("what is left of a sum is below one of its parts")
+    }
+}
+
 impl Plan {
+    /// Clients that a scenario needs beside its sessions: those who watch or write.
+    #[must_use]
+    pub const fn others(&self) -> u32 {
+        match self.scenario {
+            Scenario::Mixed => self.watchers,
+            _ => 1,
+        }
+    }
+
+    /// What share of departures is of which kind.
+    #[must_use]
+    pub fn mix(&self) -> Mix {
+        self.mix.unwrap_or(match self.driver {
+            Driver::Firebase | Driver::Wilddog | Driver::Coap | Driver::Engine => Mix([4, 3, 2, 1]),
+            Driver::Rest | Driver::Mqtt => Mix([4, 0, 2, 0]),
+        })
+    }
+
     /// Sessions to play.
     #[must_use]
     pub fn sessions(&self) -> u32 {
         let default = match self.scenario {
             Scenario::Idle | Scenario::Storm | Scenario::MassDisconnect | Scenario::SilentDeath => 5_000,
-            Scenario::FanOut => 1_000,
+            Scenario::FanOut | Scenario::Mixed => 1_000,
             Scenario::Writes => 100,
             Scenario::Flap => 64,
+            Scenario::Raw => 0,
         };
         self.sessions.unwrap_or(default)
     }
@@ -175,7 +243,11 @@ impl Plan {
     /// For how long an MQTT broker may hear nothing of a client: it believes it half as long again.
     #[must_use]
     pub fn keep_alive_s(&self) -> u16 {
-        let is_silent = self.scenario == Scenario::SilentDeath;
+        let is_silent = match self.scenario {
+            Scenario::SilentDeath => true,
+            Scenario::Mixed => self.mix().0[Mix::SILENT] > 0,
+            _ => false,
+        };
         // Elsewhere clients are believed for ever, as they say nothing unasked.
         if is_silent { u16::try_from(self.session_timeout.as_secs() * 2 / 3).unwrap_or(u16::MAX) } else { 0 }
     }
@@ -185,18 +257,24 @@ impl Plan {
     /// # Errors
     /// If it cannot.
     pub fn check(&self) -> Result<(), &'static str> {
-        let is_mqtt = self.driver == Driver::Mqtt;
-        if is_mqtt && self.words > 1 {
-            return Err("MQTT has one will a session: --words 1");
+        let is_mixed = self.scenario == Scenario::Mixed;
+        let is_goodbye = if is_mixed { self.mix().0[Mix::GOODBYE] > 0 } else { self.ending == EndingName::Goodbye };
+        let is_silent = self.scenario == Scenario::SilentDeath || (is_mixed && self.mix().0[Mix::SILENT] > 0);
+        match self.driver {
+            Driver::Mqtt if self.words > 1 => Err("MQTT has one will a session: --words 1"),
+            Driver::Mqtt if is_goodbye => {
+                Err("a broker forgets the will of who says goodbye: --ending close or reset, --mix 4,0,2,1")
+            }
+            Driver::Mqtt if is_silent && !self.session_timeout.as_millis().is_multiple_of(1_500) => {
+                Err("MQTT believes clients for one and a half times whole seconds: --session-timeout 45s")
+            }
+            Driver::Rest if is_goodbye => Err("HTTP has no goodbye: --ending close or reset, --mix 4,0,2,0"),
+            Driver::Rest if is_silent => {
+                Err("a stream's client says nothing, so nobody can tell when it has fallen silent: another --driver")
+            }
+            Driver::Coap if is_mixed => Err("the driver coap plays idle, storm and silent-death"),
+            _ => Ok(()),
         }
-        if is_mqtt && self.ending == EndingName::Goodbye {
-            return Err("a broker forgets the will of who says goodbye: --ending close or reset");
-        }
-        if is_mqtt && self.scenario == Scenario::SilentDeath && !self.session_timeout.as_millis().is_multiple_of(1_500)
-        {
-            return Err("MQTT believes clients for one and a half times whole seconds: --session-timeout 45s");
-        }
-        Ok(())
     }
 
     /// How sessions go.
@@ -223,6 +301,18 @@ fn span(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `4,3,2,1`.
+fn mix(text: &str) -> Result<Mix, String> {
+    let shares: Option<Vec<u32>> =
+        text.split(',').map(|share| share.parse().ok().filter(|share| *share <= 1_000)).collect();
+    match shares.as_deref() {
+        Some(&[close, goodbye, reset, silent]) if close + goodbye + reset + silent > 0 => {
+            Ok(Mix([close, goodbye, reset, silent]))
+        }
+        _ => Err("four numbers up to 1000, as in 4,3,2,1, not all of them 0".to_owned()),
+    }
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "a number".to_owned())?;
     if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err("a number above 0".to_owned()) }
@@ -241,6 +331,17 @@ mod tests {
         assert!(span("s").is_err());
         assert!(positive("0").is_err());
         assert!(positive("inf").is_err());
+    }
+
+    #[test]
+    fn a_mix_gives_each_kind_its_share() {
+        let shares = mix("4,0,2,1").unwrap();
+        let mut counts = [0; 4];
+        (0..70).for_each(|number| counts[shares.kind(number)] += 1);
+        assert_eq!(counts, [40, 0, 20, 10]);
+        for bad in ["0,0,0,0", "1,2,3", "1,2,3,4,5", "1,2,3,x", "1001,0,0,0", ""] {
+            assert!(mix(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::clock::{self, Moment};
 use crate::devices::{Act, Devices};
 use crate::pace::Pace;
 use crate::plan::{Driver, Plan, Scenario};
-use crate::plays::{FanOut, Flap, Hold, Join, Leave, Setup, Silence, Watcher, Writes};
+use crate::plays::{FanOut, Flap, Goal, Hold, Join, Leave, Mixed, Rates, Setup, Silence, Watcher, Writes};
 use crate::process::Process;
 use crate::report::{Report, Sample};
 
@@ -29,8 +29,8 @@ pub struct Run<'p, L, S> {
     report: Report,
 }
 
-/// Clients that a scenario needs beside its sessions: one who watches or writes.
-pub const OTHERS: u32 = 1;
+/// Clients that most scenarios need beside their sessions: one who watches or writes.
+const OTHERS: u32 = 1;
 
 impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
     /// A run of `plan` on `swarm`, whose progress `show` shows.
@@ -40,7 +40,8 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
             plan,
             swarm,
             show,
-            root: format!("run{}", clock::wall_ms()),
+            // Several generators may begin at the same moment.
+            root: format!("run{}-{}", clock::wall_ms(), std::process::id()),
             deadline: clock::now() + plan.limit,
             report: Report::new(&name(&plan.scenario), &name(&plan.driver), is_inside),
         }
@@ -61,6 +62,8 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
             Scenario::FanOut => self.fan_out()?,
             Scenario::Writes => self.writes()?,
             Scenario::Flap => self.flap()?,
+            Scenario::Mixed => self.mixed()?,
+            Scenario::Raw => unreachable!("it serves, and plays nothing"),
         }
         let complaints = self.swarm.complaints;
         self.report.warnings.extend(complaints);
@@ -175,7 +178,11 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
     fn mass_disconnect(&mut self) -> io::Result<()> {
         let mut watcher = self.watcher()?;
         self.join(self.last_words(), Some(&mut watcher))?;
-        self.hold(SETTLE)?;
+        let stay = Duration::from_nanos((Moment::START + self.plan.stay).since_ns(clock::now()));
+        let gone = self.hold(stay.max(SETTLE))?.gone;
+        if gone > 0 {
+            self.fail(format!("{gone} sessions were sent away"));
+        }
         let clients = OTHERS..OTHERS + self.plan.sessions();
         self.swarm.link.take_longest_ns();
         let from = self.sample()?;
@@ -380,6 +387,93 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
             Some(watcher) => self.finish(watcher),
             None => Ok(()),
         }
+    }
+}
+
+/// What the scenario `mixed` does when nothing else is said.
+const WRITES_PER_SECOND: f64 = 500.0;
+
+impl<L: Link, S: FnMut(Moment, &str)> Run<'_, L, S> {
+    fn mixed(&mut self) -> io::Result<()> {
+        let plan = self.plan;
+        let mut join = Join::new(0..plan.others(), Setup::Listen(self.root.clone()), plan.window, None, None);
+        if !self.play(&mut join, Moment::NEVER)? || join.failed > 0 {
+            let complaints = self.swarm.complaints.join("; ");
+            return Err(io::Error::other(format!("no client could connect to {}: {complaints}", plan.address)));
+        }
+        let rates = Rates {
+            writes: plan.rate.unwrap_or(WRITES_PER_SECOND),
+            departures: plan.churn,
+            heartbeat: plan.heartbeat,
+            mix: plan.mix(),
+            window: plan.window as usize,
+            timeout: plan.session_timeout,
+        };
+        let mut mixed = Mixed::new(&self.root, plan.others(), plan.sessions(), rates);
+        let mut is_over = self.play(&mut mixed, Moment::NEVER)?;
+        mixed.go_on(clock::now(), Goal::Until(clock::now() + plan.warm_up));
+        self.play(&mut mixed, Moment::NEVER)?;
+        let from = self.sample()?;
+        mixed.go_on(from.at, Goal::Until(from.at + plan.measured));
+        self.play(&mut mixed, Moment::NEVER)?;
+        let to = self.sample()?;
+        let tally = mixed.tally.clone();
+        self.report.phase("deeds", "deed", tally.deeds(), from, to);
+        let [closed, goodbyes, resets, silences] = tally.departures;
+        let rows = [
+            ("arrivals", tally.arrivals),
+            ("closed", closed),
+            ("said goodbye", goodbyes),
+            ("reset", resets),
+            ("fell silent", silences),
+            ("status writes", tally.writes),
+            ("signs of life", tally.beats),
+            ("changes seen", tally.seen),
+        ];
+        rows.iter().for_each(|(name, number)| self.report.row(*name, count(*number), ""));
+        self.report.latency("connect until online", tally.connect);
+        self.report.latency("status write", tally.write);
+        self.report.latency("status seen", tally.status);
+        mixed.go_on(clock::now(), Goal::Leave);
+        // Of those who have fallen silent the server has yet to find out.
+        let patience = plan.session_timeout + GRACE + Duration::from_secs(60);
+        is_over &= self.play(&mut mixed, clock::now() + patience)?;
+        self.report.latency("last word since its session went", mixed.tally.word.clone());
+        self.report.latency("last word after its deadline", mixed.tally.late.clone());
+        if mixed.failed > 0 || !is_over {
+            self.fail(format!("{} things went wrong; all were seen to go: {is_over}", mixed.failed));
+        }
+        // Nothing may come twice: what would, has a moment to.
+        let mut rest = Still { mixed: &mut mixed, until: clock::now() + SETTLE, now: Moment::START };
+        self.play(&mut rest, Moment::NEVER)?;
+        self.found(mixed.finish());
+        Ok(())
+    }
+}
+
+/// Watches until a moment, and does nothing.
+struct Still<'a> {
+    mixed: &'a mut Mixed,
+    until: Moment,
+    now: Moment,
+}
+
+impl Play for Still<'_> {
+    fn on(&mut self, at: Moment, client: u32, event: &crate::client::Event<'_>, orders: &mut crate::client::Orders) {
+        self.mixed.on(at, client, event, orders);
+    }
+
+    fn tick(&mut self, now: Moment, _orders: &mut crate::client::Orders) -> Moment {
+        self.now = now;
+        self.until
+    }
+
+    fn is_over(&self) -> bool {
+        self.now >= self.until
+    }
+
+    fn progress(&self) -> String {
+        "watching whether anything comes twice".to_owned()
     }
 }
 

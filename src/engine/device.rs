@@ -32,7 +32,7 @@ use crate::base::limits::{
     DEPTH_MAX, DEVICE_LEGACY_TIMEOUT_MIN, DEVICE_PLAIN_TIMEOUT, DEVICE_REQUESTS_MAX, DEVICE_UNPROVEN_TIMEOUT,
     DEVICE_WATCHES_MAX,
 };
-use crate::base::{Hashing, Instant, Map, Millis, Now, SessionRef, ShardId};
+use crate::base::{Few, Hashing, Instant, Map, Millis, Now, SessionRef, ShardId};
 use crate::data::{Draft, Path};
 use crate::op::{End, Event, Identity, Namespace, Query, Request, Tag, Write};
 use crate::wire::coap::{
@@ -107,7 +107,7 @@ pub(super) struct Device {
     /// What was given out with the name.
     secret: Secret,
     /// By what its client knew it, and until when that is good.
-    old_name: Option<(Name, Instant)>,
+    old_name: Option<Box<(Name, Instant)>>,
     candidate: Option<Box<Candidate>>,
     /// The peer has shown that it receives what is sent to it.
     is_proven: bool,
@@ -120,25 +120,25 @@ pub(super) struct Device {
     /// It has sent something that is not the first packet of a process.
     has_moved_on: bool,
     /// How much an unproven peer may still be sent.
-    credit_bytes: usize,
-    challenge: Option<(MessageId, Instant)>,
-    withheld: Vec<Box<[u8]>>,
+    credit_bytes: u32,
+    challenge: Option<Box<(MessageId, Instant)>>,
+    withheld: Few<Box<[u8]>>,
     brake: Brake,
     /// The goodbye of an earlier session of this client.
     goodbye: Option<(MessageId, Token)>,
     numbers: i64,
-    exchanges: Vec<Exchange>,
-    watches: Vec<Watch>,
+    exchanges: Few<Exchange>,
+    watches: Few<Watch>,
     /// Whether it may have left last words.
     has_words: bool,
     keeping: kept::Mark,
     /// Last words whose keys are made when they are spoken.
-    pushes: Vec<Path>,
+    pushes: Few<Path>,
     /// Values that come or go in blocks.
     transfer: Option<Box<Transfer>>,
 }
 
-const _: () = assert!(size_of::<Device>() <= 320, "there may be a million");
+const _: () = assert!(size_of::<Device>() <= 192, "there may be a million");
 
 /// What becomes of a session when its new name is first used.
 #[derive(Debug)]
@@ -232,6 +232,11 @@ fn lets<K: Eq + std::hash::Hash>(brakes: &mut Lately<K, Brake>, now: Instant, ke
     is_let
 }
 
+/// What a peer may be sent for these bytes.
+fn credit(bytes: &[u8]) -> u32 {
+    u32::try_from(CREDIT_FACTOR * bytes.len()).expect("a datagram is short")
+}
+
 impl Device {
     fn new(peer: Peer, name: Option<Name>, secret: Secret) -> Self {
         Self {
@@ -250,15 +255,15 @@ impl Device {
             has_moved_on: false,
             credit_bytes: 0,
             challenge: None,
-            withheld: Vec::new(),
+            withheld: Few::new(),
             brake: Brake::default(),
             goodbye: None,
             numbers: 0,
-            exchanges: Vec::new(),
-            watches: Vec::new(),
+            exchanges: Few::new(),
+            watches: Few::new(),
             has_words: false,
             keeping: kept::Mark::default(),
-            pushes: Vec::new(),
+            pushes: Few::new(),
             transfer: None,
         }
     }
@@ -292,17 +297,18 @@ impl Device {
 
     fn question_due(&self, heard: Instant, timeout: Millis) -> Instant {
         let pause = Millis(timeout.0 / 4);
-        self.challenge.map_or(heard, |(_, asked)| asked.max(heard)) + pause
+        self.challenge.as_ref().map_or(heard, |challenge| challenge.1.max(heard)) + pause
     }
 
     /// Takes the paths out whose last keys are made when they are spoken.
     pub(super) fn take_pushes(&mut self) -> Vec<Path> {
         self.has_words = false;
-        std::mem::take(&mut self.pushes)
+        self.pushes.take()
     }
 
     /// Whether so much may be sent now; if so, it is counted.
     fn may_send(&mut self, bytes: usize) -> bool {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let is_allowed = self.is_proven || bytes <= self.credit_bytes;
         if !self.is_proven && is_allowed {
             self.credit_bytes -= bytes;
@@ -317,13 +323,13 @@ impl Device {
     }
 
     fn may_challenge(&mut self, now: Instant) -> bool {
-        let is_recent = self.challenge.is_some_and(|(_, at)| now.since(at) < CHALLENGE_PAUSE);
+        let is_recent = self.challenge.as_ref().is_some_and(|challenge| now.since(challenge.1) < CHALLENGE_PAUSE);
         !is_recent && self.may_send(4)
     }
 
     fn names(&self) -> impl Iterator<Item = Name> {
         let candidate = self.candidate.as_ref().map(|candidate| candidate.name);
-        self.name.into_iter().chain(self.old_name.map(|(name, _)| name)).chain(candidate)
+        self.name.into_iter().chain(self.old_name.as_ref().map(|old| old.0)).chain(candidate)
     }
 }
 
@@ -447,7 +453,7 @@ impl Engine {
         let id = arrival.message.id.0;
         let Some(device) = self.device(session) else { return };
         device.has_moved_on |= !is_first_id(id);
-        device.credit_bytes = device.credit_bytes.saturating_add(CREDIT_FACTOR * arrival.bytes.len());
+        device.credit_bytes = device.credit_bytes.saturating_add(credit(arrival.bytes));
         let is_proof = device.is_name_here && name.is_some() && device.name == name;
         if is_proof && !device.is_proven {
             self.prove(session, output);
@@ -461,10 +467,10 @@ impl Engine {
         let Some(candidate) = device.candidate.take() else { return };
         let Candidate { name, secret, identity, peer, is_reborn } = *candidate;
         let forgotten = device.old_name.take();
-        device.old_name = device.name.replace(name).map(|old| (old, now.instant + OLD_NAME_FOR));
+        device.old_name = device.name.replace(name).map(|old| Box::new((old, now.instant + OLD_NAME_FOR)));
         device.is_name_here = device.peer.is_at(&peer);
         device.secret = secret;
-        if let Some((old, _)) = forgotten {
+        if let Some((old, _)) = forgotten.map(|old| *old) {
             self.devices.names.remove(&old);
         }
         self.keep(session);
@@ -539,7 +545,7 @@ impl Engine {
         let was_proven = device.is_proven;
         (device.is_proven, device.was_proven) = (true, true);
         device.challenge = None;
-        let (peer, withheld) = (device.peer, std::mem::take(&mut device.withheld));
+        let (peer, withheld) = (device.peer, device.withheld.take());
         for bytes in withheld {
             self.post_datagram(peer, output, |out| out.extend_from_slice(&bytes));
         }
@@ -641,7 +647,7 @@ impl Engine {
         // means a new process."
         let is_reborn = device.has_moved_on && is_first_id(arrival.message.id.0);
         let candidate = Candidate { name, secret, identity, peer: arrival.peer, is_reborn };
-        device.credit_bytes = device.credit_bytes.saturating_add(CREDIT_FACTOR * arrival.bytes.len());
+        device.credit_bytes = device.credit_bytes.saturating_add(credit(arrival.bytes));
         let (older, slot) = (device.candidate.replace(Box::new(candidate)), device.slot);
         if let Some(older) = older {
             self.devices.names.remove(&older.name);
@@ -681,7 +687,7 @@ impl Engine {
         let secret = self.fresh_secret();
         let mut device = Device::new(arrival.peer, name, secret);
         device.has_moved_on = !is_first_id(arrival.message.id.0);
-        device.credit_bytes = CREDIT_FACTOR * arrival.bytes.len();
+        device.credit_bytes = credit(arrival.bytes);
         device.goodbye = self.devices.departed.get(now.instant, &(remote, namespace.clone())).copied();
         let (session, _) = self.open_session(now, Channel::Device(Box::new(device)), namespace).ok()?;
         self.device(session)?.slot = session.slot;
@@ -793,7 +799,7 @@ impl Engine {
         let is_reset = arrival.message.kind == Kind::Reset;
         for session in self.sessions_at(&arrival.peer) {
             let Some(device) = self.device(session) else { continue };
-            let is_challenge = device.challenge.is_some_and(|(asked, _)| asked == id);
+            let is_challenge = device.challenge.as_ref().is_some_and(|challenge| challenge.0 == id);
             let flying = device.watches.iter_mut().find(|watch| watch.flight.is_some_and(|flight| flight.id == id));
             let Some(tag) = flying.map(|watch| {
                 watch.flight = None;
@@ -1024,9 +1030,6 @@ impl Engine {
         let device = self.device(session)?;
         let at = device.watches.iter().position(|watch| watch.tag == tag)?;
         let watch = device.watches.swap_remove(at);
-        if device.watches.is_empty() {
-            device.watches = Vec::new();
-        }
         self.keep(session);
         Some(watch.path)
     }
@@ -1167,8 +1170,8 @@ impl Engine {
             return Found::Nobody;
         }
         let is_here = device.peer.is_at(&arrival.peer);
-        match device.old_name {
-            Some((old, until)) if old == name && (now > until || !is_here) => Found::Nobody,
+        match device.old_name.as_deref() {
+            Some(&(old, until)) if old == name && (now > until || !is_here) => Found::Nobody,
             _ => Found::Here(session),
         }
     }

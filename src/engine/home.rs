@@ -1,6 +1,5 @@
 //! The home's half: sessions, from the first word to the last.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rand_core::RngCore as _;
@@ -10,10 +9,10 @@ use super::engineio::EngineIo;
 use super::guest::Guest;
 use super::poll::Polled;
 use super::rest::Stream;
-use super::ways::{Ways, place};
+use super::ways::place;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
-use crate::base::{ConnId, Instant, Millis, Now, SessionId, SessionRef, ShardId};
+use crate::base::{ConnId, Few, Instant, Millis, Now, SessionId, SessionRef, ShardId};
 use crate::data::{Key, KeyStr, Path};
 use crate::op::{BadCredential, End, Identity, Namespace, Outcome, Protocol, Refusal, Request, Word};
 use crate::session;
@@ -45,7 +44,7 @@ pub(super) struct Session {
     answered: u32,
     /// Answers made at home, each to be sent once `answered` has come to its number: a client's
     /// requests are answered in the order in which it made them.
-    later: VecDeque<(u32, Later)>,
+    later: Few<(u32, Later)>,
     /// An earlier session of this client has not yet settled: nothing of this one takes effect, not
     /// even its end.
     pub(super) is_waiting: bool,
@@ -53,11 +52,11 @@ pub(super) struct Session {
     parting: Option<Box<Parting>>,
     /// Its connection is not read from, because it asks faster than it is answered.
     is_paused: bool,
-    /// Where its requests have gone, if its database is, or was, spread over the cores.
-    pub(super) ways: Option<Box<Ways>>,
     /// It is on the engine's list of those that have something to say or to hear.
     is_stirred: bool,
 }
+
+const _: () = assert!(size_of::<Session>() <= 128, "there may be a million");
 
 /// The end of a session that has to wait for that of an earlier one: who comes after both must not
 /// overtake the earlier one's last words.
@@ -209,7 +208,7 @@ impl Engine {
         let session = Session {
             channel,
             namespace,
-            identity: Arc::new(Identity::NOBODY),
+            identity: Arc::clone(&self.nobody),
             expires: None,
             settings,
             protocol,
@@ -219,12 +218,11 @@ impl Engine {
             pinged: now.instant,
             asked: 0,
             answered: 0,
-            later: VecDeque::new(),
+            later: Few::new(),
             is_waiting: false,
             parting: None,
             is_paused: false,
             is_stirred: false,
-            ways: None,
         };
         let (duty, full_namespace) = (session.next_duty(), session.namespace.clone());
         let session = match self.sessions.open(secret, session) {
@@ -354,7 +352,7 @@ impl Engine {
     fn part_for_good(&mut self, now: Now, session: SessionRef, parting: Parting, output: &mut Output) {
         let Parting { end, made, successors } = parting;
         let Some(state) = self.sessions.get(session) else { return };
-        if state.ways.as_ref().is_some_and(|ways| ways.is_waiting()) {
+        if self.ways.get(&session).is_some_and(|ways| ways.is_waiting()) {
             let state = self.sessions.get_mut(session).expect("it is there");
             state.parting = Some(Box::new(Parting { end, made, successors }));
             return;
@@ -451,7 +449,7 @@ impl Engine {
             state.next_look = self.session_wheel.arm(session.slot, state.next_duty());
         }
         if *state.identity != identity {
-            state.identity = Arc::new(identity);
+            state.identity = if identity == Identity::NOBODY { Arc::clone(&self.nobody) } else { Arc::new(identity) };
             self.introduce(session, output);
         }
     }
@@ -540,8 +538,8 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         state.answered = state.answered.wrapping_add(1);
         while let Some(state) = self.sessions.get_mut(session)
-            && state.later.front().is_some_and(|(after, _)| *after == state.answered)
-            && let Some((_, later)) = state.later.pop_front()
+            && state.later.first().is_some_and(|(after, _)| *after == state.answered)
+            && let Some((_, later)) = state.later.pop_first()
         {
             self.say(session, &later.as_word(), output);
         }
@@ -559,7 +557,7 @@ impl Engine {
         if state.in_flight() == 0 {
             self.say(session, &later.as_word(), output);
         } else {
-            state.later.push_back((state.asked, later));
+            state.later.push((state.asked, later));
         }
     }
 
@@ -685,9 +683,9 @@ impl Engine {
     /// Ends a session: its client is sent away, its last words go to their owner. Does nothing for a
     /// session that is already over.
     pub(super) fn end(&mut self, now: Now, session: SessionRef, end: End, output: &mut Output) {
-        let has_to_wait =
-            |state: &Session| state.is_waiting || state.ways.as_ref().is_some_and(|ways| ways.is_waiting());
-        if self.sessions.get(session).is_some_and(has_to_wait) && end != End::ServerStopped {
+        let state = self.sessions.get(session);
+        let has_more_to_do = self.ways.get(&session).is_some_and(|ways| ways.is_waiting());
+        if state.is_some_and(|state| state.is_waiting || has_more_to_do) && end != End::ServerStopped {
             return self.part(now, session, end, output);
         }
         self.end_for_good(now, session, end, None, output);
@@ -709,10 +707,11 @@ impl Engine {
             .get(session)
             .is_some_and(|state| state.protocol != Protocol::Rest && self.may_be_spread(&state.namespace));
         // Until all of its owners have heard of its end, nobody else gets its place.
+        let ways = self.ways.remove(&session);
         let vacated = if departs { self.vacate_session(session) } else { self.close_session(session) };
         let Some(state) = vacated else { return };
         let is_expired = state.is_expired(now);
-        let Session { mut channel, namespace, identity, settings, heard, ways, .. } = state;
+        let Session { mut channel, namespace, identity, settings, heard, .. } = state;
         if let Channel::Rest(conn) = channel {
             // It has said nothing that would outlive it.
             return self.close(conn, output);

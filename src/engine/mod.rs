@@ -55,7 +55,7 @@ use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX, OUTPUT_BYTES_MAX};
 use crate::base::{ConnId, Hashing, Instant, Map, Millis, Now, SessionRef, ShardId};
 use crate::data::Fallen;
 use crate::json;
-use crate::op::{Namespace, Request};
+use crate::op::{Identity, Namespace, Request};
 use crate::session::Table;
 use crate::shard::Shard;
 use crate::wheel::Wheel;
@@ -101,6 +101,8 @@ pub struct Engine {
     spread: spread::Spread,
     /// What sessions here read and listen to that no core holds alone.
     wide: Map<SessionRef, wide::Wide>,
+    /// Where the requests of sessions here have gone whose databases are, or were, spread.
+    ways: Map<SessionRef, Box<ways::Ways>>,
     /// Sessions of here that are over and whose last words may not be spoken, with those that replace them.
     departing: Map<(u32, u32), ways::Departing>,
     /// What this engine has to say to itself.
@@ -118,6 +120,8 @@ pub struct Engine {
     is_full: bool,
     /// How much memory is left.
     room: Room,
+    /// Who most sessions are: shared by all of them.
+    nobody: Arc<Identity>,
     /// Requests without a socket.
     desk: rest::Desk,
     /// By `GuestId`: the driver numbers guests densely.
@@ -172,6 +176,7 @@ impl Engine {
             shards: hashing.map(),
             spread: spread::Spread::new(&hashing, &config.rules),
             wide: hashing.map(),
+            ways: hashing.map(),
             departing: hashing.map(),
             inner: VecDeque::new(),
             tickets: 0,
@@ -181,6 +186,7 @@ impl Engine {
             taking: None,
             is_full: false,
             room: Room::Ample,
+            nobody: Arc::new(Identity::NOBODY),
             desk: rest::Desk::default(),
             guests: Vec::new(),
             devices: device::Devices::new(&hashing),

@@ -275,16 +275,14 @@ fn one_that_is_not_awaited_any_longer_leaves_nothing() {
         run(async {
             let watcher = open(&engine).await;
             for _ in 0..100 {
-                // It is asked for, and given up before the answer can be there.
+                // It is asked for, and given up before the answer is there, unless another thread was very fast.
                 let patient = Opening::new("gateway").timeout(Duration::from_secs(3_600));
                 let mut opening = Box::pin(engine.open(patient));
                 let first = std::future::poll_fn(|context| Poll::Ready(opening.as_mut().poll(context))).await;
-                assert!(first.is_pending());
-                drop(opening);
+                drop((first, opening));
                 let mut listening = Box::pin(watcher.listen("/x"));
                 let first = std::future::poll_fn(|context| Poll::Ready(listening.as_mut().poll(context))).await;
-                assert!(first.is_pending());
-                drop(listening);
+                drop((first, listening));
             }
             watcher.set("/x", 1).await.unwrap();
             watcher.get("/x").await.unwrap();

@@ -61,7 +61,7 @@ pub struct Beside {
 const _: () = assert!(LAST_WORDS_MAX < u32::MAX as usize, "places are counted in 32 bits");
 const _: () = assert!(LAST_WORDS_BYTES_MAX < u32::MAX as usize, "their bytes are counted in 32 bits");
 const _: () = assert!(size_of::<Ledger>() == size_of::<usize>(), "every session has one, most of them empty");
-const _: () = assert!(size_of::<Words>() <= 128, "one last word is one block of 128 bytes, beside its texts");
+const _: () = assert!(size_of::<Words>() <= 104, "one last word is one block of 112 bytes, beside its texts");
 
 impl Ledger {
     /// No last words.

@@ -36,8 +36,19 @@ struct Server {
 
 impl Server {
     fn start(shards: &str) -> Self {
+        Self::start_with(shards, Command::new(env!("CARGO_BIN_EXE_stillhere")))
+    }
+
+    /// One that may open so many files.
+    fn start_with_files(shards: &str, files: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n $0 && exec \"$@\"", files, env!("CARGO_BIN_EXE_stillhere")]);
+        Self::start_with(shards, shell)
+    }
+
+    fn start_with(shards: &str, mut command: Command) -> Self {
         let data = TempDir::new().expect("a directory");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stillhere"))
+        let mut child = command
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--log-level", "error", "--shards", shards])
             .args(["--coap", "127.0.0.1:0"])
             .envs([("STILLHERE_HEARTBEAT", "1s"), ("STILLHERE_SESSION_TIMEOUT", "2s")])
@@ -103,6 +114,46 @@ fn every_scenario_is_played_and_checked() {
         wilddog(&["fan-out", "--sessions", "20", "--for", "300ms"], "server CPU per delivery", 20);
         wilddog(&["flap", "--sessions", "5", "--for", "300ms"], "server CPU per round", 10);
         wilddog(&["idle", "--sessions", "50", "--for", "1500ms"], "server CPU per connect", 0);
+        let rest = |words: &[&str], figure: &str, good_min: u64| {
+            check(&[words, &["--driver", "rest"]].concat(), figure, good_min);
+        };
+        rest(&["writes", "--sessions", "10", "--for", "300ms", "--depth", "2"], "server CPU per write", 10);
+        rest(&["mass-disconnect", "--sessions", "100", "--words", "2"], "server CPU per last word", 200);
+        rest(&["fan-out", "--sessions", "20", "--for", "300ms"], "server CPU per delivery", 20);
+        rest(&["flap", "--sessions", "5", "--for", "300ms"], "server CPU per round", 10);
+        rest(&["storm", "--sessions", "50", "--ending", "close"], "server CPU per connect", 0);
+        rest(&["idle", "--sessions", "50", "--for", "300ms"], "server CPU per connect", 0);
+        let day = ["mixed", "--sessions", "100", "--for", "1s", "--session-timeout", "2s", "--heartbeat", "500ms"];
+        check(&day, "fell silent", 200);
+        wilddog(&day, "fell silent", 200);
+        rest(&day, "reset", 200);
+    }
+}
+
+/// Whether this machine's kernel is Linux 6.8 or later.
+fn lends_descriptors() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux has it");
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(8))
+}
+
+#[test]
+fn there_may_be_more_connections_than_files() {
+    if !lends_descriptors() {
+        return;
+    }
+    for shards in ["1", "2"] {
+        let server = Server::start_with_files(shards, "300");
+        let check = |words: &[&str], good_min: u64| {
+            let report = play(&[words, &["--address", &server.address, "--check", "--warm-up", "100ms"]].concat());
+            assert!(report["check"]["good"].as_u64().unwrap_or(0) >= good_min, "{report:#}");
+        };
+        check(&["mass-disconnect", "--sessions", "1500"], 1_500);
+        check(&["mass-disconnect", "--sessions", "600", "--ending", "goodbye"], 600);
+        check(&["silent-death", "--sessions", "600", "--session-timeout", "2s"], 600);
+        check(&["fan-out", "--sessions", "600", "--for", "300ms"], 600);
+        let files = std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).expect("it runs").count();
+        assert!(files < 300, "{files}");
     }
 }
 
@@ -132,6 +183,7 @@ fn an_engine_needs_no_server() {
     assert_eq!(report["check"]["good"], 100);
     play(&["writes", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
     play(&["flap", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
+    play(&["mixed", "--driver", "engine", "--sessions", "50", "--session-timeout", "1s", "--for", "300ms", "--check"]);
     play(&["fan-out", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
     let folder = TempDir::new().expect("a directory");
     let picture = folder.path().join("latencies.svg");
@@ -163,20 +215,48 @@ fn a_broker_is_measured_beside_us() {
     check(&["writes", "--sessions", "5", "--for", "300ms", "--depth", "3"], "sessions");
     check(&["flap", "--sessions", "5", "--for", "300ms"], "sessions");
     check(&["fan-out", "--sessions", "10", "--for", "300ms"], "connects");
+    check(&["mixed", "--sessions", "50", "--for", "300ms", "--mix", "3,0,1,0"], "arrivals");
 }
 
 #[test]
-fn what_cannot_be_asked_of_a_broker_is_refused() {
+fn what_only_answers_is_measured_beside_us() {
+    for (words, figure) in [
+        (&["writes", "--sessions", "5", "--for", "300ms"][..], "server CPU per write"),
+        (&["fan-out", "--sessions", "10", "--for", "300ms"][..], "server CPU per delivery"),
+    ] {
+        let common = ["--against", "raw", "--rounds", "1", "--warm-up", "100ms", "--json"];
+        let output = Command::new(generator())
+            .args([words, &common].concat())
+            .args(["--stillhere", env!("CARGO_BIN_EXE_stillhere")])
+            .output()
+            .expect("it starts");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{words:?} {told} {}", String::from_utf8_lossy(&output.stderr));
+        let told: Value = serde_json::from_str(&told).expect("it is JSON");
+        for name in ["stillhere", "raw"] {
+            assert!(told["figures"][figure]["medians"][name].as_f64().unwrap_or(0.0) > 0.0, "{told:#}");
+        }
+        assert_eq!(told["remarks"].as_array().map(Vec::len), Some(0), "{told:#}");
+    }
+}
+
+#[test]
+fn what_a_driver_cannot_play_is_refused() {
     #[track_caller]
-    fn check(words: &[&str], why: &str) {
-        let output = Command::new(generator()).args(words).args(["--driver", "mqtt"]).output().expect("it starts");
+    fn check(driver: &str, words: &[&str], why: &str) {
+        let output = Command::new(generator()).args(words).args(["--driver", driver]).output().expect("it starts");
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{told}");
         assert!(told.contains(why), "{told}");
     }
-    check(&["storm", "--words", "2"], "one will");
-    check(&["flap", "--ending", "goodbye"], "forgets the will");
-    check(&["silent-death", "--session-timeout", "2s"], "one and a half times");
+    check("mqtt", &["storm", "--words", "2"], "one will");
+    check("mqtt", &["flap", "--ending", "goodbye"], "forgets the will");
+    check("mqtt", &["mixed", "--mix", "1,1,0,0"], "forgets the will");
+    check("mqtt", &["silent-death", "--session-timeout", "2s"], "one and a half times");
+    check("rest", &["silent-death"], "nobody can tell");
+    check("rest", &["mixed", "--mix", "1,0,0,1"], "nobody can tell");
+    check("rest", &["flap", "--ending", "goodbye"], "no goodbye");
+    check("coap", &["mixed"], "idle, storm and silent-death");
 }
 
 #[test]

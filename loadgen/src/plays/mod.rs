@@ -7,6 +7,7 @@ mod fan_out;
 mod flap;
 mod join;
 mod leave;
+mod mixed;
 mod watcher;
 mod writes;
 
@@ -14,5 +15,6 @@ pub use fan_out::FanOut;
 pub use flap::Flap;
 pub use join::{Join, Setup};
 pub use leave::{Hold, Leave, Silence};
+pub use mixed::{Goal, Mixed, Rates};
 pub use watcher::{Watcher, place};
 pub use writes::Writes;

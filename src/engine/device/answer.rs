@@ -117,9 +117,6 @@ impl Engine {
             return self.observed_again(session, *number, outcome);
         };
         let exchange = device.exchanges.swap_remove(at);
-        if device.exchanges.is_empty() {
-            device.exchanges = Vec::new();
-        }
         let fresh = self.fresh_id();
         let from = output.bytes.len();
         if !self.write_outcome(session, &exchange, outcome, fresh, output) {
@@ -284,7 +281,7 @@ impl Engine {
         if !device.may_challenge(now) {
             return;
         }
-        device.challenge = Some((fresh, now));
+        device.challenge = Some(Box::new((fresh, now)));
         let peer = device.peer;
         self.post_datagram(peer, output, |out| Writer::empty(out, Kind::Confirmable, fresh));
     }

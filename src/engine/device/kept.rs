@@ -112,7 +112,7 @@ impl Device {
         // Names from when there were other shards may lead elsewhere.
         let leads_here = |other: Name| name.is_none_or(|name| name.home_among(shards) == other.home_among(shards));
         let old_name = kept.old_name.and_then(Name::from_bits).filter(|old| leads_here(*old));
-        device.old_name = old_name.map(|old| (old, now.instant + OLD_NAME_FOR));
+        device.old_name = old_name.map(|old| Box::new((old, now.instant + OLD_NAME_FOR)));
         device.candidate = kept.candidate.as_ref().and_then(|candidate| {
             let (name, secret) = named(candidate.name).filter(|(name, _)| leads_here(*name))?;
             let KeptCandidate { identity, remote, is_reborn, .. } = (**candidate).clone();
@@ -125,7 +125,7 @@ impl Device {
         device.is_legacy = has(IS_LEGACY);
         device.has_moved_on = true;
         device.has_words = kept.has_words;
-        device.pushes.clone_from(&kept.pushes);
+        device.pushes = kept.pushes.clone().into();
         device.watches = kept.watches.iter().map(|watch| Watch::of_kept(watch, now.instant)).collect();
         device.numbers = kept.watches.iter().map(|watch| watch.tag.cast_signed()).max().unwrap_or(0);
         device.keeping = Mark { is_kept: true, is_changed: false, is_away: true };
@@ -224,13 +224,13 @@ impl Engine {
             home: self.config.shard.0,
             namespace: state.namespace.clone(),
             name: device.name.map(|name| kept_name(name, device.secret)),
-            old_name: device.old_name.map(|(name, _)| name.bits()),
+            old_name: device.old_name.as_ref().map(|old| old.0.bits()),
             candidate,
             identity: (*state.identity).clone(),
             remote: device.peer.remote,
             local: device.peer.local,
             flags: device.flags(),
-            pushes: device.pushes.clone(),
+            pushes: device.pushes.to_vec(),
             watches: watches.collect(),
             has_words: device.has_words,
         })
