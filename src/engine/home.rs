@@ -9,7 +9,7 @@ use super::engineio::EngineIo;
 use super::guest::Guest;
 use super::poll::Polled;
 use super::rest::Stream;
-use super::ways::{Ways, place};
+use super::ways::place;
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Few, Instant, Millis, Now, SessionId, SessionRef, ShardId};
@@ -52,8 +52,6 @@ pub(super) struct Session {
     parting: Option<Box<Parting>>,
     /// Its connection is not read from, because it asks faster than it is answered.
     is_paused: bool,
-    /// Where its requests have gone, if its database is, or was, spread over the cores.
-    pub(super) ways: Option<Box<Ways>>,
     /// It is on the engine's list of those that have something to say or to hear.
     is_stirred: bool,
 }
@@ -225,7 +223,6 @@ impl Engine {
             parting: None,
             is_paused: false,
             is_stirred: false,
-            ways: None,
         };
         let (duty, full_namespace) = (session.next_duty(), session.namespace.clone());
         let session = match self.sessions.open(secret, session) {
@@ -355,7 +352,7 @@ impl Engine {
     fn part_for_good(&mut self, now: Now, session: SessionRef, parting: Parting, output: &mut Output) {
         let Parting { end, made, successors } = parting;
         let Some(state) = self.sessions.get(session) else { return };
-        if state.ways.as_ref().is_some_and(|ways| ways.is_waiting()) {
+        if self.ways.get(&session).is_some_and(|ways| ways.is_waiting()) {
             let state = self.sessions.get_mut(session).expect("it is there");
             state.parting = Some(Box::new(Parting { end, made, successors }));
             return;
@@ -686,9 +683,9 @@ impl Engine {
     /// Ends a session: its client is sent away, its last words go to their owner. Does nothing for a
     /// session that is already over.
     pub(super) fn end(&mut self, now: Now, session: SessionRef, end: End, output: &mut Output) {
-        let has_to_wait =
-            |state: &Session| state.is_waiting || state.ways.as_ref().is_some_and(|ways| ways.is_waiting());
-        if self.sessions.get(session).is_some_and(has_to_wait) && end != End::ServerStopped {
+        let state = self.sessions.get(session);
+        let has_more_to_do = self.ways.get(&session).is_some_and(|ways| ways.is_waiting());
+        if state.is_some_and(|state| state.is_waiting || has_more_to_do) && end != End::ServerStopped {
             return self.part(now, session, end, output);
         }
         self.end_for_good(now, session, end, None, output);
@@ -710,10 +707,11 @@ impl Engine {
             .get(session)
             .is_some_and(|state| state.protocol != Protocol::Rest && self.may_be_spread(&state.namespace));
         // Until all of its owners have heard of its end, nobody else gets its place.
+        let ways = self.ways.remove(&session);
         let vacated = if departs { self.vacate_session(session) } else { self.close_session(session) };
         let Some(state) = vacated else { return };
         let is_expired = state.is_expired(now);
-        let Session { mut channel, namespace, identity, settings, heard, ways, .. } = state;
+        let Session { mut channel, namespace, identity, settings, heard, .. } = state;
         if let Channel::Rest(conn) = channel {
             // It has said nothing that would outlive it.
             return self.close(conn, output);

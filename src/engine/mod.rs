@@ -101,6 +101,8 @@ pub struct Engine {
     spread: spread::Spread,
     /// What sessions here read and listen to that no core holds alone.
     wide: Map<SessionRef, wide::Wide>,
+    /// Where the requests of sessions here have gone whose databases are, or were, spread.
+    ways: Map<SessionRef, Box<ways::Ways>>,
     /// Sessions of here that are over and whose last words may not be spoken, with those that replace them.
     departing: Map<(u32, u32), ways::Departing>,
     /// What this engine has to say to itself.
@@ -174,6 +176,7 @@ impl Engine {
             shards: hashing.map(),
             spread: spread::Spread::new(&hashing, &config.rules),
             wide: hashing.map(),
+            ways: hashing.map(),
             departing: hashing.map(),
             inner: VecDeque::new(),
             tickets: 0,

@@ -135,8 +135,10 @@ impl Engine {
                 if self.is_spread(&ask.namespace) { self.route(&ask.namespace, &ask.request) } else { Route::Keeper };
             return self.go_way(ask, route, output);
         }
-        let Some(state) = self.sessions.get_mut(session) else { return };
-        state.ways.get_or_insert_default().waiting.push_back(Waiting::Ask(Box::new(ask)));
+        if self.sessions.get(session).is_none() {
+            return;
+        }
+        self.ways.entry(session).or_default().waiting.push_back(Waiting::Ask(Box::new(ask)));
         self.go_ways(session, output);
     }
 
@@ -161,13 +163,13 @@ impl Engine {
     }
 
     fn ways(&mut self, session: SessionRef) -> Option<&mut Ways> {
-        self.sessions.get_mut(session)?.ways.as_deref_mut()
+        self.ways.get_mut(&session).map(|ways| &mut **ways)
     }
 
     /// Where the next thing goes that waits.
     fn next_way(&self, session: SessionRef) -> Option<(Namespace, Option<Route>)> {
         let state = self.sessions.get(session)?;
-        let route = match state.ways.as_ref()?.waiting.front()? {
+        let route = match self.ways.get(&session)?.waiting.front()? {
             Waiting::Introduction(_) | Waiting::Over(_) => None,
             Waiting::Ask(ask) if self.is_spread(&ask.namespace) => Some(self.route(&ask.namespace, &ask.request)),
             Waiting::Ask(ask) => Some(Route::One(self.owner(&ask.namespace))),
@@ -225,7 +227,7 @@ impl Engine {
         let keeper = self.owner(namespace);
         let is_spread = self.is_spread(namespace);
         let Some(state) = self.sessions.get(session) else { return };
-        let (known, identity) = (state.ways.as_ref().map_or(0, |ways| ways.known), state.identity.clone());
+        let (known, identity) = (self.ways.get(&session).map_or(0, |ways| ways.known), state.identity.clone());
         for owner in (0..self.config.shards).map(ShardId) {
             // The keeper may be about to hold all of it.
             let is_known = owner == keeper || (is_spread && known & 1 << owner.0 != 0);
@@ -254,8 +256,8 @@ impl Engine {
             return self.send_over(over, None, output);
         }
         let session = over.session;
-        if let Some(state) = self.sessions.get_mut(session) {
-            state.ways.get_or_insert_default().waiting.push_back(Waiting::Over(Box::new(over)));
+        if self.sessions.get(session).is_some() {
+            self.ways.entry(session).or_default().waiting.push_back(Waiting::Over(Box::new(over)));
             self.go_ways(session, output);
         }
     }

@@ -460,8 +460,6 @@ fn stamps_agree_with_the_list_of_all_writes() {
 
 #[test]
 fn last_words_of_several_owners_come_together_in_the_order_of_their_runs() {
-    let word =
-        |path: &str| Write::Set { path: Path::parse(path).unwrap(), value: Draft::of(crate::data::Node::text("x")) };
     let left = |words: &[(&str, u32)]| {
         let mut ledger = Ledger::default();
         for (path, run) in words {
