@@ -56,7 +56,7 @@ pub(super) struct Session {
     is_stirred: bool,
 }
 
-const _: () = assert!(size_of::<Session>() <= 136, "there may be a million");
+const _: () = assert!(size_of::<Session>() <= 128, "there may be a million");
 
 /// The end of a session that has to wait for that of an earlier one: who comes after both must not
 /// overtake the earlier one's last words.
