@@ -18,7 +18,7 @@ use rustls::ServerConfig;
 
 use super::dtls::DtlsKeys;
 use super::guests::Guests;
-use super::memory::Gauge;
+use super::memory::{Change, Gauge};
 use super::mesh::{Port, Seat};
 use super::meters::{Meters, Reading};
 use super::net::Net;
@@ -192,8 +192,8 @@ impl<C: Core, N: Net> Loop<C, N> {
     }
 
     fn look_at_memory(&mut self, now: Now) {
-        let Some(room) = self.gauge.look(now.instant) else { return };
-        if self.shard == ShardId(0) {
+        let Some(Change { room, is_news }) = self.gauge.look(now.instant) else { return };
+        if is_news {
             match room {
                 Room::Ample => tracing::info!("there is memory again"),
                 Room::Little | Room::None => tracing::error!("memory_max is reached: only deletes are taken"),

@@ -10,7 +10,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicIsize, AtomicU8, AtomicUsize, Ordering};
 
 use crate::base::Instant;
 use crate::engine::Room;
@@ -24,6 +25,8 @@ const BLOCK_BYTES_MIN: usize = 32;
 /// By how much of the limit use must fall before there is room again: a sixteenth; and beyond the limit by
 /// as much there is none left even for what is always done.
 const MARGIN_PART: u64 = 16;
+/// Each by its number.
+const ROOMS: [Room; 3] = [Room::Ample, Room::Little, Room::None];
 
 /// A number on a cache line of its own.
 #[repr(align(128))]
@@ -110,27 +113,49 @@ unsafe impl GlobalAlloc for Counted {
     }
 }
 
-/// Looks how much memory is left.
-#[derive(Debug)]
+/// Looks how much memory is left. Each core has one, cloned from the same: what one core has seen holds for
+/// all, so that they agree where use stands between the limit and what is enough again.
+#[derive(Clone, Debug)]
 pub(super) struct Gauge {
     bytes_max: Option<u64>,
     looked: Instant,
+    /// What this core goes by.
     room: Room,
+    /// What was seen last, by any core: a [`Room`].
+    seen: Arc<AtomicU8>,
+}
+
+/// What a [`Gauge`] shows when its core has to go by something else than before, or is the first to see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Change {
+    pub(super) room: Room,
+    /// Whether this core is the first that sees it. Others may sleep through all of it, so operators hear of it
+    /// from the first.
+    pub(super) is_news: bool,
 }
 
 impl Gauge {
-    pub(super) const fn new(bytes_max: Option<u64>) -> Self {
-        Self { bytes_max, looked: Instant(0), room: Room::Ample }
+    pub(super) fn new(bytes_max: Option<u64>) -> Self {
+        Self { bytes_max, looked: Instant(0), room: Room::Ample, seen: Arc::new(AtomicU8::new(Room::Ample as u8)) }
     }
 
     /// How much there is, if that has changed. Looks at most once in each tick of the clock.
-    pub(super) fn look(&mut self, now: Instant) -> Option<Room> {
+    pub(super) fn look(&mut self, now: Instant) -> Option<Change> {
         let bytes_max = self.bytes_max?;
         if std::mem::replace(&mut self.looked, now) == now {
             return None;
         }
-        let room = room(bytes_in_use(), bytes_max, self.room);
-        (std::mem::replace(&mut self.room, room) != room).then_some(room)
+        self.turn_to(bytes_in_use(), bytes_max)
+    }
+
+    fn turn_to(&mut self, bytes: u64, bytes_max: u64) -> Option<Change> {
+        let before = self.seen.load(Ordering::Relaxed);
+        let room = room(bytes, bytes_max, ROOMS[usize::from(before)]);
+        // Where two cores look at once, one of them is the first, and the other looks again in its next tick.
+        let is_news = before != room as u8
+            && self.seen.compare_exchange(before, room as u8, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let is_other = std::mem::replace(&mut self.room, room) != room;
+        (is_other || is_news).then_some(Change { room, is_news })
     }
 }
 
@@ -174,6 +199,27 @@ mod tests {
             assert_eq!(before, after, "{bytes}");
         }
         assert_eq!(room(u64::MAX, u64::MAX, Room::Ample), Room::None, "and nothing overflows");
+    }
+
+    #[test]
+    fn all_cores_go_by_what_one_has_seen_and_the_first_tells() {
+        let mut first = Gauge::new(Some(16_000));
+        let mut second = first.clone();
+        let change = |room, is_news| Some(Change { room, is_news });
+        assert_eq!(first.turn_to(15_500, 16_000), None);
+        // The first one sleeps: the second sees it come and go, and come again.
+        assert_eq!(second.turn_to(16_000, 16_000), change(Room::Little, true));
+        assert_eq!(second.turn_to(17_000, 16_000), change(Room::None, true));
+        assert_eq!(second.turn_to(14_000, 16_000), change(Room::Ample, true));
+        assert_eq!(second.turn_to(16_000, 16_000), change(Room::Little, true));
+        // It goes by what the second one has seen, and tells nobody again; this time it is first to see the end.
+        assert_eq!(first.turn_to(15_500, 16_000), change(Room::Little, false));
+        assert_eq!(second.turn_to(15_500, 16_000), None);
+        assert_eq!(first.turn_to(14_999, 16_000), change(Room::Ample, true));
+        // The second one has slept through the end, so to it nothing is new, and yet it is the first that sees it.
+        assert_eq!(second.turn_to(16_000, 16_000), change(Room::Little, true));
+        assert_eq!(first.turn_to(16_000, 16_000), change(Room::Little, false));
+        assert_eq!(ROOMS.map(|room| ROOMS[room as usize]), ROOMS);
     }
 
     #[test]

@@ -310,6 +310,7 @@ where
     let files = socket::raise_open_files()?;
     let for_clients = usize::try_from(files - FILES_RESERVED.min(files / 4)).unwrap_or(usize::MAX);
     let room = Arc::new(Room::new(plan.connections_max.min(for_clients)));
+    let gauge = Gauge::new(plan.memory_max);
     let Listening { listeners, local_addr, datagrams, sealed } = listen(&plan, count)?;
     let (datagrams, datagrams_addr) = datagrams;
     let (sealed, sealed_datagrams_addr) = sealed;
@@ -342,6 +343,7 @@ where
             plan: Arc::clone(&plan),
             seats: Arc::clone(&seats),
             room: Arc::clone(&room),
+            gauge: gauge.clone(),
             drained_count: Arc::clone(&drained_count),
             guests,
         };
@@ -409,6 +411,7 @@ struct ShardPlan {
     plan: Arc<Plan>,
     seats: Arc<[Seat]>,
     room: Arc<Room>,
+    gauge: Gauge,
     drained_count: Arc<AtomicUsize>,
     guests: Guests,
 }
@@ -473,7 +476,7 @@ impl ShardPlan {
                 waiting_command: None,
                 output: Output::default(),
                 store,
-                gauge: Gauge::new(self.plan.memory_max),
+                gauge: self.gauge,
                 guests: self.guests,
                 meters: Meters::default(),
             };
