@@ -1809,6 +1809,19 @@ mod tests {
             }
         }
 
+        /// Everybody is let in, before anybody says anything.
+        #[track_caller]
+        fn let_in(&mut self, what: &str) {
+            let is_in = |net: &RingNet| net.slots.len() - net.free.len();
+            for _ in 0..2_000 {
+                self.turn();
+                if self.nets.iter().map(is_in).sum::<usize>() == self.streams.len() {
+                    return;
+                }
+            }
+            panic!("{what}: of {} come in {:?}", self.streams.len(), self.nets.iter().map(is_in).collect::<Vec<_>>());
+        }
+
         /// Everybody of `who` says something and is answered.
         #[track_caller]
         fn ask(&mut self, who: Range<usize>, what: &str) {
@@ -1869,6 +1882,7 @@ mod tests {
                 // As many as there is room for, if all but one descriptor become tables.
                 let count = places * left;
                 world.connect(count);
+                world.let_in(&what("a crowd"));
                 world.ask(0..count, &what("all"));
                 for round in 0..3 {
                     for index in 0..count {
