@@ -1747,6 +1747,8 @@ mod tests {
         /// Numbers below this are for descriptors of the nets.
         files: u64,
         now: Instant,
+        /// Turns since something was wanted.
+        turns: u32,
     }
 
     impl World {
@@ -1766,7 +1768,7 @@ mod tests {
             let is_free = |fd: &u64| unsafe { libc::fcntl(i32::try_from(*fd).unwrap(), libc::F_GETFD) } < 0;
             let last = (0..).filter(is_free).nth(left - 1).unwrap();
             limit_files(last + 1);
-            Self { nets, addresses, streams: Vec::new(), files: last + 1, now: Instant(0) }
+            Self { nets, addresses, streams: Vec::new(), files: last + 1, now: Instant(0), turns: 0 }
         }
 
         /// Further clients, whose descriptors are nobody else's.
@@ -1789,6 +1791,11 @@ mod tests {
         /// One turn of every net, in which everybody is answered with what he said.
         fn turn(&mut self) {
             self.now = self.now + Millis(10);
+            self.turns += 1;
+            // Nothing is under way for so long, unless the kernel has no time for it.
+            if self.turns > 200 {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
             for net in &mut self.nets {
                 net.gather(self.now);
                 let mut said = Vec::new();
@@ -1809,17 +1816,27 @@ mod tests {
             }
         }
 
-        /// Everybody is let in, before anybody says anything.
+        /// Turns until all who are connected have been let in, or have been let go.
         #[track_caller]
-        fn let_in(&mut self, what: &str) {
-            let is_in = |net: &RingNet| net.slots.len() - net.free.len();
-            for _ in 0..2_000 {
+        fn settle(&mut self, what: &str) {
+            self.turn_until(what, |world| {
+                let count = world.nets.iter().map(|net| net.slots.len() - net.free.len()).sum::<usize>();
+                count == world.streams.len()
+            });
+        }
+
+        #[track_caller]
+        fn turn_until(&mut self, what: &str, mut is_done: impl FnMut(&mut Self) -> bool) {
+            self.turns = 0;
+            while self.turns < 20_000 {
                 self.turn();
-                if self.nets.iter().map(is_in).sum::<usize>() == self.streams.len() {
+                if is_done(self) {
                     return;
                 }
             }
-            panic!("{what}: of {} come in {:?}", self.streams.len(), self.nets.iter().map(is_in).collect::<Vec<_>>());
+            let nets =
+                self.nets.iter().map(|net| (net.slots.len() - net.free.len(), descriptors(net), net.shelf.len()));
+            panic!("{what}: connections, descriptors, shelved: {:?}", nets.collect::<Vec<_>>());
         }
 
         /// Everybody of `who` says something and is answered.
@@ -1829,19 +1846,14 @@ mod tests {
                 stream.write_all(b"?").unwrap();
             }
             let mut waiting: Vec<usize> = who.collect();
-            for _ in 0..2_000 {
-                self.turn();
-                waiting.retain(|index| match self.streams[*index].read(&mut [0]) {
+            self.turn_until(what, |world| {
+                waiting.retain(|index| match world.streams[*index].read(&mut [0]) {
                     Ok(1) => false,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => true,
                     other => panic!("{what}: {other:?}"),
                 });
-                if waiting.is_empty() {
-                    return;
-                }
-            }
-            let nets: Vec<_> = self.nets.iter().map(|net| (descriptors(net), net.shelf.len())).collect();
-            panic!("{what}: {} get no answer; descriptors and shelved: {nets:?}", waiting.len());
+                waiting.is_empty()
+            });
         }
     }
 
@@ -1882,7 +1894,7 @@ mod tests {
                 // As many as there is room for, if all but one descriptor become tables.
                 let count = places * left;
                 world.connect(count);
-                world.let_in(&what("a crowd"));
+                world.settle(&what("a crowd"));
                 world.ask(0..count, &what("all"));
                 for round in 0..3 {
                     for index in 0..count {
@@ -1894,9 +1906,8 @@ mod tests {
                     world.ask(0..count, &what("all after some have gone"));
                 }
                 world.streams.clear();
-                for _ in 0..200 {
-                    world.turn();
-                }
+                world.settle(&what("all have gone"));
+                world.turn();
                 assert!(world.nets.iter().all(|net| net.shelf.is_empty() && descriptors(net) == 0), "{}", what("end"));
             }
         });

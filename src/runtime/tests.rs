@@ -837,16 +837,22 @@ fn spawn_child(role: &str) -> Child {
     child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
+/// Lets this process open `count` files more than it has, some of which its parent may have left it.
+fn leave_files(count: usize) {
+    // SAFETY: takes no pointers.
+    let is_free = |fd: &u32| unsafe { libc::fcntl(fd.cast_signed(), libc::F_GETFD) } < 0;
+    let last = (0..).filter(is_free).nth(count - 1).unwrap();
+    let limit = libc::rlimit { rlim_cur: u64::from(last) + 1, rlim_max: u64::from(last) + 1 };
+    // SAFETY: `limit` is readable.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+}
+
 /// Serves when it is asked to be a child; else it is no test.
 #[test]
 fn child() {
     let Ok(role) = std::env::var(CHILD_ROLE) else { return };
-    let mut files = Vec::new();
     if role.starts_with("few files") {
-        let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
-        // SAFETY: `limit` is readable.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
-        files.extend((0..24).map(|_| std::fs::File::open("/dev/null").unwrap()));
+        leave_files(40);
     }
     let plan = Plan { beyond_files: role != "few files, all of use", ..plan(1) };
     let (server, _told) = serve(plan, |timing, now, input, output| {
