@@ -17,6 +17,9 @@ use crate::report::{Report, Sample};
 const SETTLE: Duration = Duration::from_millis(500);
 /// After the last client's deadline, last words may take this long to be seen.
 const GRACE: Duration = Duration::from_secs(1);
+/// So much longer those that are too late are waited for, to tell by how much: mosquitto 2.0.11 looks for the silent every
+/// five seconds.
+const LATE: Duration = Duration::from_secs(15);
 
 /// One run.
 pub struct Run<'p, L, S> {
@@ -210,7 +213,7 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
         let clients = OTHERS..OTHERS + self.plan.sessions();
         let timeout = self.plan.session_timeout;
         let from = self.sample()?;
-        let until = from.at + timeout + GRACE + Duration::from_secs(5);
+        let until = from.at + timeout + GRACE + LATE;
         let mut silence = Silence::new(clients, self.plan.words, timeout, &mut watcher);
         self.play(&mut silence, until)?;
         let to = self.sample()?;
@@ -273,7 +276,7 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
         }
         if is_end && is_joined {
             let from = self.sample()?;
-            let until = from.at + plan.session_timeout + GRACE + Duration::from_secs(5);
+            let until = from.at + plan.session_timeout + GRACE + LATE;
             devices.begin(from.at, Act::Fade { timeout: plan.session_timeout }, None);
             self.play(&mut devices, until)?;
             let to = self.sample()?;

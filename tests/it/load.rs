@@ -199,6 +199,9 @@ fn a_broker_is_measured_beside_us() {
     check(&["flap", "--sessions", "5", "--for", "300ms"], "sessions");
     check(&["fan-out", "--sessions", "10", "--for", "300ms"], "connects");
     check(&["mixed", "--sessions", "50", "--for", "300ms", "--mix", "3,0,1,0"], "arrivals");
+    // It looks for the silent now and then: what it says is late, and seen nevertheless.
+    let words = ["silent-death", "--sessions", "10", "--session-timeout", "6s", "--check"];
+    play_beside("mosquitto", &words, "event after its deadline, p50");
 }
 
 #[test]
