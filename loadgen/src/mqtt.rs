@@ -95,7 +95,8 @@ pub struct Mqtt {
 }
 
 impl Mqtt {
-    /// For `count` clients, whom the broker believes for one and a half times `keep_alive_s`; 0: for ever.
+    /// For `count` clients, of whom the broker believes those with a will for one and a half times `keep_alive_s`; 0, and
+    /// those who only watch: for ever.
     #[must_use]
     pub fn new(count: usize, keep_alive_s: u16) -> Self {
         Self { states: vec![State::default(); count], keep_alive_s }
@@ -118,7 +119,8 @@ impl Mqtt {
             text(out, "MQTT");
             out.push(4);
             out.push(CLEAN | if will.is_some() { WILL } else { 0 });
-            out.extend_from_slice(&self.keep_alive_s.to_be_bytes());
+            let keep_alive_s = if will.is_some() { self.keep_alive_s } else { 0 };
+            out.extend_from_slice(&keep_alive_s.to_be_bytes());
             text(out, &format!("load-{}-{client}", std::process::id()));
             if let Some((_, path, value)) = will {
                 text(out, path);
@@ -299,6 +301,9 @@ mod tests {
         expected.extend_from_slice(id.as_bytes());
         expected.extend_from_slice(b"\0\x03a/b\0\x010");
         assert_eq!(out, expected);
+        out.clear();
+        Mqtt::new(1, 60).greet(&mut out, 0, None);
+        assert_eq!(out[8..12], *b"\x04\x02\0\0", "who has no will says nothing, and is not to be missed");
         assert_eq!(said(|mqtt, out| mqtt.put(out, 0, 4, "a/b", "12")), b"\x33\x09\0\x03a/b\0\x0512");
         assert_eq!(said(|mqtt, out| mqtt.listen(out, 0, 1, "a", true)), b"\x82\x08\0\x02\0\x03a/#\0");
         assert_eq!(said(|mqtt, out| mqtt.ping(out, 0)), [0xc0, 0]);

@@ -17,6 +17,9 @@ use crate::report::{Report, Sample};
 const SETTLE: Duration = Duration::from_millis(500);
 /// After the last client's deadline, last words may take this long to be seen.
 const GRACE: Duration = Duration::from_secs(1);
+/// So much longer those that are too late are waited for, to tell by how much: mosquitto 2.0.11 looks for the silent every
+/// five seconds.
+const LATE: Duration = Duration::from_secs(15);
 
 /// One run.
 pub struct Run<'p, L, S> {
@@ -210,7 +213,7 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
         let clients = OTHERS..OTHERS + self.plan.sessions();
         let timeout = self.plan.session_timeout;
         let from = self.sample()?;
-        let until = from.at + timeout + GRACE + Duration::from_secs(5);
+        let until = from.at + timeout + GRACE + LATE;
         let mut silence = Silence::new(clients, self.plan.words, timeout, &mut watcher);
         self.play(&mut silence, until)?;
         let to = self.sample()?;
@@ -229,7 +232,7 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
     fn finish(&mut self, mut watcher: Watcher) -> io::Result<()> {
         let mut rest = Join::new(0..0, Setup::Nothing, 1, None, Some(&mut watcher));
         let until = clock::now() + SETTLE;
-        let mut hold = After { rest: &mut rest, until, now: Moment::START };
+        let mut hold = Still { play: &mut rest, until, now: Moment::START };
         self.play(&mut hold, Moment::NEVER)?;
         self.found(watcher.model.finish());
         Ok(())
@@ -273,7 +276,7 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
         }
         if is_end && is_joined {
             let from = self.sample()?;
-            let until = from.at + plan.session_timeout + GRACE + Duration::from_secs(5);
+            let until = from.at + plan.session_timeout + GRACE + LATE;
             devices.begin(from.at, Act::Fade { timeout: plan.session_timeout }, None);
             self.play(&mut devices, until)?;
             let to = self.sample()?;
@@ -444,49 +447,23 @@ impl<L: Link, S: FnMut(Moment, &str)> Run<'_, L, S> {
             self.fail(format!("{} things went wrong; all were seen to go: {is_over}", mixed.failed));
         }
         // Nothing may come twice: what would, has a moment to.
-        let mut rest = Still { mixed: &mut mixed, until: clock::now() + SETTLE, now: Moment::START };
+        let mut rest = Still { play: &mut mixed, until: clock::now() + SETTLE, now: Moment::START };
         self.play(&mut rest, Moment::NEVER)?;
         self.found(mixed.finish());
         Ok(())
     }
 }
 
-/// Watches until a moment, and does nothing.
-struct Still<'a> {
-    mixed: &'a mut Mixed,
+/// Hears what a play hears, until a moment, and does nothing.
+struct Still<'a, P> {
+    play: &'a mut P,
     until: Moment,
     now: Moment,
 }
 
-impl Play for Still<'_> {
+impl<P: Play> Play for Still<'_, P> {
     fn on(&mut self, at: Moment, client: u32, event: &crate::client::Event<'_>, orders: &mut crate::client::Orders) {
-        self.mixed.on(at, client, event, orders);
-    }
-
-    fn tick(&mut self, now: Moment, _orders: &mut crate::client::Orders) -> Moment {
-        self.now = now;
-        self.until
-    }
-
-    fn is_over(&self) -> bool {
-        self.now >= self.until
-    }
-
-    fn progress(&self) -> String {
-        "watching whether anything comes twice".to_owned()
-    }
-}
-
-/// Watches until a moment.
-struct After<'a, 'w> {
-    rest: &'a mut Join<'w>,
-    until: Moment,
-    now: Moment,
-}
-
-impl Play for After<'_, '_> {
-    fn on(&mut self, at: Moment, client: u32, event: &crate::client::Event<'_>, orders: &mut crate::client::Orders) {
-        self.rest.on(at, client, event, orders);
+        self.play.on(at, client, event, orders);
     }
 
     fn tick(&mut self, now: Moment, _orders: &mut crate::client::Orders) -> Moment {

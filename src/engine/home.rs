@@ -638,29 +638,29 @@ impl Engine {
         }
     }
 
-    /// The wheel says that a session may have something to do.
-    pub(super) fn look_at_session(&mut self, now: Now, slot: u32, output: &mut Output) {
-        let Some(session) = self.sessions.in_slot(slot).filter(|_| !self.drain.is_on) else { return };
+    /// The wheel says that a session may have something to do. Says whether it has ended.
+    pub(super) fn look_at_session(&mut self, now: Now, slot: u32, output: &mut Output) -> bool {
+        let Some(session) = self.sessions.in_slot(slot).filter(|_| !self.drain.is_on) else { return false };
         let state = self.sessions.get_mut(session).expect("in_slot names a living session");
         if now.instant < state.next_look {
-            return;
+            return false;
         }
         // Paused is our doing: the client may well have spoken.
         if now.instant >= state.deadline() && !state.is_paused {
             self.end(now, session, End::TimedOut, output);
-            return;
+            return true;
         }
         if let Channel::EngineIo(packets) = &state.channel
             && packets.mute_until().is_some_and(|until| now.instant >= until)
         {
             self.end(now, session, End::Killed, output);
-            return;
+            return true;
         }
         if state.is_expired(now) {
             self.expire(now, session, output);
         }
         self.device_due(now, session, output);
-        let Some(state) = self.sessions.get_mut(session) else { return };
+        let Some(state) = self.sessions.get_mut(session) else { return true };
         let is_pinged = !matches!(state.channel, Channel::Device(_) | Channel::Guest(_));
         let is_ping_due = is_pinged && now.instant >= state.heard.max(state.pinged) + state.settings.heartbeat;
         if is_ping_due {
@@ -678,6 +678,7 @@ impl Engine {
                 Channel::Rest(_) | Channel::Device(_) | Channel::Guest(_) | Channel::Gone => {}
             }
         }
+        false
     }
 
     /// Ends a session: its client is sent away, its last words go to their owner. Does nothing for a

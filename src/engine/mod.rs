@@ -65,10 +65,14 @@ use home::Session;
 use journal::Journal;
 use quota::Warden;
 
-/// Ids that one call takes from a wheel: what keeps a turn short when many deadlines meet.
+/// Ids that one call takes from a wheel: what keeps it short when many deadlines meet.
 const DUE_MAX: usize = 512;
-/// Entries of removed data that one turn drops.
-const FALLEN_MAX: usize = 4_096;
+/// Sessions that one call finds silent, about: one that ends with two last words takes some 9 µs.
+const SILENT_MAX: usize = 32;
+/// Ids that are taken from a wheel before it is seen whether there were too many such sessions.
+const DUE_STEP: usize = 16;
+/// Entries of removed data that one call drops: each may lie where no cache has it, which takes up to a microsecond.
+const FALLEN_MAX: usize = 512;
 /// Slots of the session table that one turn empties while draining.
 const DRAIN_MAX: u32 = 512;
 /// Between two turns that do.
@@ -326,9 +330,16 @@ impl Engine {
         for id in due.drain(..) {
             self.look_at_conn(now, ConnId(id), output);
         }
-        self.session_wheel.due(now.instant, DUE_MAX, &mut due);
-        for slot in due {
-            self.look_at_session(now, slot, output);
+        let (mut looked, mut silent) = (0, 0);
+        while looked < DUE_MAX && silent < SILENT_MAX {
+            self.session_wheel.due(now.instant, DUE_STEP, &mut due);
+            if due.is_empty() {
+                break;
+            }
+            looked += due.len();
+            for slot in due.drain(..) {
+                silent += usize::from(self.look_at_session(now, slot, output));
+            }
         }
         self.resume_some_devices(output);
         self.send_pieces(now, output);

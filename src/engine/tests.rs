@@ -160,6 +160,41 @@ fn silence_is_noticed_at_the_deadline_and_not_before() {
 }
 
 #[test]
+fn a_crowd_that_fell_silent_goes_a_few_in_a_call_while_others_are_served() {
+    const CROWD: usize = 300;
+    let mut world = World::new(1, 5);
+    let living = world.join(0, "&ns=db");
+    let crowd: Vec<Client> = (0..CROWD).map(|_| world.join(0, "&ns=db")).collect();
+    for (number, client) in crowd.iter().enumerate() {
+        done(&mut world, *client, &format!(r#"{{"r":1,"a":"o","b":{{"p":"gone/{number}","d":true}}}}"#));
+        world.unplug(*client);
+    }
+    world.oversleep(Millis(45_017));
+    let mut calls = 0;
+    while world.session_count() > 1 {
+        // It has something to say before each call, and is answered at once.
+        assert_eq!(ask_at_once(&mut world, living), 1, "after {calls} calls");
+        let before = world.session_count();
+        world.input_all(|| Input::Tick);
+        let ended = before - world.session_count();
+        assert!((1..SILENT_MAX + DUE_STEP).contains(&ended), "{ended} in one call");
+        calls += 1;
+    }
+    assert!(calls >= CROWD / (SILENT_MAX + DUE_STEP), "{calls}");
+    world.settle();
+    let gone = value_at(&mut world, living, "gone");
+    assert_eq!(gone.matches("true").count(), CROWD, "each has spoken, once: {gone}");
+}
+
+/// Asks for nothing much, and counts the messages that come of it before anything else is done.
+fn ask_at_once(world: &mut World, client: Client) -> usize {
+    world.take(client);
+    world.send(client, r#"{"t":"d","d":{"r":7,"a":"s","b":{"c":{}}}}"#);
+    world.carry(client, usize::MAX);
+    world.take(client).len()
+}
+
+#[test]
 fn a_client_that_answers_pings_lives_on() {
     let mut world = World::new(1, 6);
     let client = world.join(0, "&ns=db");

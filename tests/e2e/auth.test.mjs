@@ -175,7 +175,7 @@ describe("signing in by an SDK", { concurrency: 1 }, () => {
 
     test(`${family}: a token runs out, and the SDK fetches another`, async (t) => {
       const auth = new FakeAuth();
-      auth.set(signer.idToken("u1", 2));
+      auth.set(signer.idToken("u1", 4));
       const sdk = await client(t, server, fresh(), family, auth.hooks);
       const mine = sdk.ref("mine/u1");
       await soon("a write", mine.set("here"));
@@ -191,7 +191,7 @@ describe("signing in by an SDK", { concurrency: 1 }, () => {
 
 test("a short-lived token: the push, the lost listens, the open socket", async (t) => {
   const raw = await Raw.open(t, server, fresh());
-  await raw.ask("auth", { cred: signer.idToken("u1", 2) });
+  await raw.ask("auth", { cred: signer.idToken("u1", 4) });
   assert.equal((await raw.ask("q", { p: "/mine/u1", h: "" })).s, "ok");
   assert.equal((await raw.ask("q", { p: "/open", h: "" })).s, "ok");
   const pushes = (messages) => messages.filter(({ d }) => d?.a);

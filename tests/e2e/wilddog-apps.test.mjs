@@ -170,7 +170,7 @@ describe("what was granted ends", () => {
     dog.sync.INTERNAL.setAuthenticationServer("http://auth.wilddog.com");
     const users = new Record("users");
     dog.app.auth().onAuthStateChanged((user) => users.add(user?.uid ?? null));
-    await soon("a user", dog.app.auth().signInWithCustomToken(secretToken({ v: 1, iat: now(), exp: now() + 3, uid: "ann" })));
+    await soon("a user", dog.app.auth().signInWithCustomToken(secretToken({ v: 1, iat: now(), exp: now() + 5, uid: "ann" })));
     await users.until((seen) => seen.includes("ann"));
     assert.equal(await told(dog.ref("mine/ann"), "set", 1), null);
     await users.untilLast(null);
@@ -181,7 +181,7 @@ describe("what was granted ends", () => {
     const dog = await client(t, server, fresh(), "wilddog07");
     const users = new Record("users");
     dog.ref().onAuth((user) => users.add(user?.uid ?? null));
-    dog.ref().authWithCustomToken(secretToken({ v: 0, iat: now(), exp: now() + 3, d: { uid: "bob" } }), () => {});
+    dog.ref().authWithCustomToken(secretToken({ v: 0, iat: now(), exp: now() + 5, d: { uid: "bob" } }), () => {});
     await users.untilLast("bob");
     await users.untilLast(null);
   });

@@ -26,7 +26,7 @@ fn generator() -> &'static PathBuf {
     })
 }
 
-/// A server that is ready, with sessions that end after two seconds. Killed when dropped.
+/// A server that is ready. Killed when dropped.
 struct Server {
     child: Child,
     address: String,
@@ -35,8 +35,9 @@ struct Server {
 }
 
 impl Server {
+    /// Its sessions end after four seconds: so long no client seems silent because this machine is busy.
     fn start(shards: &str) -> Self {
-        Self::start_with(shards, "2s")
+        Self::start_with(shards, "4s")
     }
 
     fn start_with(shards: &str, session_timeout: &str) -> Self {
@@ -104,7 +105,7 @@ fn every_scenario_is_played_and_checked() {
         check(&["mass-disconnect", "--sessions", "200", "--words", "2"], "server CPU per last word", 400);
         check(&["mass-disconnect", "--sessions", "50", "--ending", "goodbye"], "last words", 50);
         check(&["mass-disconnect", "--sessions", "50", "--ending", "close"], "last words", 50);
-        check(&["silent-death", "--sessions", "20", "--session-timeout", "2s"], "last words", 20);
+        check(&["silent-death", "--sessions", "20", "--session-timeout", "4s"], "last words", 20);
         check(&["fan-out", "--sessions", "20", "--for", "300ms"], "server CPU per delivery", 20);
         check(&["flap", "--sessions", "5", "--for", "300ms"], "server CPU per round", 10);
         check(&["storm", "--sessions", "50", "--rate", "500"], "server CPU per connect", 0);
@@ -114,7 +115,7 @@ fn every_scenario_is_played_and_checked() {
         };
         wilddog(&["writes", "--sessions", "10", "--for", "300ms"], "server CPU per write", 10);
         wilddog(&["mass-disconnect", "--sessions", "200", "--words", "2"], "server CPU per last word", 400);
-        wilddog(&["silent-death", "--sessions", "20", "--session-timeout", "2s"], "last words", 20);
+        wilddog(&["silent-death", "--sessions", "20", "--session-timeout", "4s"], "last words", 20);
         wilddog(&["fan-out", "--sessions", "20", "--for", "300ms"], "server CPU per delivery", 20);
         wilddog(&["flap", "--sessions", "5", "--for", "300ms"], "server CPU per round", 10);
         wilddog(&["idle", "--sessions", "50", "--for", "1500ms"], "server CPU per connect", 0);
@@ -206,53 +207,50 @@ fn an_engine_needs_no_server() {
     assert!(drawn.starts_with("<svg") && drawn.contains("<polyline"), "{drawn}");
 }
 
+/// Plays a scenario against us and a peer, both of whom must reach a figure, and returns what is remarked.
+#[track_caller]
+fn play_beside(peer: &str, words: &[&str], figure: &str) -> Vec<String> {
+    let output = Command::new(generator())
+        .args(words)
+        .args(["--against", peer, "--rounds", "1", "--warm-up", "100ms", "--json"])
+        .args(["--stillhere", env!("CARGO_BIN_EXE_stillhere")])
+        .output()
+        .expect("it starts");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{words:?} {told} {}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_str(&told).expect("it is JSON");
+    for name in ["stillhere", peer] {
+        assert!(told["figures"][figure]["medians"][name].as_f64().unwrap_or(0.0) > 0.0, "{told:#}");
+    }
+    let remarks = told["remarks"].as_array().expect("it is a list").iter();
+    remarks.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 #[test]
 fn a_broker_is_measured_beside_us() {
     let check = |words: &[&str], figure: &str| {
-        let common = ["--against", "mosquitto", "--rounds", "1", "--warm-up", "100ms", "--check", "--json"];
-        let output = Command::new(generator())
-            .args([words, &common].concat())
-            .args(["--stillhere", env!("CARGO_BIN_EXE_stillhere")])
-            .output()
-            .expect("it starts");
-        let told = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(output.status.code(), Some(0), "{words:?} {told} {}", String::from_utf8_lossy(&output.stderr));
-        let told: Value = serde_json::from_str(&told).expect("it is JSON");
-        for name in ["stillhere", "mosquitto"] {
-            assert!(told["figures"][figure]["medians"][name].as_f64().unwrap_or(0.0) > 0.0, "{told:#}");
-        }
-        let remarks = told["remarks"].as_array().expect("a list").iter().filter_map(Value::as_str);
-        assert_eq!(remarks.filter(|remark| remark.contains("not all")).count(), 0, "{told:#}");
+        let remarks = play_beside("mosquitto", &[words, &["--check"]].concat(), figure);
+        assert!(remarks.iter().all(|remark| !remark.contains("not all")), "{remarks:?}");
     };
     check(&["mass-disconnect", "--sessions", "50"], "last words");
     check(&["writes", "--sessions", "5", "--for", "300ms", "--depth", "3"], "sessions");
     check(&["flap", "--sessions", "5", "--for", "300ms"], "sessions");
     check(&["fan-out", "--sessions", "10", "--for", "300ms"], "connects");
     check(&["mixed", "--sessions", "50", "--for", "300ms", "--mix", "3,0,1,0"], "arrivals");
+    // It looks for the silent now and then: what it says is late, and seen nevertheless.
+    let words = ["silent-death", "--sessions", "10", "--session-timeout", "6s", "--check"];
+    play_beside("mosquitto", &words, "event after its deadline, p50");
 }
 
 #[test]
 fn what_only_answers_is_measured_beside_us() {
-    for (words, figure) in [
-        (&["writes", "--sessions", "5", "--for", "300ms"][..], "server CPU per write"),
-        (&["fan-out", "--sessions", "10", "--for", "300ms"][..], "server CPU per delivery"),
-    ] {
-        let common = ["--against", "raw", "--rounds", "1", "--warm-up", "100ms", "--json"];
-        let output = Command::new(generator())
-            .args([words, &common].concat())
-            .args(["--stillhere", env!("CARGO_BIN_EXE_stillhere")])
-            .output()
-            .expect("it starts");
-        let told = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(output.status.code(), Some(0), "{words:?} {told} {}", String::from_utf8_lossy(&output.stderr));
-        let told: Value = serde_json::from_str(&told).expect("it is JSON");
-        for name in ["stillhere", "raw"] {
-            assert!(told["figures"][figure]["medians"][name].as_f64().unwrap_or(0.0) > 0.0, "{told:#}");
-        }
+    let check = |words: &[&str], figure: &str| {
+        let remarks = play_beside("raw", words, figure);
         // On a busy machine the generator may say that it is the slower of the two.
-        let mut remarks = told["remarks"].as_array().expect("it is a list").iter().filter_map(Value::as_str);
-        assert!(remarks.all(|remark| remark.contains("of its core")), "{told:#}");
-    }
+        assert!(remarks.iter().all(|remark| remark.contains("of its core")), "{remarks:?}");
+    };
+    check(&["writes", "--sessions", "5", "--for", "300ms"], "server CPU per write");
+    check(&["fan-out", "--sessions", "10", "--for", "300ms"], "server CPU per delivery");
 }
 
 #[test]
@@ -277,7 +275,7 @@ fn what_a_driver_cannot_play_is_refused() {
 #[test]
 fn what_is_wrong_fails() {
     // The server ends sessions after two seconds, and the generator is told three.
-    let server = Server::start("1");
+    let server = Server::start_with("1", "2s");
     let words = ["silent-death", "--sessions", "5", "--session-timeout", "3s", "--address", &server.address];
     let output = Command::new(generator()).args(words).args(["--check", "--json"]).output().expect("it starts");
     let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
