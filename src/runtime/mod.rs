@@ -27,6 +27,7 @@ mod mesh;
 pub mod meters;
 mod net;
 mod ring;
+mod shelf;
 mod snapshots;
 mod socket;
 mod store;
@@ -105,8 +106,12 @@ pub struct Plan {
     pub unanswered_max: Millis,
     /// How long a drain may take before what is left is dropped.
     pub drain_max: Millis,
-    /// How many connections all shards together accept; fewer if the process may not open as many files.
+    /// How many connections all shards together accept; fewer if the process may not open as many files, and they
+    /// may not be `beyond_files`.
     pub connections_max: usize,
+    /// Whether there may be more connections than the process may open files, a million at most, if the kernel is
+    /// new enough for that.
+    pub beyond_files: bool,
     /// How connections that begin with a TLS handshake are served; without it they are not understood.
     pub tls: Option<Arc<ServerConfig>>,
     /// Who is told the engines' notices.
@@ -121,7 +126,7 @@ pub struct Plan {
 
 impl Plan {
     /// A plan with `shards` shards at `listen`, 45 seconds for an acknowledgement, ten for a drain,
-    /// connections up to what the process may open, no TLS, and notices to the log.
+    /// as many connections as the process may open files, or a million, no TLS, and notices to the log.
     #[must_use]
     pub fn new(shards: u8, listen: SocketAddr) -> Self {
         let notify = |shard: ShardId, notice: &Notice| tracing::info!(shard = shard.0, ?notice, "notice");
@@ -134,6 +139,7 @@ impl Plan {
             unanswered_max: Millis::from_secs(45),
             drain_max: Millis::from_secs(10),
             connections_max: usize::MAX,
+            beyond_files: true,
             tls: None,
             notify: Arc::new(notify),
             disk: None,
@@ -309,7 +315,6 @@ where
     ring::check_available()?;
     let files = socket::raise_open_files()?;
     let for_clients = usize::try_from(files - FILES_RESERVED.min(files / 4)).unwrap_or(usize::MAX);
-    let room = Arc::new(Room::new(plan.connections_max.min(for_clients)));
     let gauge = Gauge::new(plan.memory_max);
     let Listening { listeners, local_addr, datagrams, sealed } = listen(&plan, count)?;
     let (datagrams, datagrams_addr) = datagrams;
@@ -317,6 +322,11 @@ where
     let plan = Arc::new(plan);
     let seats: io::Result<Vec<Seat>> = (0..count).map(|_| Bell::new().map(Seat::new)).collect();
     let seats: Arc<[Seat]> = seats?.into();
+    let room = Arc::new(if plan.beyond_files && shelf::is_available() {
+        Room::with_shelf(plan.connections_max, for_clients, Arc::clone(&seats))
+    } else {
+        Room::new(plan.connections_max.min(for_clients))
+    });
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| channel()).unzip();
     let ports = mesh::connect(&seats, mesh::RING_MESSAGES);
     let drained_count = Arc::new(AtomicUsize::new(0));

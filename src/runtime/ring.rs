@@ -12,6 +12,10 @@
 //! that answers once is gone when its connection is; one that still waits is answered by shutting the
 //! socket down.
 //!
+//! When the process has no descriptors left for more connections, these go on the [shelf](super::shelf), and are
+//! lent one whenever something is done with them. A request that was made with a lent descriptor has to be with the
+//! kernel before that is given back: so it is kept until the ring is entered.
+//!
 //! A completion carries the slot and the slot's generation. Those of an earlier tenant find nobody.
 //!
 //! Costs: [`Slot`] bytes of user memory an idle connection (32), about 256 bytes in the kernel for the
@@ -29,7 +33,9 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 use smallvec::SmallVec;
 
 use super::datagrams::Datagrams;
+use super::mesh::Seat;
 use super::net::Net;
+use super::shelf::Shelf;
 use super::socket;
 use super::wake::Bell;
 use crate::base::limits::CONNECTIONS_MAX;
@@ -52,6 +58,8 @@ const READS_PER_TURN: usize = 1_024;
 const PARTS_PER_CALL: usize = 64;
 /// How long accepting rests when the process has no file descriptor left.
 const ACCEPT_REST: Millis = Millis(100);
+/// How long a core that has no descriptor waits before it asks the others again.
+const CALL_REST: Millis = Millis(10);
 /// How long a shortage of connections lasts before it is reported again.
 const SHORTAGE_SILENCE: Millis = Millis(10_000);
 /// How long a closed connection may take to send what was kept for it.
@@ -63,18 +71,94 @@ const LINGER_MAX: Millis = Millis(1_000);
 const _: () = assert!(COMPLETIONS >= 4 * SUBMISSIONS, "a turn's accepts and polls must fit");
 const _: () = assert!(size_of::<Slot>() <= 32, "there may be a million");
 
+/// Connections that are put on the shelf at a time when descriptors have run out.
+const SHELVED_AT_ONCE: usize = 64;
+/// Descriptors that are lent at a time by one core, at most.
+const LENT_MAX: usize = 1_024;
+/// Descriptors that are left for what is accepted in one go and for what is lent, at most.
+const FILES_SPARED_MAX: usize = 16_384;
+/// With fewer descriptors than this, what the shelf needs is made at the start.
+const FEW_FILES: usize = 65_536;
+/// Connections that a process may have although it may not open as many files.
+const BEYOND_FILES_MAX: usize = 1 << 20;
+
+/// How often a core that had no descriptor has asked all cores for some. Not beside what changes with every
+/// connection, as each turn looks at it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Calls(AtomicUsize);
+
 /// How many connections the process may have: shared by all its cores.
 #[derive(Debug)]
 pub(super) struct Room {
     used: AtomicUsize,
     max: usize,
+    /// Connections that have a descriptor of their own.
+    files_used: AtomicUsize,
+    /// How many of them there should be, at most; `None` where there is no shelf for the others.
+    files_max: Option<usize>,
+    /// Descriptors that each core may lend at a time.
+    lent_max: usize,
+    calls: Calls,
+    /// Whom it asks.
+    seats: Arc<[Seat]>,
 }
 
 impl Room {
-    /// Room for `max` connections.
+    /// Room for `max` connections, each with a descriptor of its own.
     #[must_use]
     pub(super) fn new(max: usize) -> Self {
-        Self { used: AtomicUsize::new(0), max }
+        Self {
+            used: AtomicUsize::new(0),
+            max,
+            files_used: AtomicUsize::new(0),
+            files_max: None,
+            lent_max: 0,
+            calls: Calls::default(),
+            seats: Arc::default(),
+        }
+    }
+
+    /// Room for `max` connections on the cores of `seats`, where clients may take `files` descriptors. Those beyond
+    /// are shelved.
+    #[must_use]
+    pub(super) fn with_shelf(max: usize, files: usize, seats: Arc<[Seat]>) -> Self {
+        let spared = (files / 4).min(FILES_SPARED_MAX);
+        Self {
+            max: max.min(files.max(BEYOND_FILES_MAX)),
+            files_max: Some(files - spared),
+            lent_max: (spared / 2 / seats.len()).clamp(1, LENT_MAX),
+            seats,
+            ..Self::new(max)
+        }
+    }
+
+    /// Says whether a connection may keep its descriptor.
+    fn take_file(&self) -> bool {
+        let is_free = self.files_used.fetch_add(1, Ordering::Relaxed) < self.files_max.unwrap_or(usize::MAX);
+        if !is_free {
+            self.give_back_files(1);
+        }
+        is_free
+    }
+
+    fn give_back_files(&self, count: usize) {
+        self.files_used.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Whether the shelf will soon be needed.
+    fn is_filling(&self) -> bool {
+        self.files_max.is_some_and(|max| self.files_used.load(Ordering::Relaxed) >= max / 2)
+    }
+
+    /// Asks all cores to put some connections on the shelf: whoever sleeps holds descriptors that it does not use.
+    fn call(&self) {
+        self.calls.0.fetch_add(1, Ordering::Relaxed);
+        self.seats.iter().for_each(|seat| seat.bell.ring());
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.0.load(Ordering::Relaxed)
     }
 
     fn take(&self) -> bool {
@@ -157,7 +241,7 @@ const CLEAN: u32 = u32::MAX;
 
 /// A connection.
 struct Slot {
-    /// There unless the slot is free.
+    /// There unless the slot is free, or its connection is on the shelf and has not been lent one.
     socket: Option<OwnedFd>,
     /// Of the present tenant, or of the next.
     generation: u32,
@@ -273,6 +357,20 @@ pub(super) struct RingNet {
     room: Arc<Room>,
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Those without a descriptor of their own.
+    shelf: Shelf,
+    /// Connections with a descriptor that was lent; some have gone since.
+    lent: Vec<u32>,
+    /// Descriptors of connections that are gone.
+    buried: Vec<OwnedFd>,
+    /// Whether a descriptor could not be lent: what needs it is tried again.
+    is_short: bool,
+    /// Until when others are not asked for descriptors again.
+    called_until: Instant,
+    /// Of the [`Room`]'s calls, how many were answered.
+    calls_answered: usize,
+    /// Where the search for connections that can be shelved goes on.
+    hand: usize,
     scratch: Box<[u8]>,
     news: VecDeque<News>,
     /// Connections to be read. Each at most once.
@@ -317,6 +415,13 @@ impl RingNet {
             sealed: datagrams.1.map(Datagrams::new),
             accept_again: None,
             shortage_told_until: Instant(0),
+            shelf: Shelf::new(room.files_max.unwrap_or(usize::MAX)),
+            lent: Vec::new(),
+            buried: Vec::new(),
+            is_short: false,
+            called_until: Instant(0),
+            calls_answered: 0,
+            hand: 0,
             room,
             slots: Vec::new(),
             free: Vec::new(),
@@ -335,6 +440,11 @@ impl RingNet {
             timer: None,
         };
         net.ring.completion().disable_eventfd();
+        // A crowd may take all descriptors before one of it is seen.
+        if net.room.files_max.is_some_and(|max| max < FEW_FILES) {
+            net.shelf.grow()?;
+            net.shelf.save();
+        }
         net.arm_accept();
         net.arm_datagrams();
         net.arm_sealed_datagrams();
@@ -374,7 +484,8 @@ fn build_ring(submissions: u32, completions: u32) -> io::Result<IoUring> {
 
 impl Net for RingNet {
     fn gather(&mut self, now: Instant) {
-        self.enter(EnterFlags::empty());
+        self.submit();
+        self.tend_shelf(now);
         self.collect();
         let mut completions = std::mem::take(&mut self.completions);
         for (name, result, flags) in completions.drain(..) {
@@ -488,7 +599,11 @@ impl Net for RingNet {
     fn has_work(&self) -> bool {
         let mut sockets = self.datagrams.iter().chain(&self.sealed);
         let is_posted = sockets.any(|datagrams| datagrams.has_work(self.is_held));
-        is_posted || !self.news.is_empty() || !self.completions.is_empty() || (!self.ready.is_empty() && !self.is_held)
+        is_posted
+            || self.is_short
+            || !self.news.is_empty()
+            || !self.completions.is_empty()
+            || (!self.ready.is_empty() && !self.is_held)
     }
 
     fn next_wake(&self) -> Option<Instant> {
@@ -502,10 +617,12 @@ impl Net for RingNet {
         // Either the kernel sees that we want to be rung, or this look finds what it has.
         fence(Ordering::SeqCst);
         self.enter(EnterFlags::GETEVENTS);
+        self.take_back();
         // The kernel finishes only some of what it has put off at each call, perhaps without an answer for us
         // among them; and it rings for what comes new, not for what still waits.
         let has_put_off = self.ring.submission().taskrun();
-        self.completions.is_empty() && self.ring.completion().is_empty() && !has_put_off
+        let is_called = self.calls_answered != self.room.calls();
+        self.completions.is_empty() && self.ring.completion().is_empty() && !has_put_off && !is_called
     }
 
     fn wake(&mut self) {
@@ -686,8 +803,10 @@ impl RingNet {
         match -result {
             // The peer has gone before we came; or the kernel ended the series for want of room in the ring.
             i32::MIN..=0 | libc::ECONNABORTED | libc::EINTR | libc::EPROTO => self.arm_accept(),
+            libc::EMFILE if self.shelve_some() || self.shelf.spare() => self.arm_accept(),
             error => {
                 self.accept_again = Some(now + ACCEPT_REST);
+                self.is_short |= error == libc::EMFILE && self.room.files_max.is_some();
                 if self.may_tell_shortage(now) {
                     let error = io::Error::from_raw_os_error(error);
                     tracing::warn!(%error, "cannot accept connections; those that wait are tried again");
@@ -736,12 +855,27 @@ impl RingNet {
             });
             u32::try_from(self.slots.len() - 1).expect("slots are below CONNECTIONS_MAX")
         });
+        let has_file = self.room.take_file();
+        if !has_file && let Err(error) = self.lay_down(index, socket.as_fd()) {
+            self.free.push(index);
+            self.room.give_back(1);
+            if self.may_tell_shortage(now) {
+                tracing::warn!(%error, "a new connection is closed: there is neither a descriptor nor a place for it");
+            }
+            return;
+        }
+        if !has_file {
+            self.lent.push(index);
+        }
         let slot = &mut self.slots[index as usize];
         assert_eq!(slot.phase, Phase::Free, "a free slot has no tenant");
         slot.phase = Phase::Open;
         slot.socket = Some(socket);
         self.arm_readable(index);
         self.news.push_back(News::Opened { conn: ConnId(index), peer });
+        if (self.room.is_filling() || !self.shelf.is_empty()) && self.shelf.is_low() {
+            self.stock_up();
+        }
     }
 
     fn readable(&mut self, token: Token, result: i32) {
@@ -818,6 +952,137 @@ impl RingNet {
     }
 }
 
+/// Connections without descriptors of their own.
+impl RingNet {
+    /// Makes sure that a connection has a descriptor. Fails only if none is left for one from the shelf; then what
+    /// needs it has to be tried again in the next turn.
+    fn fetch(&mut self, index: u32) -> bool {
+        if self.slots[index as usize].socket.is_some() {
+            return true;
+        }
+        self.make_way();
+        let mut lent = self.shelf.lend(ConnId(index));
+        if lent.is_err() {
+            // Even if nobody can be shelved: what was lent to others has come back.
+            self.shelve_some();
+            lent = self.shelf.lend(ConnId(index));
+        }
+        let Ok(socket) = lent else {
+            self.is_short = true;
+            return false;
+        };
+        self.slots[index as usize].socket = Some(socket);
+        self.lent.push(index);
+        true
+    }
+
+    /// Puts a new connection on the shelf, whose own descriptor is now one that was lent.
+    fn lay_down(&mut self, index: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.make_way();
+        let conn = ConnId(index);
+        self.shelf.put(conn, socket).or_else(|_| {
+            // What was lent may be what a further table needs.
+            self.submit();
+            self.shelf.put(conn, socket)
+        })
+    }
+
+    /// Takes back what was lent, if it is much, before more is.
+    fn make_way(&mut self) {
+        if self.lent.len() >= self.room.lent_max {
+            self.submit();
+        }
+    }
+
+    /// Gives everything that was asked for to the kernel, which then has the files that it needs.
+    fn submit(&mut self) {
+        self.enter(EnterFlags::empty());
+        self.take_back();
+    }
+
+    /// Closes a descriptor that requests may still name: if its number were given away again before they have gone
+    /// to the kernel, they would hold somebody else's socket.
+    fn bury(&mut self, socket: OwnedFd) {
+        // Nobody can be lent a number before the next look at the kernel, if nobody is there to be lent one.
+        if self.shelf.is_empty() {
+            return;
+        }
+        self.buried.push(socket);
+        if self.buried.len() >= self.room.lent_max {
+            self.submit();
+        }
+    }
+
+    /// Closes what was lent, and what was buried. Only after everything that was asked for has gone to the kernel.
+    fn take_back(&mut self) {
+        if self.lent.is_empty() && self.buried.is_empty() {
+            return;
+        }
+        self.buried.clear();
+        assert!(self.ring.submission().is_empty(), "no request may find another file where it looks");
+        for index in std::mem::take(&mut self.lent) {
+            if self.shelf.holds(ConnId(index)) {
+                self.slots[index as usize].socket = None;
+            }
+        }
+        self.shelf.save();
+    }
+
+    /// Looks, at the beginning of a turn, whether descriptors are wanted: here or by others.
+    fn tend_shelf(&mut self, now: Instant) {
+        if self.room.files_max.is_none() {
+            return;
+        }
+        self.shelf.save();
+        if std::mem::take(&mut self.is_short) && now >= self.called_until {
+            self.called_until = now + CALL_REST;
+            self.room.call();
+        }
+        let calls = self.room.calls();
+        if std::mem::replace(&mut self.calls_answered, calls) != calls {
+            self.shelve_some();
+        }
+    }
+
+    /// Makes room on the shelf, before there is no descriptor left for that. If it fails, it is tried with the next
+    /// connection.
+    fn stock_up(&mut self) {
+        if self.shelf.grow().is_err() && self.shelve_some() {
+            let _ready_or_later = self.shelf.grow();
+        }
+        self.shelf.save();
+    }
+
+    /// Puts some connections on the shelf that have descriptors, so that others get these. Says whether there were
+    /// any.
+    fn shelve_some(&mut self) -> bool {
+        if self.room.files_max.is_none() {
+            return false;
+        }
+        self.submit();
+        let count_max = (self.slots.len() - self.free.len() - self.shelf.len()).min(SHELVED_AT_ONCE);
+        let mut count = 0;
+        for _ in 0..self.slots.len() {
+            if count == count_max {
+                break;
+            }
+            self.hand = (self.hand + 1) % self.slots.len();
+            let slot = &mut self.slots[self.hand];
+            let conn = ConnId(u32::try_from(self.hand).expect("slots are below CONNECTIONS_MAX"));
+            let Some(socket) = slot.socket.as_ref().filter(|_| !self.shelf.holds(conn)) else { continue };
+            if self.shelf.put(conn, socket.as_fd()).is_err() {
+                break;
+            }
+            slot.socket = None;
+            self.room.give_back_files(1);
+            // Or what is accepted next takes them all, and there is none for the table that the next one needs.
+            self.shelf.save();
+            count += 1;
+        }
+        count > 0
+    }
+}
+
 /// Reading.
 impl RingNet {
     fn enqueue(&mut self, index: u32) {
@@ -858,10 +1123,19 @@ impl RingNet {
         };
         if !is_read || !slot.is_readable {
             self.share.current = None;
+            if slot.is_unread() && !slot.is_write_armed {
+                self.watch(index);
+            }
             return Received::Nothing;
         }
+        if slot.socket.is_none() && !self.fetch(index) {
+            self.share.current = None;
+            self.enqueue(index);
+            return Received::Nothing;
+        }
+        let slot = &mut self.slots[index as usize];
         let is_open = slot.phase == Phase::Open;
-        let socket = slot.socket.as_ref().expect("a tenant has a socket");
+        let socket = slot.socket.as_ref().expect("it was fetched");
         match socket::receive(socket.as_fd(), &mut self.scratch) {
             Ok(0) => self.finished(index),
             Ok(count) => {
@@ -933,7 +1207,9 @@ impl RingNet {
         }
         let had_none = slot.unsent.is_none();
         let mut next = dirty.first;
-        let mut is_taken = is_allowed && had_none;
+        let is_short = slot.socket.is_none() && is_allowed && had_none && !self.fetch(dirty.index);
+        let slot = &mut self.slots[dirty.index as usize];
+        let mut is_taken = is_allowed && had_none && !is_short;
         while next != CLEAN {
             let mut parts: SmallVec<[&[u8]; PARTS_PER_CALL]> = SmallVec::new();
             while next != CLEAN && parts.len() < PARTS_PER_CALL {
@@ -943,7 +1219,7 @@ impl RingNet {
             }
             let mut sent = 0;
             if is_taken {
-                let socket = slot.socket.as_ref().expect("a tenant has a socket").as_fd();
+                let socket = slot.socket.as_ref().expect("it was fetched").as_fd();
                 match send_all(socket, &parts) {
                     Ok(count) => sent = count,
                     Err(error) => return self.fail_sending(dirty.index, &error),
@@ -966,7 +1242,7 @@ impl RingNet {
             self.unsettled_count += usize::from(had_none);
             self.news.push_back(News::Backlog { conn: ConnId(dirty.index), bytes: left });
         }
-        if is_allowed {
+        if is_allowed && !is_short {
             self.arm_writable(dirty.index);
         } else {
             self.owe(dirty.index);
@@ -975,9 +1251,15 @@ impl RingNet {
 
     /// Sends what was kept for a connection.
     fn send_unsent(&mut self, index: u32, now: Instant) {
+        if self.slots[index as usize].unsent.is_none() {
+            return;
+        }
+        if !self.fetch(index) {
+            return self.owe(index);
+        }
         let slot = &mut self.slots[index as usize];
         let Some(unsent) = &mut slot.unsent else { return };
-        let socket = slot.socket.as_ref().expect("a tenant has a socket").as_fd();
+        let socket = slot.socket.as_ref().expect("it was fetched").as_fd();
         let sent = match send_all(socket, &[unsent.rest()]) {
             Ok(sent) => sent,
             Err(error) => return self.fail_sending(index, &error),
@@ -1029,7 +1311,11 @@ impl RingNet {
             return self.retire(index);
         }
         assert_eq!(slot.phase, Phase::Closing, "only closed connections come to an end");
-        socket::finish_sending(slot.socket.as_ref().expect("a tenant has a socket").as_fd());
+        if !self.fetch(index) {
+            return self.leaving.push(index);
+        }
+        let slot = &mut self.slots[index as usize];
+        socket::finish_sending(slot.socket.as_ref().expect("it was fetched").as_fd());
         slot.phase = Phase::Lingering;
         // What has arrived is thrown away, and perhaps the peer has closed already.
         slot.is_readable = true;
@@ -1061,6 +1347,10 @@ impl RingNet {
         }
         let is_settled = slot.phase == Phase::Open && slot.unsent.is_none();
         self.unsettled_count -= usize::from(!is_settled);
+        if slot.is_armed && !self.fetch(index) {
+            self.disarm(Token { kind: Kind::Readable, generation: self.slots[index as usize].generation, index });
+        }
+        let slot = &mut self.slots[index as usize];
         let socket = slot.socket.take();
         let writable = Token { kind: Kind::Writable, generation: slot.generation, index };
         let is_write_armed = std::mem::take(&mut slot.is_write_armed);
@@ -1080,7 +1370,12 @@ impl RingNet {
         if is_write_armed {
             self.disarm(writable);
         }
-        drop(socket);
+        if !self.shelf.clear(ConnId(index)) {
+            self.room.give_back_files(1);
+        }
+        if let Some(socket) = socket {
+            self.bury(socket);
+        }
         self.free.push(index);
         self.room.give_back(1);
     }
@@ -1126,8 +1421,13 @@ impl RingNet {
 
     fn arm_readable(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
-        if !std::mem::replace(&mut slot.is_armed, true) {
-            self.arm(index, Kind::Readable, libc::POLLIN | libc::POLLRDHUP, false);
+        if !std::mem::replace(&mut slot.is_armed, true)
+            && !self.arm(index, Kind::Readable, libc::POLLIN | libc::POLLRDHUP, false)
+        {
+            let slot = &mut self.slots[index as usize];
+            slot.is_armed = false;
+            slot.is_readable = true;
+            self.enqueue(index);
         }
     }
 
@@ -1142,8 +1442,12 @@ impl RingNet {
         // It tells of every change, so once is enough. A poll that answers once would answer at once, and
         // again and again, while the peer has finished sending and takes nothing.
         if !slot.is_write_armed {
-            slot.is_write_armed = true;
-            self.arm(index, Kind::Writable, libc::POLLOUT, true);
+            let is_armed = self.arm(index, Kind::Writable, libc::POLLOUT, true);
+            self.slots[index as usize].is_write_armed = is_armed;
+            if !is_armed {
+                self.owe(index);
+                self.enqueue(index);
+            }
         }
     }
 
@@ -1160,12 +1464,17 @@ impl RingNet {
         self.push(&remove.user_data(Token::alone(Kind::Farewell).pack()));
     }
 
-    fn arm(&mut self, index: u32, kind: Kind, events: i16, is_series: bool) {
+    /// Has the kernel tell of a connection. Fails as [`fetch`](Self::fetch) does.
+    fn arm(&mut self, index: u32, kind: Kind, events: i16, is_series: bool) -> bool {
+        if !self.fetch(index) {
+            return false;
+        }
         let slot = &self.slots[index as usize];
-        let fd = types::Fd(slot.socket.as_ref().expect("a tenant has a socket").as_raw_fd());
+        let fd = types::Fd(slot.socket.as_ref().expect("it was fetched").as_raw_fd());
         let token = Token { kind, generation: slot.generation, index };
         let poll = opcode::PollAdd::new(fd, u32::from(events.unsigned_abs())).multi(is_series).build();
         self.push(&poll.user_data(token.pack()));
+        true
     }
 
     /// Makes the ring ring at `until`. An earlier setting stays: it wakes us in vain, once.
@@ -1239,7 +1548,9 @@ impl RingNet {
 
 impl Drop for RingNet {
     fn drop(&mut self) {
-        self.room.give_back(self.slots.iter().filter(|slot| slot.phase != Phase::Free).count());
+        let tenants = self.slots.iter().filter(|slot| slot.phase != Phase::Free).count();
+        self.room.give_back(tenants);
+        self.room.give_back_files(tenants - self.shelf.len());
     }
 }
 
@@ -1259,10 +1570,23 @@ mod tests {
 
     /// A net, turned by hand.
     fn net() -> (RingNet, SocketAddr) {
+        net_in(Room::new(100))
+    }
+
+    /// A net that may have two connections with descriptors of their own, lends one, and whose tables have two places.
+    fn shelving_net() -> (RingNet, SocketAddr) {
+        net_in(Room { files_max: Some(2), lent_max: 1, ..Room::new(100) })
+    }
+
+    fn net_in(room: Room) -> (RingNet, SocketAddr) {
+        net_with(Arc::new(room))
+    }
+
+    fn net_with(room: Arc<Room>) -> (RingNet, SocketAddr) {
         let (mut listeners, address) =
             socket::listeners("127.0.0.1:0".parse().unwrap(), 1, Millis::from_secs(45)).unwrap();
         let bell = Bell::new().unwrap();
-        let net = RingNet::new(listeners.pop().unwrap(), (None, None), &bell, Arc::new(Room::new(100))).unwrap();
+        let net = RingNet::new(listeners.pop().unwrap(), (None, None), &bell, room).unwrap();
         (net, address)
     }
 
@@ -1284,6 +1608,359 @@ mod tests {
             Some(Input::Opened { conn, .. }) => Some(conn),
             _ => None,
         })
+    }
+
+    fn await_opened(net: &mut RingNet, count: usize) {
+        for _ in 0..count {
+            opened(net);
+        }
+    }
+
+    /// Answers everybody who says something with the same, `count` times; each with a turn of its own.
+    fn echo(net: &mut RingNet, count: usize) {
+        for _ in 0..count {
+            let (conn, said) = turn_until(net, |net| match net.next() {
+                Some(Input::Bytes { conn, bytes }) => Some((conn, bytes.to_vec())),
+                _ => None,
+            });
+            net.send(conn, 0..said.len());
+            net.flush(&said, Instant(0), true);
+        }
+    }
+
+    #[track_caller]
+    fn answers(net: &mut RingNet, stream: &mut TcpStream, text: &str) {
+        stream.write_all(text.as_bytes()).unwrap();
+        echo(net, 1);
+        let mut answer = vec![0; text.len()];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(String::from_utf8(answer).unwrap(), text);
+    }
+
+    /// Descriptors of connections that are open in `net` now.
+    fn descriptors(net: &RingNet) -> usize {
+        net.slots.iter().filter(|slot| slot.socket.is_some()).count()
+    }
+
+    #[test]
+    fn connections_without_descriptors_are_served_as_others_are() {
+        let (mut net, address) = shelving_net();
+        for round in 0..3 {
+            let mut streams: Vec<_> = (0..9).map(|_| TcpStream::connect(address).unwrap()).collect();
+            await_opened(&mut net, 9);
+            net.gather(Instant(0));
+            assert_eq!((descriptors(&net), net.shelf.len()), (2, 7), "round {round}");
+            for (index, stream) in streams.iter_mut().enumerate() {
+                answers(&mut net, stream, &format!("first {index}"));
+                answers(&mut net, stream, &format!("then {index}"));
+                assert!(descriptors(&net) <= 4, "one is lent, and one is about to be taken back");
+            }
+            // Many in one turn.
+            streams.iter_mut().for_each(|stream| stream.write_all(b"x").unwrap());
+            echo(&mut net, 9);
+            streams.iter_mut().for_each(|stream| stream.read_exact(&mut [0]).unwrap());
+            // What they have not read makes the ends of some a reset.
+            (0..9).for_each(|conn| net.send(ConnId(conn), 0..1));
+            net.flush(b"x", Instant(0), true);
+            streams.iter().for_each(|stream| assert_eq!(stream.peek(&mut [0]).unwrap(), 1));
+            streams.iter_mut().skip(4).for_each(|stream| stream.read_exact(&mut [0]).unwrap());
+            streams.clear();
+            let mut gone = 0;
+            turn_until(&mut net, |net| {
+                gone += usize::from(matches!(net.next(), Some(Input::Closed { .. })));
+                (gone == 9).then_some(())
+            });
+            net.flush(&[], Instant(0), true);
+            net.gather(Instant(0));
+            assert_eq!((descriptors(&net), net.shelf.len()), (0, 0), "round {round}");
+            let Room { used, files_used, .. } = &*net.room;
+            assert_eq!([used, files_used].map(|used| used.load(Ordering::Relaxed)), [0, 0], "round {round}");
+        }
+    }
+
+    #[test]
+    fn what_a_connection_without_a_descriptor_does_not_take_follows() {
+        let (mut net, address) = shelving_net();
+        let mut streams: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let conns: Vec<_> = (0..5).map(|_| opened(&mut net)).collect();
+        let stream = streams.last_mut().unwrap();
+        // Which of them has which name depends on the kernel: all are sent as much.
+        conns.iter().for_each(|conn| net.send(*conn, 0..32 << 20));
+        net.flush(&vec![7; 32 << 20], Instant(0), true);
+        net.gather(Instant(0));
+        assert_eq!(descriptors(&net), 2, "nothing is lent to those who wait");
+        stream.set_nonblocking(true).unwrap();
+        let mut left = 32 << 20;
+        let mut room = vec![0; 1 << 20];
+        turn_until(&mut net, |net| {
+            while net.next_news().is_some() {}
+            while let Ok(count) = stream.read(&mut room) {
+                left -= count;
+            }
+            (left == 0).then_some(())
+        });
+    }
+
+    #[test]
+    fn a_connection_without_a_descriptor_is_closed_for_good() {
+        let (mut net, address) = shelving_net();
+        let streams: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let conns: Vec<_> = (0..5).map(|_| opened(&mut net)).collect();
+        conns.iter().for_each(|conn| net.close(*conn));
+        net.flush(&[], Instant(0), true);
+        streams.iter().for_each(|stream| assert_eq!((&*stream).read(&mut [0]).unwrap(), 0, "it is told"));
+        net.gather(Instant(0) + LINGER_MAX);
+        for stream in &streams {
+            let peer = stream.local_addr().unwrap();
+            turn_until(&mut net, |_| (!is_held(peer)).then_some(()));
+        }
+        assert_eq!((net.shelf.len(), net.free.len()), (0, 5));
+    }
+
+    #[test]
+    fn when_descriptors_run_out_those_who_have_them_are_shelved() {
+        let (mut net, address) = net_in(Room { files_max: Some(80), lent_max: 1, ..Room::new(100) });
+        let mut streams: Vec<_> = (0..70).map(|_| TcpStream::connect(address).unwrap()).collect();
+        await_opened(&mut net, 70);
+        // As when the kernel has none left for a new one.
+        net.accepted(-libc::EMFILE, false, Instant(0));
+        assert!(net.accept_again.is_none(), "it is tried at once");
+        assert_eq!((descriptors(&net), net.shelf.len()), (70 - SHELVED_AT_ONCE, SHELVED_AT_ONCE));
+        streams.push(TcpStream::connect(address).unwrap());
+        opened(&mut net);
+        for (index, stream) in streams.iter_mut().enumerate() {
+            answers(&mut net, stream, &format!("{index}"));
+        }
+        // Where nobody can be shelved it is given what is kept for a table, and then it rests.
+        let (mut other, _) = shelving_net();
+        for rests in [false, true] {
+            other.accepted(-libc::EMFILE, false, Instant(0));
+            assert_eq!((other.accept_again.is_some(), other.is_short), (rests, rests));
+        }
+    }
+
+    /// Some nets that share their descriptors, turned by hand, and a client's end of everything.
+    struct World {
+        nets: Vec<RingNet>,
+        addresses: Vec<SocketAddr>,
+        streams: Vec<TcpStream>,
+        /// Numbers below this are for descriptors of the nets.
+        files: u64,
+        now: Instant,
+        /// Turns since something was wanted.
+        turns: u32,
+    }
+
+    impl World {
+        /// One of `cores` nets, which may open `left` descriptors more than they have, and tables of `places` places.
+        fn new(cores: usize, places: usize, left: usize) -> Self {
+            limit_files(CLIENT_FILES * 2);
+            let room = Arc::new(Room { files_max: Some(500), lent_max: 2, ..Room::new(1_000) });
+            let made = (0..cores).map(|_| {
+                let (mut net, address) = net_with(Arc::clone(&room));
+                net.shelf = Shelf::new(places);
+                net.shelf.grow().unwrap();
+                net.shelf.save();
+                (net, address)
+            });
+            let (nets, addresses) = made.unzip();
+            // SAFETY: takes no pointers.
+            let is_free = |fd: &u64| unsafe { libc::fcntl(i32::try_from(*fd).unwrap(), libc::F_GETFD) } < 0;
+            let last = (0..).filter(is_free).nth(left - 1).unwrap();
+            limit_files(last + 1);
+            Self { nets, addresses, streams: Vec::new(), files: last + 1, now: Instant(0), turns: 0 }
+        }
+
+        /// Further clients, whose descriptors are nobody else's.
+        fn connect(&mut self, count: usize) {
+            limit_files(CLIENT_FILES * 2);
+            for index in 0..count {
+                let stream = TcpStream::connect(self.addresses[index % self.addresses.len()]).unwrap();
+                let from = i32::try_from(CLIENT_FILES).unwrap();
+                // SAFETY: takes no pointers.
+                let fd = unsafe { libc::fcntl(stream.as_raw_fd(), libc::F_DUPFD_CLOEXEC, from) };
+                assert!(fd >= from);
+                // SAFETY: the descriptor was just made and belongs to nobody else.
+                let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+                stream.set_nonblocking(true).unwrap();
+                self.streams.push(stream);
+            }
+            limit_files(self.files);
+        }
+
+        /// One turn of every net, in which everybody is answered with what he said.
+        fn turn(&mut self) {
+            self.now = self.now + Millis(10);
+            self.turns += 1;
+            // Nothing is under way for so long, unless the kernel has no time for it.
+            if self.turns > 200 {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            for net in &mut self.nets {
+                net.gather(self.now);
+                let mut said = Vec::new();
+                while let Some(input) = net.next() {
+                    if let Input::Bytes { conn, bytes } = input {
+                        said.push((conn, bytes.to_vec()));
+                    }
+                }
+                let mut all = Vec::new();
+                for (conn, bytes) in said {
+                    let from = all.len();
+                    all.extend_from_slice(&bytes);
+                    net.send(conn, from..all.len());
+                }
+                net.flush(&all, self.now, true);
+                let _sleeps_or_not = net.is_quiet(None);
+                net.wake();
+            }
+        }
+
+        /// Turns until all who are connected have been let in, or have been let go.
+        #[track_caller]
+        fn settle(&mut self, what: &str) {
+            self.turn_until(what, |world| {
+                let count = world.nets.iter().map(|net| net.slots.len() - net.free.len()).sum::<usize>();
+                count == world.streams.len()
+            });
+        }
+
+        #[track_caller]
+        fn turn_until(&mut self, what: &str, mut is_done: impl FnMut(&mut Self) -> bool) {
+            self.turns = 0;
+            while self.turns < 20_000 {
+                self.turn();
+                if is_done(self) {
+                    return;
+                }
+            }
+            let nets =
+                self.nets.iter().map(|net| (net.slots.len() - net.free.len(), descriptors(net), net.shelf.len()));
+            panic!("{what}: connections, descriptors, shelved: {:?}", nets.collect::<Vec<_>>());
+        }
+
+        /// Everybody of `who` says something and is answered.
+        #[track_caller]
+        fn ask(&mut self, who: Range<usize>, what: &str) {
+            for stream in &mut self.streams[who.clone()] {
+                stream.write_all(b"?").unwrap();
+            }
+            let mut waiting: Vec<usize> = who.collect();
+            self.turn_until(what, |world| {
+                waiting.retain(|index| match world.streams[*index].read(&mut [0]) {
+                    Ok(1) => false,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => true,
+                    other => panic!("{what}: {other:?}"),
+                });
+                waiting.is_empty()
+            });
+        }
+    }
+
+    /// Where the numbers of clients' descriptors begin.
+    const CLIENT_FILES: u64 = 400;
+
+    fn limit_files(count: u64) {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limit` is writable.
+        assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+        limit.rlim_cur = count;
+        // SAFETY: `limit` is readable.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    }
+
+    /// What `world` does in a process of its own, as its limits are the process's: of the test of this name.
+    fn alone(test: &str, world: impl FnOnce()) {
+        const ALONE: &str = "STILLHERE_TEST_ALONE";
+        if std::env::var_os(ALONE).is_some() {
+            return world();
+        }
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args([&format!("runtime::ring::tests::{test}"), "--exact", "--nocapture", "--test-threads=1"]);
+        let output = child.env(ALONE, "yes").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}{text}", String::from_utf8_lossy(&output.stdout));
+    }
+
+    #[test]
+    fn with_however_few_descriptors_everybody_is_served() {
+        if !crate::runtime::shelf::is_available() {
+            return;
+        }
+        alone("with_however_few_descriptors_everybody_is_served", || {
+            for (cores, places, left) in worlds() {
+                let what = |when: &str| format!("{when}: {cores} cores, {places} places, {left} descriptors");
+                let mut world = World::new(cores, places, left);
+                // As many as there is room for, if all but one descriptor become tables.
+                let count = places * left;
+                world.connect(count);
+                world.settle(&what("a crowd"));
+                world.ask(0..count, &what("all"));
+                for round in 0..3 {
+                    for index in 0..count {
+                        world.ask(index..index + 1, &what(&format!("{index} in round {round}")));
+                    }
+                    world.ask(0..count, &what("all together"));
+                    world.streams.drain(..count / 2);
+                    world.connect(count / 2);
+                    world.ask(0..count, &what("all after some have gone"));
+                }
+                world.streams.clear();
+                world.settle(&what("all have gone"));
+                world.turn();
+                assert!(world.nets.iter().all(|net| net.shelf.is_empty() && descriptors(net) == 0), "{}", what("end"));
+            }
+        });
+    }
+
+    /// Cores, places of a table, and descriptors that are left.
+    fn worlds() -> impl Iterator<Item = (usize, usize, usize)> {
+        (1..=2).flat_map(|cores| (1..=6).flat_map(move |places| (cores..=10).map(move |left| (cores, places, left))))
+    }
+
+    #[test]
+    fn who_is_asked_for_descriptors_gives_them_even_out_of_a_sleep() {
+        let (mut net, address) = net_in(Room { files_max: Some(80), lent_max: 1, ..Room::new(100) });
+        let mut streams: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+        await_opened(&mut net, 5);
+        turn_until(&mut net, |net| net.is_quiet(None).then_some(()));
+        net.room.call();
+        assert!(!net.is_quiet(None), "it does not fall asleep over it");
+        net.gather(Instant(0));
+        assert_eq!((descriptors(&net), net.shelf.len()), (0, 5));
+        turn_until(&mut net, |net| net.is_quiet(None).then_some(()));
+        for (index, stream) in streams.iter_mut().enumerate() {
+            answers(&mut net, stream, &format!("{index}"));
+        }
+        // Who needs one asks, but not again and again.
+        for (now, calls) in [(0, 2), (1, 2), (CALL_REST.0, 3)] {
+            net.is_short = true;
+            net.gather(Instant(now));
+            assert_eq!((net.is_short, net.room.calls()), (false, calls), "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_requests_name_is_not_given_away() {
+        let (mut net, address) = net_in(Room { files_max: Some(2), lent_max: 10, ..Room::new(100) });
+        let _streams: Vec<_> = (0..6).map(|_| TcpStream::connect(address).unwrap()).collect();
+        await_opened(&mut net, 6);
+        net.gather(Instant(0));
+        // A poll that has not gone to the kernel names the descriptor of one that is given up; another is lent one.
+        let shelved: Vec<u32> = (0..6).filter(|index| net.slots[*index as usize].socket.is_none()).collect();
+        let [first, second] = [shelved[0], shelved[1]];
+        assert!(net.fetch(first));
+        net.slots[first as usize].is_armed = false;
+        net.arm_readable(first);
+        net.slots[first as usize].is_armed = false;
+        net.retire(first);
+        assert!(net.fetch(second));
+        let number = net.slots[second as usize].socket.as_ref().unwrap().as_raw_fd();
+        assert!(net.buried.iter().all(|socket| socket.as_raw_fd() != number));
+        let taken = net.buried.len();
+        assert_eq!(taken, 1, "it is closed when the poll has gone");
+        net.gather(Instant(0));
+        assert!(net.buried.is_empty());
     }
 
     #[test]

@@ -837,20 +837,30 @@ fn spawn_child(role: &str) -> Child {
     child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
+/// Lets this process open `count` files more than it has, some of which its parent may have left it.
+fn leave_files(count: usize) {
+    // SAFETY: takes no pointers.
+    let is_free = |fd: &u32| unsafe { libc::fcntl(fd.cast_signed(), libc::F_GETFD) } < 0;
+    let last = (0..).filter(is_free).nth(count - 1).unwrap();
+    let limit = libc::rlimit { rlim_cur: u64::from(last) + 1, rlim_max: u64::from(last) + 1 };
+    // SAFETY: `limit` is readable.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+}
+
 /// Serves when it is asked to be a child; else it is no test.
 #[test]
 fn child() {
     let Ok(role) = std::env::var(CHILD_ROLE) else { return };
-    let mut files = Vec::new();
-    if role == "few files" {
-        let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
-        // SAFETY: `limit` is readable.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
-        files.extend((0..24).map(|_| std::fs::File::open("/dev/null").unwrap()));
+    if role.starts_with("few files") {
+        leave_files(40);
     }
-    let (server, _told) = serve(plan(1), |timing, now, input, output| {
+    let plan = Plan { beyond_files: role != "few files, all of use", ..plan(1) };
+    let (server, _told) = serve(plan, |timing, now, input, output| {
         if let Input::Bytes { bytes, .. } = input {
             assert!(bytes != b"panic", "as the test wishes");
+            if bytes == b"pause" {
+                std::thread::sleep(Duration::from_millis(500));
+            }
         }
         echo(timing, now, input, output);
     });
@@ -879,7 +889,7 @@ fn a_panic_in_a_core_ends_the_process() {
 
 #[test]
 fn without_descriptors_a_server_serves_whom_it_has() {
-    let mut child = spawn_child("few files");
+    let mut child = spawn_child("few files, all of use");
     let address = child_address(&mut child);
     let mut served = Vec::new();
     let mut waiting = loop {
@@ -898,6 +908,34 @@ fn without_descriptors_a_server_serves_whom_it_has() {
     served.truncate(3);
     waiting.set_read_timeout(Some(PATIENCE)).unwrap();
     expect(&mut waiting, b"x");
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn without_descriptors_a_server_serves_everybody_where_it_can() {
+    if !shelf::is_available() {
+        return;
+    }
+    let mut child = spawn_child("few files");
+    let address = child_address(&mut child);
+    // A crowd that comes while the server looks elsewhere, and is accepted in one go.
+    let mut first = client(address);
+    ask(&mut first, b"x");
+    first.write_all(b"pause").unwrap();
+    let mut streams: Vec<TcpStream> = (0..300).map(|_| client(address)).collect();
+    expect(&mut first, b"pause");
+    for round in 0..3 {
+        for (index, stream) in streams.iter_mut().enumerate() {
+            ask(stream, format!("{round} {index}").as_bytes());
+        }
+        // All at once, and some go.
+        streams.iter_mut().for_each(|stream| stream.write_all(b"together").unwrap());
+        streams.iter_mut().for_each(|stream| expect(stream, b"together"));
+        streams.drain(..100).step_by(2).for_each(reset);
+        streams.extend((0..100).map(|_| client(address)));
+    }
+    drop(streams);
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
 }

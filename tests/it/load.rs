@@ -41,8 +41,19 @@ impl Server {
     }
 
     fn start_with(shards: &str, session_timeout: &str) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_stillhere")), shards, session_timeout)
+    }
+
+    /// One that may open so many files, with sessions that do not seem silent because this machine is busy.
+    fn start_with_files(shards: &str, files: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n $0 && exec \"$@\"", files, env!("CARGO_BIN_EXE_stillhere")]);
+        Self::start_by(shell, shards, "6s")
+    }
+
+    fn start_by(mut command: Command, shards: &str, session_timeout: &str) -> Self {
         let data = TempDir::new().expect("a directory");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stillhere"))
+        let mut child = command
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--log-level", "error", "--shards", shards])
             .args(["--coap", "127.0.0.1:0"])
             .envs([("STILLHERE_HEARTBEAT", "1s"), ("STILLHERE_SESSION_TIMEOUT", session_timeout)])
@@ -117,6 +128,33 @@ fn every_scenario_is_played_and_checked() {
         rest(&["flap", "--sessions", "5", "--for", "300ms"], "server CPU per round", 10);
         rest(&["storm", "--sessions", "50", "--ending", "close"], "server CPU per connect", 0);
         rest(&["idle", "--sessions", "50", "--for", "300ms"], "server CPU per connect", 0);
+    }
+}
+
+/// Whether this machine's kernel is Linux 6.8 or later.
+fn lends_descriptors() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux has it");
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(8))
+}
+
+#[test]
+fn there_may_be_more_connections_than_files() {
+    if !lends_descriptors() {
+        return;
+    }
+    for shards in ["1", "2"] {
+        let server = Server::start_with_files(shards, "300");
+        let check = |words: &[&str], good_min: u64| {
+            let report = play(&[words, &["--address", &server.address, "--check", "--warm-up", "100ms"]].concat());
+            assert!(report["check"]["good"].as_u64().unwrap_or(0) >= good_min, "{report:#}");
+        };
+        check(&["mass-disconnect", "--sessions", "1500"], 1_500);
+        check(&["mass-disconnect", "--sessions", "600", "--ending", "goodbye"], 600);
+        check(&["silent-death", "--sessions", "600", "--session-timeout", "6s"], 600);
+        check(&["fan-out", "--sessions", "600", "--for", "300ms"], 600);
+        let files = std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).expect("it runs").count();
+        assert!(files < 300, "{files}");
     }
 }
 
