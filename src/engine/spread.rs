@@ -29,8 +29,13 @@ use crate::shard::{Asker, PART_KEYS, READING, Shard};
 pub(super) struct Spread {
     /// Those that are not here are spread, if they may be.
     modes: Map<Namespace, Mode>,
+    /// Those of which this engine has passed something on that it was not to decide alone, and which have not been called
+    /// home yet: what comes next must not overtake that, even if it may be decided alone again.
+    passing: Map<Namespace, ()>,
     /// Whether the rules of all databases can be decided by each core alone.
     pub(super) is_law_local: bool,
+    /// Whether there were ever others: then parts have not heard all of who sessions are.
+    has_missed: bool,
 }
 
 #[derive(Debug)]
@@ -63,7 +68,8 @@ pub(super) enum Route {
 
 impl Spread {
     pub(super) fn new(hashing: &Hashing, rules: &rules::Ruleset) -> Self {
-        Self { modes: hashing.map(), is_law_local: is_local(rules) }
+        let is_law_local = is_local(rules);
+        Self { modes: hashing.map(), passing: hashing.map(), is_law_local, has_missed: !is_law_local }
     }
 }
 
@@ -144,10 +150,13 @@ impl Engine {
         let keeper = self.owner(namespace);
         let is_keeper = keeper == self.config.shard;
         let is_apart = !self.spread.modes.contains_key(namespace);
-        if is_apart && is_ours && self.may_decide_apart(namespace) {
+        if is_apart && is_ours && self.may_decide_apart(namespace) && !self.spread.passing.contains_key(namespace) {
             return true;
         }
         if !is_keeper {
+            if is_apart && is_ours && self.spread.passing.len() < NAMESPACES_MAX {
+                self.spread.passing.insert(namespace.clone(), ());
+            }
             self.send(keeper, message(), output);
             return false;
         }
@@ -243,6 +252,7 @@ impl Engine {
     pub(super) fn recalled(&mut self, namespace: Namespace, output: &mut Output) {
         let before = self.spread.modes.insert(namespace.clone(), Mode::Whole);
         assert!(before.is_none(), "parts are called home once");
+        self.spread.passing.remove(&namespace);
         let (shard, memory) = (self.shards.remove(&namespace), self.looks.memory_of(&namespace));
         let part = Box::new(Returned { shard, memory });
         let keeper = self.owner(&namespace);
@@ -275,8 +285,8 @@ impl Engine {
         for home in (0..self.config.shards).map(ShardId) {
             self.send(home, Message::United { namespace: namespace.clone() }, output);
         }
-        if !self.spread.is_law_local {
-            // Other rules may be why; parts could not judge by them.
+        if self.spread.has_missed {
+            // Other rules may be why, or may have been for a while: parts could not judge by them.
             self.introduce_me(output);
         }
         waiting.into_iter().rev().for_each(|message| self.inner.push_front(message));
@@ -295,6 +305,7 @@ impl Engine {
         if self.spread.is_law_local {
             return;
         }
+        self.spread.has_missed = true;
         let parts: Vec<_> =
             self.shards.iter().filter(|(_, shard)| shard.is_part()).map(|(name, _)| name.clone()).collect();
         for namespace in parts {

@@ -100,6 +100,8 @@ pub(super) struct Actor {
     pub(super) id: Option<String>,
     /// The session that it replaces.
     pub(super) replaces: Option<usize>,
+    /// Whether it has named a session, be it one that nobody knows: what it asks waits until that is found out.
+    pub(super) has_named: bool,
     pub(super) who: Who,
     /// Everybody that it ever was.
     pub(super) whos: Vec<Who>,
@@ -133,6 +135,7 @@ impl Actor {
             session: None,
             id: None,
             replaces: None,
+            has_named: false,
             who: Who::Nobody,
             whos: vec![Who::Nobody],
             next_number: 1,

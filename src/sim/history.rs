@@ -479,10 +479,12 @@ impl History {
         }
         let asked = self.actors[actor].asked.iter_mut().find(|asked| asked.number == number);
         let asked = asked.expect("it was there just now");
+        // An answer that is put together comes when the last part is there: until then each core goes on.
+        let is_at_once = !matches!(expected, Expected::Gathering | Expected::Gathered(_));
         asked.expected = Some(expected);
         let mut seen = self.databases[database].seen_by(actor);
         // What others hold may have changed, and word of it be on its way.
-        seen.retain(|(path, ..)| by.is_none() || self.world.part(NAMES[database], path) == by);
+        seen.retain(|(path, ..)| by.is_none() || (is_at_once && self.world.part(NAMES[database], path) == by));
         asked.seen = seen;
     }
 
@@ -543,7 +545,8 @@ impl History {
             return;
         }
         assert!(is_foreseen, "{actor} ended by {end:?}, not {:?}", one.ends);
-        if end == End::Closed && one.has_said_goodbye && self.world.is_flushed(one.client) && one.replaces.is_none() {
+        // What waits for an earlier session's end goes with its connection: it was not answered.
+        if end == End::Closed && one.has_said_goodbye && self.world.is_flushed(one.client) && !one.has_named {
             let lost = one.asked.iter().find(|asked| asked.op.is_for_owner() && !asked.is_done);
             assert!(lost.is_none(), "{actor} said goodbye after {lost:?}");
         }
@@ -843,10 +846,11 @@ fn expecting<'a>(database: &'a Database, index: usize, actor: &'a Actor) -> Vec<
 impl History {
     pub(super) fn join(&mut self, database: usize, shard: usize, replaces: Option<(Option<usize>, String)>) -> usize {
         let name = NAMES[database];
+        let has_named = replaces.is_some();
         let (replaces, last) = replaces.map_or((None, String::new()), |(who, id)| (who, format!("&ls={id}")));
         let client = self.world.join(shard, &format!("&ns={name}{last}"));
         let mut actor = Actor::new(client, database, shard);
-        actor.replaces = replaces;
+        (actor.replaces, actor.has_named) = (replaces, has_named);
         self.actors.push(actor);
         let index = self.actors.len() - 1;
         self.note(|_, text| write!(text, "{index} joins {name} on {shard}, replaces {replaces:?}"));
