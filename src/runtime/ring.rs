@@ -1764,11 +1764,9 @@ mod tests {
                 (net, address)
             });
             let (nets, addresses) = made.unzip();
-            // SAFETY: takes no pointers.
-            let is_free = |fd: &u64| unsafe { libc::fcntl(i32::try_from(*fd).unwrap(), libc::F_GETFD) } < 0;
-            let last = (0..).filter(is_free).nth(left - 1).unwrap();
-            limit_files(last + 1);
-            Self { nets, addresses, streams: Vec::new(), files: last + 1, now: Instant(0), turns: 0 }
+            let files = crate::runtime::tests::limit_leaving(left);
+            limit_files(files);
+            Self { nets, addresses, streams: Vec::new(), files, now: Instant(0), turns: 0 }
         }
 
         /// Further clients, whose descriptors are nobody else's.

@@ -837,14 +837,13 @@ fn spawn_child(role: &str) -> Child {
     child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Lets this process open `count` files more than it has, some of which its parent may have left it.
-fn leave_files(count: usize) {
+/// A limit of open files with which this process may open `count` more than it has, some of which its parent may have
+/// left it.
+pub(super) fn limit_leaving(count: usize) -> u64 {
     // SAFETY: takes no pointers.
     let is_free = |fd: &u32| unsafe { libc::fcntl(fd.cast_signed(), libc::F_GETFD) } < 0;
     let last = (0..).filter(is_free).nth(count - 1).unwrap();
-    let limit = libc::rlimit { rlim_cur: u64::from(last) + 1, rlim_max: u64::from(last) + 1 };
-    // SAFETY: `limit` is readable.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    u64::from(last) + 1
 }
 
 /// Serves when it is asked to be a child; else it is no test.
@@ -852,7 +851,10 @@ fn leave_files(count: usize) {
 fn child() {
     let Ok(role) = std::env::var(CHILD_ROLE) else { return };
     if role.starts_with("few files") {
-        leave_files(40);
+        let count = limit_leaving(40);
+        let limit = libc::rlimit { rlim_cur: count, rlim_max: count };
+        // SAFETY: `limit` is readable.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
     }
     let plan = Plan { beyond_files: role != "few files, all of use", ..plan(1) };
     let (server, _told) = serve(plan, |timing, now, input, output| {

@@ -78,15 +78,28 @@ impl Drop for Server {
     }
 }
 
-/// Plays a scenario and returns its report, which must be good.
+/// Runs the generator, which must succeed, and returns its report.
 #[track_caller]
-fn play(words: &[&str]) -> Value {
+fn run(words: &[&str]) -> Value {
     let output = Command::new(generator()).args(words).args(["--json", "--quiet"]).output().expect("it starts");
     let told = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{words:?}\n{told}{}", String::from_utf8_lossy(&output.stderr));
-    let report: Value = serde_json::from_str(&told).expect("it is JSON");
-    assert_eq!(report["is_good"], true, "{told}");
+    serde_json::from_str(&told).expect("it is JSON")
+}
+
+/// Plays a scenario and returns its report, which must be good.
+#[track_caller]
+fn play(words: &[&str]) -> Value {
+    let report = run(words);
+    assert_eq!(report["is_good"], true, "{report:#}");
     report
+}
+
+/// Asserts that a report has a figure, and so many changes that were seen as they should be.
+#[track_caller]
+fn assert_reached(report: &Value, figure: &str, good_min: u64) {
+    assert!(report["figures"][figure]["value"].as_f64().unwrap_or(0.0) > 0.0, "{figure} in {report:#}");
+    assert!(report["check"]["good"].as_u64().unwrap_or(0) >= good_min, "{report:#}");
 }
 
 #[test]
@@ -97,8 +110,7 @@ fn every_scenario_is_played_and_checked() {
         let check = |words: &[&str], figure: &str, good_min: u64| {
             let common = ["--address", &server.address, "--server-pid", &pid, "--check", "--warm-up", "100ms"];
             let report = play(&[words, &common].concat());
-            assert!(report["figures"][figure]["value"].as_f64().unwrap_or(0.0) > 0.0, "{figure} in {report:#}");
-            assert!(report["check"]["good"].as_u64().unwrap_or(0) >= good_min, "{report:#}");
+            assert_reached(&report, figure, good_min);
         };
         check(&["writes", "--sessions", "10", "--for", "300ms"], "server CPU per write", 10);
         check(&["writes", "--sessions", "10", "--for", "300ms", "--rate", "200", "--depth", "2"], "writes", 10);
@@ -166,8 +178,7 @@ fn an_ordinary_day_is_played_and_checked() {
     for (driver, figure) in [("firebase", "fell silent"), ("wilddog", "fell silent"), ("rest", "reset")] {
         let more = ["--driver", driver, "--address", &server.address, "--check", "--warm-up", "100ms"];
         let report = play(&[&day[..], &more].concat());
-        assert!(report["figures"][figure]["value"].as_f64().unwrap_or(0.0) > 0.0, "{figure} in {report:#}");
-        assert!(report["check"]["good"].as_u64().unwrap_or(0) >= 200, "{report:#}");
+        assert_reached(&report, figure, 200);
     }
 }
 
@@ -179,8 +190,7 @@ fn devices_are_played_and_checked() {
         let common = ["--driver", "coap", "--address", &server.address, "--coap", &server.coap, "--server-pid", &pid];
         let check = |words: &[&str], figure: &str, good_min: u64| {
             let report = play(&[words, &common, &["--check", "--heartbeat", "3s"]].concat());
-            assert!(report["figures"][figure]["value"].as_f64().unwrap_or(0.0) > 0.0, "{figure} in {report:#}");
-            assert!(report["check"]["good"].as_u64().unwrap_or(0) >= good_min, "{report:#}");
+            assert_reached(&report, figure, good_min);
         };
         check(&["storm", "--sessions", "100"], "server CPU per connect", 0);
         check(&["idle", "--sessions", "100", "--for", "1s"], "server CPU per ping", 0);
@@ -210,15 +220,8 @@ fn an_engine_needs_no_server() {
 /// Plays a scenario against us and a peer, both of whom must reach a figure, and returns what is remarked.
 #[track_caller]
 fn play_beside(peer: &str, words: &[&str], figure: &str) -> Vec<String> {
-    let output = Command::new(generator())
-        .args(words)
-        .args(["--against", peer, "--rounds", "1", "--warm-up", "100ms", "--json"])
-        .args(["--stillhere", env!("CARGO_BIN_EXE_stillhere")])
-        .output()
-        .expect("it starts");
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{words:?} {told} {}", String::from_utf8_lossy(&output.stderr));
-    let told: Value = serde_json::from_str(&told).expect("it is JSON");
+    let common = ["--against", peer, "--rounds", "1", "--warm-up", "100ms"];
+    let told = run(&[words, &common, &["--stillhere", env!("CARGO_BIN_EXE_stillhere")]].concat());
     for name in ["stillhere", peer] {
         assert!(told["figures"][figure]["medians"][name].as_f64().unwrap_or(0.0) > 0.0, "{told:#}");
     }
