@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::auth::Verifier;
 use crate::base::limits::{CONNECTIONS_MAX, SHARDS_MAX};
 use crate::base::{Hashing, Millis, ShardId};
+use crate::data::Path;
 use crate::log::{KeptDevice, OwnRules, State};
 use crate::rules::{Dialect, Ruleset};
 use crate::wire::coap::Name;
@@ -89,6 +90,15 @@ impl Homes<'_> {
         *count += u32::from(is_let);
         is_let.then_some(home)
     }
+}
+
+/// See [`Engine::holder`](super::Engine::holder).
+pub(super) fn holder(common: &Hashing, shards: u8, namespace: &str, path: &Path) -> Option<ShardId> {
+    let mut keys = path.keys();
+    let first_two = (keys.next()?.as_str(), keys.next()?.as_str());
+    let hash = common.hash_one((namespace, first_two));
+    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the count of shards, a byte")]
+    Some(ShardId((hash % u64::from(shards)) as u8))
 }
 
 pub(super) fn owner(common: &Hashing, shards: u8, namespace: &str) -> ShardId {

@@ -305,7 +305,7 @@ impl Engine {
         if self.follow_departing(&name, new) {
             return;
         }
-        if self.may_be_spread(namespace) {
+        if self.may_be_spread() {
             // Whoever is not departing has departed.
             return self.send(new.home, Message::Settled { session: new }, output);
         }
@@ -485,7 +485,7 @@ impl Engine {
         self.resume_device(session, output);
         let Some(state) = self.sessions.get(session) else { return };
         let (namespace, identity) = (state.namespace.clone(), state.identity.clone());
-        if self.may_be_spread(&namespace) {
+        if self.may_be_spread() {
             return self.introduce_behind(session, None, output);
         }
         let owner = self.owner(&namespace);
@@ -500,7 +500,7 @@ impl Engine {
     pub(super) fn introduce_all(&mut self, owner: ShardId, output: &mut Output) {
         let sessions: Vec<_> = self.all_sessions().map(|(session, state)| (session, state.namespace.clone())).collect();
         for (session, namespace) in sessions {
-            if self.may_be_spread(&namespace) {
+            if self.may_be_spread() {
                 self.introduce_behind(session, Some(owner), output);
             } else if self.owner(&namespace) == owner {
                 self.introduce(session, output);
@@ -703,10 +703,8 @@ impl Engine {
     ) {
         self.resume_device(session, output);
         self.forget_kept(session);
-        let departs = self
-            .sessions
-            .get(session)
-            .is_some_and(|state| state.protocol != Protocol::Rest && self.may_be_spread(&state.namespace));
+        let departs =
+            self.sessions.get(session).is_some_and(|state| state.protocol != Protocol::Rest && self.may_be_spread());
         // Until all of its owners have heard of its end, nobody else gets its place.
         let ways = self.ways.remove(&session);
         let vacated = if departs { self.vacate_session(session) } else { self.close_session(session) };

@@ -30,6 +30,7 @@ mod room;
 mod say;
 mod slices;
 mod spread;
+mod start;
 mod visit;
 mod ways;
 mod wide;
@@ -49,6 +50,7 @@ pub use look::Memory;
 pub use message::{Ask, Leave, Leaving, Manage, Managed, Message, Over, Returned, Stop, Task};
 pub use meters::{Came, Kind, Meters};
 pub use quota::{Limits, Quota, Usage};
+pub use start::{Inherited, Settled, Speech};
 pub use visit::{Caller, Errand, Response, Visit};
 
 use crate::base::limits::{CONNECTIONS_MAX, NAMESPACES_MAX, OUTPUT_BYTES_MAX};

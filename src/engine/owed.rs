@@ -1,10 +1,11 @@
 //! What sessions of before the start have left: it is spoken once, in slices, before anybody writes the
 //! same places, or when its client comes back.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::look::Speaker;
-use super::{Durability, Effect, Engine, Message, Notice, Output};
+use super::{Durability, Effect, Engine, Message, Notice, Output, Speech};
 use crate::base::{Instant, Now, SessionId, SessionRef};
 use crate::log::{Database, OwnRules};
 use crate::op::{End, Namespace, Request, Who, Write};
@@ -26,6 +27,8 @@ pub(super) struct Spoken {
 /// The namespaces here to which something is owed.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
+    /// What was spoken before the start, and operators have not been told.
+    speeches: VecDeque<Speech>,
     /// With the time from which on it is spoken. Sorted by it, the latest first.
     waiting: Vec<(Instant, Namespace)>,
     /// That time has come for the last of these.
@@ -33,8 +36,8 @@ pub(super) struct Owed {
 }
 
 impl Owed {
-    pub(super) const fn is_due(&self) -> bool {
-        self.is_due
+    pub(super) fn is_due(&self) -> bool {
+        self.is_due || !self.speeches.is_empty()
     }
 
     pub(super) fn next_wake(&self) -> Option<Instant> {
@@ -43,8 +46,13 @@ impl Owed {
 }
 
 impl Engine {
-    /// Puts in place what was written down of a namespace that this engine owns. Before anything else.
-    pub fn restore(&mut self, now: Now, namespace: &str, database: Database) {
+    /// Operators are to be told what was spoken before the start.
+    pub(super) fn tell_speeches(&mut self, speeches: Vec<Speech>) {
+        self.owed.speeches.extend(speeches);
+    }
+
+    /// Puts in place what was written down of a namespace that this engine owns, or of its part of it.
+    pub(super) fn restore(&mut self, now: Now, namespace: &str, database: Database) {
         let namespace: Namespace = namespace.into();
         let grace = self.config.settings_of(&namespace).restart_grace;
         let own = database.rules.as_ref().and_then(|own| Ruleset::parse(&own.text, self.config.dialect).ok());
@@ -59,6 +67,10 @@ impl Engine {
 
     /// Speaks some of what is due.
     pub(super) fn speak_some_owed(&mut self, now: Now, output: &mut Output) {
+        for _ in 0..OWED_MAX {
+            let Some(Speech { namespace, speaker, fates }) = self.owed.speeches.pop_front() else { break };
+            self.last_words_spoken(now, &namespace, fates, &speaker, output);
+        }
         for _ in 0..OWED_MAX {
             let due = self.owed.waiting.last().filter(|(due, _)| *due <= now.instant || self.drain.is_on);
             let Some((_, namespace)) = due.cloned() else { break };

@@ -93,7 +93,7 @@ impl Engine {
         let mut told = Vec::new();
         let (words, is_last) = self.left_here(now, &mut over, &mut told);
         let next = (!is_last).then(|| over.clone());
-        let was_toured = !over.tour.is_empty() || self.may_be_spread(&over.namespace);
+        let was_toured = !over.tour.is_empty() || self.may_be_spread();
         let Over { session, namespace, identity, made, end, ended, heard, is_yielding, tour: _ } = over;
         if is_last {
             self.meters.delays.count(now.instant.since(ended).0);

@@ -3,7 +3,7 @@
 //! The surprising idea: only the trees are of one moment, which costs nothing: a clone of each root. What
 //! sessions leave is read as late as its slice comes, and so may tell things that the log tells again
 //! after the snapshot. That does no harm: to leave, to cancel or to end what was left, ended or cancelled
-//! already comes to the same.
+//! already comes to the same. Where a database goes to its keeper meanwhile, what is left there is noted before.
 
 use super::{Durability, Engine};
 use crate::data::Node;
@@ -19,19 +19,58 @@ const WILLS_MAX: usize = 64;
 /// A snapshot under way.
 #[derive(Debug)]
 pub(super) struct Taking {
-    waiting: Vec<(Namespace, Node)>,
+    waiting: Vec<Tree>,
+    /// What sessions had left where the parts have come together since, as records.
+    noted: Vec<(Namespace, Vec<u8>)>,
     current: Option<(Namespace, TreeWalk, WillMark)>,
     /// From which slot on sessions of devices are yet to be told; `None`: it was not said that they follow.
     devices: Option<u32>,
 }
 
+/// A database as it was when the snapshot began.
+#[derive(Debug)]
+struct Tree {
+    namespace: Namespace,
+    root: Node,
+    is_part: bool,
+}
+
 impl Engine {
+    /// Whether a snapshot can begin: not while what was here is on its way to where it will be, and is written down
+    /// nowhere else.
+    #[must_use]
+    pub const fn may_snapshot(&self) -> bool {
+        self.spread.is_settled()
+    }
+
     /// Begins a snapshot of everything that is written down here, as it is now.
+    ///
+    /// # Panics
+    /// If it [must not](Self::may_snapshot).
     pub fn begin_snapshot(&mut self) {
+        assert!(self.may_snapshot(), "what is on its way would be written down nowhere");
         let is_kept = |namespace: &Namespace| self.config.settings_of(namespace).durability != Durability::None;
         let kept = self.shards.iter().filter(|(namespace, _)| is_kept(namespace));
-        let waiting = kept.map(|(namespace, shard)| (namespace.clone(), shard.root().clone())).collect();
-        self.taking = Some(Taking { waiting, current: None, devices: None });
+        let waiting = kept.map(|(namespace, shard)| {
+            let (root, is_part) = (shard.root().clone(), shard.is_part());
+            Tree { namespace: namespace.clone(), root, is_part }
+        });
+        self.taking = Some(Taking { waiting: waiting.collect(), noted: Vec::new(), current: None, devices: None });
+    }
+
+    /// A part is about to become something else: a snapshot that is under way notes what was left with it.
+    pub(super) fn note_for_snapshot(&mut self, namespace: &Namespace) {
+        let Some(Taking { waiting, noted, current, .. }) = &mut self.taking else { return };
+        let mark = match current {
+            Some((current, _, mark)) if current == namespace => *mark,
+            _ if waiting.iter().any(|tree| tree.namespace == *namespace) => WillMark::Begin,
+            _ => return,
+        };
+        if let Some(shard) = self.shards.get(namespace) {
+            let mut records = Vec::new();
+            shard.record_wills_after(mark, &mut records);
+            noted.push((namespace.clone(), records));
+        }
     }
 
     /// Appends the next records of the snapshot that was begun. Says whether there are more.
@@ -39,7 +78,7 @@ impl Engine {
         let Some(mut taking) = self.taking.take() else { return false };
         while records.len() < SLICE_BYTES {
             let Some((namespace, walk, mark)) = &mut taking.current else {
-                let Some((namespace, root)) = taking.waiting.pop() else {
+                let Some(Tree { namespace, root, is_part }) = taking.waiting.pop() else {
                     let slot = taking.devices.unwrap_or_else(|| {
                         Record::Devices { home: self.config.shard.0 }.encode(records);
                         0
@@ -50,8 +89,13 @@ impl Engine {
                     }
                     continue;
                 };
-                Record::Database { namespace: namespace.to_string() }.encode(records);
-                if let Some(own) = self.own_rules(&namespace) {
+                let (name, shard) = (namespace.to_string(), self.config.shard.0);
+                if is_part {
+                    Record::Part { namespace: name, shard }.encode(records);
+                } else {
+                    Record::Database { namespace: name }.encode(records);
+                }
+                if !is_part && let Some(own) = self.own_rules(&namespace) {
                     Record::Rules { namespace: namespace.to_string(), own: Some(own) }.encode(records);
                 }
                 taking.current = Some((namespace, TreeWalk::new(root), WillMark::Begin));
@@ -59,6 +103,11 @@ impl Engine {
             };
             if let Some(piece) = walk.next() {
                 piece.encode(records, namespace);
+                continue;
+            }
+            if let Some((_, noted)) = taking.noted.iter_mut().find(|(noted, _)| noted == namespace) {
+                records.append(noted);
+                taking.current = None;
                 continue;
             }
             let shard = self.shards.get(namespace);

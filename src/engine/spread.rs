@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::config;
 use super::{Ask, Came, Durability, Engine, Kind, Manage, Message, Output, Over, Record, Returned, Task};
 use crate::base::limits::NAMESPACES_MAX;
 use crate::base::{Hashing, Instant, Map, Now, SessionRef, ShardId};
@@ -36,6 +37,9 @@ pub(super) struct Spread {
     pub(super) is_law_local: bool,
     /// Whether there were ever others: then parts have not heard all of who sessions are.
     has_missed: bool,
+    /// Parts of databases that are written down, and have gone home from here: as long as the keeper has not said that
+    /// it holds all, nobody else has written them down.
+    leaving_count: usize,
 }
 
 #[derive(Debug)]
@@ -69,36 +73,47 @@ pub(super) enum Route {
 impl Spread {
     pub(super) fn new(hashing: &Hashing, rules: &rules::Ruleset) -> Self {
         let is_law_local = is_local(rules);
-        Self { modes: hashing.map(), passing: hashing.map(), is_law_local, has_missed: !is_law_local }
+        Self { modes: hashing.map(), passing: hashing.map(), is_law_local, has_missed: !is_law_local, leaving_count: 0 }
+    }
+
+    /// Whether no part is on its way home that was written down here.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.leaving_count == 0
     }
 }
 
-fn is_local(rules: &rules::Ruleset) -> bool {
+/// Whether each core can decide alone by these rules.
+pub(super) fn is_local(rules: &rules::Ruleset) -> bool {
     rules.is_local_to(u8::try_from(PART_KEYS).expect("it is small"))
 }
 
 impl Engine {
-    /// Whether a database is one of those that begin spread. Never changes.
-    ///
-    /// What is written down has one order, that of one core: so far a database that is kept stays whole.
-    pub(super) fn may_be_spread(&self, namespace: &Namespace) -> bool {
-        self.config.shards > 1 && self.config.settings_of(namespace).durability == Durability::None
+    /// Whether databases begin spread, unless they were [found whole](Self::begin_whole). Never changes.
+    pub(super) const fn may_be_spread(&self) -> bool {
+        self.config.shards > 1
+    }
+
+    /// A database is whole from the start on. Before anything else.
+    pub(super) fn begin_whole(&mut self, namespace: Namespace) {
+        if self.may_be_spread() {
+            self.spread.modes.insert(namespace, Mode::Whole);
+        }
+    }
+
+    fn is_written_down(&self, namespace: &Namespace) -> bool {
+        self.config.settings_of(namespace).durability != Durability::None
     }
 
     /// Whether a database is spread, as far as this engine has heard.
     #[must_use]
     pub fn is_spread(&self, namespace: &Namespace) -> bool {
-        self.may_be_spread(namespace) && !self.spread.modes.contains_key(namespace)
+        self.may_be_spread() && !self.spread.modes.contains_key(namespace)
     }
 
     /// The engine that holds a place of a database that is spread; `None` for what is above all parts.
     #[must_use]
     pub fn holder(&self, namespace: &str, path: &Path) -> Option<ShardId> {
-        let mut keys = path.keys();
-        let first_two = (keys.next()?.as_str(), keys.next()?.as_str());
-        let hash = self.common.hash_one((namespace, first_two));
-        #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the count of shards, a byte")]
-        Some(ShardId((hash % u64::from(self.config.shards)) as u8))
+        config::holder(&self.common, self.config.shards, namespace, path)
     }
 
     /// Where a request about a database that is spread can be done.
@@ -144,7 +159,7 @@ impl Engine {
         message: impl FnOnce() -> Message,
         output: &mut Output,
     ) -> bool {
-        if !self.may_be_spread(namespace) {
+        if !self.may_be_spread() {
             return true;
         }
         let keeper = self.owner(namespace);
@@ -175,7 +190,7 @@ impl Engine {
 
     /// The same for what may as well be forgotten by whoever holds nothing: the keeper is told by itself.
     pub(super) fn hears_who(&mut self, namespace: &Namespace, message: impl FnOnce() -> Message) -> bool {
-        if !self.may_be_spread(namespace) {
+        if !self.may_be_spread() {
             return true;
         }
         match self.spread.modes.get_mut(namespace) {
@@ -191,7 +206,7 @@ impl Engine {
 
     /// A session asks. Says whether this engine is to answer.
     pub(super) fn takes_ask(&mut self, now: Now, ask: Ask, output: &mut Output) -> Option<Ask> {
-        if !self.may_be_spread(&ask.namespace) {
+        if !self.may_be_spread() {
             return Some(ask);
         }
         let route = self.route(&ask.namespace, &ask.request);
@@ -253,6 +268,8 @@ impl Engine {
         let before = self.spread.modes.insert(namespace.clone(), Mode::Whole);
         assert!(before.is_none(), "parts are called home once");
         self.spread.passing.remove(&namespace);
+        self.note_for_snapshot(&namespace);
+        self.spread.leaving_count += usize::from(self.is_written_down(&namespace));
         let (shard, memory) = (self.shards.remove(&namespace), self.looks.memory_of(&namespace));
         let part = Box::new(Returned { shard, memory });
         let keeper = self.owner(&namespace);
@@ -279,8 +296,11 @@ impl Engine {
             // What is there has room.
             self.open_shard(namespace);
         }
+        self.note_for_snapshot(namespace);
         if let Some(whole) = self.shards.get_mut(namespace) {
             whole.unite(parts, &common);
+            // From here on nobody needs what the others have written down: this must outlive what that did.
+            output.must_sync |= whole.record_all(&mut output.records);
         }
         for home in (0..self.config.shards).map(ShardId) {
             self.send(home, Message::United { namespace: namespace.clone() }, output);
@@ -290,6 +310,14 @@ impl Engine {
             self.introduce_me(output);
         }
         waiting.into_iter().rev().for_each(|message| self.inner.push_front(message));
+    }
+
+    /// The keeper holds, and has written down, what was here.
+    pub(super) fn part_is_home(&mut self, namespace: &Namespace) {
+        if self.owner(namespace) != self.config.shard && self.is_written_down(namespace) {
+            let count = self.spread.leaving_count.checked_sub(1);
+            self.spread.leaving_count = count.expect("what is home has gone there");
+        }
     }
 
     /// A part cannot go on alone.

@@ -124,7 +124,7 @@ impl Ways {
 impl Engine {
     /// Sends a request to whoever can do it, behind what the session has asked before.
     pub(super) fn dispatch(&mut self, ask: Ask, output: &mut Output) {
-        if !self.may_be_spread(&ask.namespace) {
+        if !self.may_be_spread() {
             let owner = self.owner(&ask.namespace);
             return self.send(owner, Message::Ask(Box::new(ask)), output);
         }
@@ -241,7 +241,7 @@ impl Engine {
     /// Sends the news of a session's end to all who know of it. `ways` are those it has gone.
     pub(super) fn send_over(&mut self, mut over: Over, ways: Option<Box<Ways>>, output: &mut Output) {
         let keeper = self.owner(&over.namespace);
-        if !self.may_be_spread(&over.namespace) {
+        if !self.may_be_spread() {
             return self.send(keeper, Message::Over(Box::new(over)), output);
         }
         over.tour = ways.unwrap_or_default().tour(keeper, self.is_spread(&over.namespace));
@@ -252,7 +252,7 @@ impl Engine {
 
     /// The same for a session that begins anew, behind everything that it has asked.
     pub(super) fn send_over_and_wait(&mut self, over: Over, output: &mut Output) {
-        if !self.may_be_spread(&over.namespace) {
+        if !self.may_be_spread() {
             return self.send_over(over, None, output);
         }
         let session = over.session;

@@ -124,6 +124,7 @@ impl Engine {
 
     /// A database is one again: whoever listens is told by its keeper alone.
     pub(super) fn united(&mut self, namespace: &Namespace) {
+        self.part_is_home(namespace);
         let sessions = &self.sessions;
         self.wide.retain(|session, _| sessions.get(*session).is_none_or(|state| state.namespace != *namespace));
     }

@@ -7,7 +7,7 @@
 use super::record::{Bad, Record};
 
 /// The version that this code writes. It reads this one and all before it.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Frames begin at multiples of this, so that writing one never touches the sectors of another.
 pub const BLOCK_BYTES: usize = 4_096;
 

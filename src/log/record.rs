@@ -32,6 +32,8 @@ pub enum Record {
         identity: Identity,
         /// How long it was on the wire: what limits count.
         bytes: u32,
+        /// Where it stands among those that it has left with other shards; 0 where one shard has all.
+        run: u32,
         /// What it would write.
         write: Write,
     },
@@ -59,11 +61,20 @@ pub enum Record {
         namespace: String,
         /// Which.
         secret: u128,
+        /// Those of runs up to this are; `u32::MAX`: all that were left here.
+        run: u32,
     },
-    /// Whatever was known of this database is superseded by what follows.
+    /// Whatever was known of this database is superseded by what follows: from here on one shard has all of it.
     Database {
         /// Which.
         namespace: String,
+    },
+    /// Whatever was known of one shard's part of this database is superseded by what follows.
+    Part {
+        /// Which.
+        namespace: String,
+        /// Whose.
+        shard: u8,
     },
     /// Last in each snapshot: it is whole.
     End {
@@ -151,6 +162,9 @@ const DEVICE: u8 = 9;
 const DEVICE_OVER: u8 = 10;
 const DEVICES: u8 = 11;
 const RULES: u8 = 12;
+const PART: u8 = 13;
+const LEFT_IN_RUN: u8 = 14;
+const OVER_UNTIL: u8 = 15;
 
 const VALUE: u8 = 0;
 const PRIORITY: u8 = 1;
@@ -172,8 +186,8 @@ impl Record {
                 });
                 encode_written(out, namespace, places);
             }
-            Self::Left { namespace, id, identity, bytes, write } => {
-                encode_left(out, namespace, id, identity, *bytes, write);
+            Self::Left { namespace, id, identity, bytes, run, write } => {
+                encode_left(out, namespace, id, identity, *bytes, *run, write);
             }
             Self::Cancelled { namespace, secret, path } => put(out, CANCELLED, |out| {
                 put_text(out, namespace);
@@ -185,11 +199,20 @@ impl Record {
                 out.extend_from_slice(&secret.to_le_bytes());
                 put_identity(out, identity);
             }),
-            Self::Over { namespace, secret } => put(out, OVER, |out| {
-                put_text(out, namespace);
-                out.extend_from_slice(&secret.to_le_bytes());
-            }),
+            Self::Over { namespace, secret, run } => {
+                put(out, if *run == u32::MAX { OVER } else { OVER_UNTIL }, |out| {
+                    put_text(out, namespace);
+                    out.extend_from_slice(&secret.to_le_bytes());
+                    if *run != u32::MAX {
+                        out.extend_from_slice(&run.to_le_bytes());
+                    }
+                });
+            }
             Self::Database { namespace } => put(out, DATABASE, |out| put_text(out, namespace)),
+            Self::Part { namespace, shard } => put(out, PART, |out| {
+                put_text(out, namespace);
+                out.push(*shard);
+            }),
             Self::End { records } => put(out, END, |out| out.extend_from_slice(&records.to_le_bytes())),
             Self::Device(device) => put(out, DEVICE, |out| device::put(out, device)),
             Self::DeviceOver { secret } => put(out, DEVICE_OVER, |out| out.extend_from_slice(&secret.to_le_bytes())),
@@ -243,11 +266,12 @@ impl Record {
                 }
                 Self::Written { namespace, places }
             }
-            LEFT => Self::Left {
+            LEFT | LEFT_IN_RUN => Self::Left {
                 namespace: body.text()?.to_owned(),
                 id: body.session()?,
                 identity: body.identity()?,
                 bytes: body.u32()?,
+                run: if kind == LEFT_IN_RUN { body.u32()? } else { 0 },
                 write: body.write()?,
             },
             CANCELLED => {
@@ -258,8 +282,13 @@ impl Record {
                 secret: body.u128()?,
                 identity: body.identity()?,
             },
-            OVER => Self::Over { namespace: body.text()?.to_owned(), secret: body.u128()? },
+            OVER | OVER_UNTIL => Self::Over {
+                namespace: body.text()?.to_owned(),
+                secret: body.u128()?,
+                run: if kind == OVER_UNTIL { body.u32()? } else { u32::MAX },
+            },
             DATABASE => Self::Database { namespace: body.text()?.to_owned() },
+            PART => Self::Part { namespace: body.text()?.to_owned(), shard: body.byte()? },
             END => Self::End { records: body.u64()? },
             DEVICE => Self::Device(Box::new(device::take(body)?)),
             DEVICE_OVER => Self::DeviceOver { secret: body.u128()? },
@@ -304,12 +333,23 @@ pub fn encode_written<'p>(
 }
 
 /// Appends a [`Record::Left`] of borrowed parts.
-pub fn encode_left(out: &mut Vec<u8>, namespace: &str, id: &SessionId, identity: &Identity, bytes: u32, write: &Write) {
-    put(out, LEFT, |out| {
+pub fn encode_left(
+    out: &mut Vec<u8>,
+    namespace: &str,
+    id: &SessionId,
+    identity: &Identity,
+    bytes: u32,
+    run: u32,
+    write: &Write,
+) {
+    put(out, if run == 0 { LEFT } else { LEFT_IN_RUN }, |out| {
         put_text(out, namespace);
         put_session(out, id);
         put_identity(out, identity);
         out.extend_from_slice(&bytes.to_le_bytes());
+        if run > 0 {
+            out.extend_from_slice(&run.to_le_bytes());
+        }
         put_write(out, write);
     });
 }

@@ -19,7 +19,17 @@ const NODES_MAX: usize = 1_024;
 pub fn snapshot<E>(state: &State, file: FileId, emit: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
     let mut writing = Writing { file, frame: Vec::new(), sequence: 0, records: 0, emit };
     writing.record(|out| Record::Begin { previous_frames: 0 }.encode(out))?;
-    for (name, Database { root, rules, estates }) in &state.databases {
+    for (name, Database { root, rules, estates, parts }) in &state.databases {
+        for (shard, part) in (0..).zip(parts).filter(|(_, part)| !part.is_empty()) {
+            writing.record(|out| Record::Part { namespace: name.clone(), shard }.encode(out))?;
+            for piece in TreeWalk::new(part.clone()) {
+                writing.record(|out| piece.encode(out, name))?;
+            }
+        }
+        if !parts.is_empty() {
+            assert!(rules.is_none() && estates.is_empty(), "only what can be done apart is divided");
+            continue;
+        }
         writing.record(|out| Record::Database { namespace: name.clone() }.encode(out))?;
         if let Some(own) = rules {
             writing.record(|out| Record::Rules { namespace: name.clone(), own: Some(own.clone()) }.encode(out))?;
@@ -30,8 +40,8 @@ pub fn snapshot<E>(state: &State, file: FileId, emit: impl FnMut(&[u8]) -> Resul
         let mut estates: Vec<_> = estates.values().collect();
         estates.sort_unstable_by_key(|estate| estate.order);
         for estate in estates {
-            for (write, bytes) in estate.ledger.entries() {
-                writing.record(|out| encode_left(out, name, &estate.id, &estate.identity, bytes, write))?;
+            for (write, bytes, run) in estate.ledger.entries() {
+                writing.record(|out| encode_left(out, name, &estate.id, &estate.identity, bytes, run, write))?;
             }
         }
     }

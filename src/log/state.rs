@@ -1,25 +1,47 @@
 //! What records amount to.
+//!
+//! A database that is spread over shards has a part in the log of each, and what one log tells of it says nothing of
+//! the others. The surprising idea: within one start it is spread first and whole afterwards, never the other way
+//! round, and the shard that has all of it then begins with everything that there is. So it does not matter in which
+//! order logs are read: what a shard tells of its part stands beside what others tell of theirs, and all of it counts
+//! only as long as no shard says that it has the whole.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::device::KeptDevice;
+use super::frame::ALL_SHARDS;
 use super::record::{OwnRules, Place, Record, Saved};
 use crate::base::{SessionId, ShardId};
-use crate::data::Node;
+use crate::data::{Node, Path};
 use crate::op::Identity;
 use crate::presence::Ledger;
 
 /// What there was when the last record was written.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// By name.
+    /// By name. Complete when all is [put together](Self::put_together).
     pub databases: BTreeMap<String, Database>,
     /// By their secrets: sessions of devices that were not over. They go on: a device does not notice that a
     /// server has started anew.
     pub devices: BTreeMap<u128, KeptDevice>,
+    /// What was read of databases, by name.
+    found: BTreeMap<String, Found>,
     /// Sessions that have left something, ever: their order.
     arrivals: u64,
+}
+
+/// What was read of one database.
+#[derive(Clone, Debug, Default)]
+struct Found {
+    /// If it is whole: who has said so, and all of it. [`ALL_SHARDS`]: it was when this start began, and whoever tells
+    /// of it since is the one that has it.
+    whole: Option<(u8, Database)>,
+    /// By shards, as long as it is not.
+    parts: BTreeMap<u8, Database>,
+    /// Of which part the snapshot of all shards is telling.
+    telling: u8,
 }
 
 /// One database.
@@ -27,6 +49,9 @@ pub struct State {
 pub struct Database {
     /// Its data.
     pub root: Node,
+    /// Where it is divided: by shards, the data of each. Then nothing stands in `root`, nothing is owed, and it has no
+    /// rules of its own.
+    pub parts: Vec<Node>,
     /// Its own rules, if it has any.
     pub rules: Option<OwnRules>,
     /// By their secrets: sessions whose last words are not spoken.
@@ -70,15 +95,22 @@ impl State {
         }
     }
 
-    /// Takes in one record. In the order in which they were written.
-    pub fn apply(&mut self, record: Record) {
+    /// Takes in one record of the log of a shard, or of the snapshot of [all](ALL_SHARDS). Those of one log in the
+    /// order in which they were written; the snapshot of all before them.
+    pub fn apply(&mut self, record: Record, from: u8) {
         match record {
             Record::Begin { .. } | Record::End { .. } => {}
             Record::Database { namespace } => {
-                self.databases.insert(namespace, Database::default());
+                let found = self.found.entry(namespace).or_default();
+                found.whole = Some((from, Database::default()));
+            }
+            Record::Part { namespace, shard } => {
+                let found = self.found.entry(namespace).or_default();
+                found.parts.insert(shard, Database::default());
+                found.telling = shard;
             }
             Record::Written { namespace, places } => {
-                let root = &mut self.databases.entry(namespace).or_default().root;
+                let Some(Database { root, .. }) = self.database(namespace, from) else { return };
                 for Place { path, saved } in places {
                     match saved {
                         Saved::Value(node) => drop(root.set(path.as_str(), node)),
@@ -86,44 +118,112 @@ impl State {
                     }
                 }
             }
-            Record::Left { namespace, id, identity, bytes, write } => {
-                let database = self.databases.entry(namespace).or_default();
+            Record::Left { namespace, id, identity, bytes, run, write } => {
+                let order = self.arrivals + 1;
+                let Some(database) = self.database(namespace, from) else { return };
                 let estate = database.estates.entry(id.secret).or_insert_with(|| {
-                    self.arrivals += 1;
-                    Estate {
-                        id,
-                        identity: Arc::new(Identity::NOBODY),
-                        ledger: Ledger::EMPTY,
-                        order: self.arrivals,
-                        is_alive: false,
-                    }
+                    let identity = Arc::new(Identity::NOBODY);
+                    Estate { id, identity, ledger: Ledger::EMPTY, order, is_alive: false }
                 });
                 estate.identity = Arc::new(identity);
-                estate.ledger.restore(write, bytes as usize);
+                estate.ledger.restore(write, bytes as usize, run);
+                self.arrivals = order;
             }
             Record::Cancelled { namespace, secret, path } => {
-                if let Some(estate) = self.estate(&namespace, secret) {
+                if let Some(estate) = self.estate(namespace, from, secret) {
                     estate.ledger.cancel(&path);
                 }
             }
             Record::Identified { namespace, secret, identity } => {
-                if let Some(estate) = self.estate(&namespace, secret) {
+                if let Some(estate) = self.estate(namespace, from, secret) {
                     estate.identity = Arc::new(identity);
                 }
             }
-            Record::Over { namespace, secret } => {
-                if let Some(database) = self.databases.get_mut(&namespace) {
+            Record::Over { namespace, secret, run } => {
+                let Some(database) = self.database(namespace, from) else { return };
+                let Some(estate) = database.estates.get_mut(&secret) else { return };
+                drop(estate.ledger.take_until(run));
+                if estate.ledger.is_empty() {
                     database.estates.remove(&secret);
                 }
             }
             Record::Device(device) => drop(self.devices.insert(device.secret, *device)),
             Record::DeviceOver { secret } => drop(self.devices.remove(&secret)),
             Record::Devices { home } => self.devices.retain(|_, device| device.home != home),
-            Record::Rules { namespace, own } => self.databases.entry(namespace).or_default().rules = own,
+            Record::Rules { namespace, own } => {
+                if let Some(database) = self.database(namespace, from) {
+                    database.rules = own;
+                }
+            }
         }
     }
 
-    fn estate(&mut self, namespace: &str, secret: u128) -> Option<&mut Estate> {
-        self.databases.get_mut(namespace)?.estates.get_mut(&secret)
+    /// What was read of each database becomes one. After the last record.
+    pub fn put_together(&mut self) {
+        for (name, found) in std::mem::take(&mut self.found) {
+            self.databases.insert(name, found.put_together());
+        }
+    }
+
+    /// What a record of this log is about: `None` if it is superseded.
+    fn database(&mut self, namespace: String, from: u8) -> Option<&mut Database> {
+        let Found { whole, parts, telling } = self.found.entry(namespace).or_default();
+        match whole {
+            Some((by, whole)) => (*by == from || *by == ALL_SHARDS).then_some(whole),
+            None => Some(parts.entry(if from == ALL_SHARDS { *telling } else { from }).or_default()),
+        }
+    }
+
+    fn estate(&mut self, namespace: String, from: u8, secret: u128) -> Option<&mut Estate> {
+        self.database(namespace, from)?.estates.get_mut(&secret)
+    }
+}
+
+impl Found {
+    fn put_together(self) -> Database {
+        if let Some((_, whole)) = self.whole {
+            return whole;
+        }
+        let mut parts = self.parts.into_values();
+        let mut whole = parts.next().unwrap_or_default();
+        for part in parts {
+            whole.take_in(part);
+        }
+        whole
+    }
+}
+
+impl Database {
+    /// Adds what another shard has of it.
+    fn take_in(&mut self, part: Self) {
+        if self.root.is_empty() {
+            self.root = part.root;
+        } else {
+            for (first, below) in part.root.children().iter() {
+                for (second, node) in below.children().iter() {
+                    self.root.set(Path::ROOT.child(first).child(second).as_str(), node.clone());
+                }
+            }
+        }
+        self.rules = self.rules.take().or(part.rules);
+        for (secret, estate) in part.estates {
+            match self.estates.entry(secret) {
+                Entry::Vacant(place) => drop(place.insert(estate)),
+                Entry::Occupied(mut place) => place.get_mut().unite(estate),
+            }
+        }
+    }
+}
+
+impl Estate {
+    /// Adds what the session has left with another shard.
+    fn unite(&mut self, other: Self) {
+        // Who has the last words has most likely heard last who it is.
+        let last_run = |ledger: &Ledger| ledger.entries().last().map(|(_, _, run)| run);
+        if last_run(&other.ledger) > last_run(&self.ledger) {
+            self.identity = other.identity;
+        }
+        self.order = self.order.min(other.order);
+        self.ledger.unite(other.ledger);
     }
 }

@@ -110,12 +110,12 @@ impl Ledger {
         Ok(self.put(write, bytes, beside.run, &covered))
     }
 
-    /// Adds what was within the limits when it was [registered](Self::register), whatever the ledger holds
+    /// Adds what was within the limits when it was [registered](Self::register) in a run, whatever the ledger holds
     /// meanwhile: a record of it is read again.
-    pub fn restore(&mut self, write: Write, bytes: usize) {
+    pub fn restore(&mut self, write: Write, bytes: usize, run: u32) {
         if places_count(&write) > 0 {
             let (covered, _) = self.covered(&Cover::of(&write));
-            self.put(write, bytes, 0, &covered);
+            self.put(write, bytes, run, &covered);
         }
     }
 
@@ -182,9 +182,9 @@ impl Ledger {
         self.0.iter().flat_map(|words| &words.entries).map(|entry| &entry.write)
     }
 
-    /// What would be written, in order, each with its share of what came over the wire, in bytes.
-    pub fn entries(&self) -> impl Iterator<Item = (&Write, u32)> {
-        self.0.iter().flat_map(|words| &words.entries).map(|entry| (&entry.write, entry.bytes))
+    /// What would be written, in order, each with its share of what came over the wire, in bytes, and its run.
+    pub fn entries(&self) -> impl Iterator<Item = (&Write, u32, u32)> {
+        self.0.iter().flat_map(|words| &words.entries).map(|entry| (&entry.write, entry.bytes, entry.run))
     }
 
     /// Every place that would be written, absolute, in order.

@@ -47,6 +47,10 @@ pub trait Core {
     fn meters(&self) -> engine::Meters {
         engine::Meters::default()
     }
+    /// Whether a snapshot can begin.
+    fn may_snapshot(&self) -> bool {
+        true
+    }
     /// Begins a snapshot of what is written down, as it is now.
     fn begin_snapshot(&mut self) {}
     /// Appends the next records of that snapshot; says whether there are more.
@@ -70,6 +74,10 @@ impl Core for Engine {
 
     fn meters(&self) -> engine::Meters {
         Self::meters(self)
+    }
+
+    fn may_snapshot(&self) -> bool {
+        Self::may_snapshot(self)
     }
 
     fn begin_snapshot(&mut self) {
@@ -359,7 +367,7 @@ impl<C: Core, N: Net> Loop<C, N> {
             || (self.guests.has_work() && !self.is_congested())
             || self.net.has_work()
             || self.port.has_news()
-            || self.store.as_ref().is_some_and(|store| store.has_news() || store.is_snapshot_due())
+            || self.store.as_ref().is_some_and(|store| store.has_news() || store.is_snapshot_due(&self.core))
             || (self.core.is_busy() && !self.port.is_congested())
             || self.next_wake().is_some_and(|due| due <= now)
     }

@@ -201,7 +201,7 @@ impl Store {
     pub(super) fn snapshot(&mut self, core: &mut impl Core) {
         let Some(snapshots) = &self.snapshots else { return };
         match self.snapshot_batch {
-            None if self.wants_snapshot() => {
+            None if self.wants_snapshot() && core.may_snapshot() => {
                 core.begin_snapshot();
                 self.progress.bytes.set(0);
                 self.snapshot_size = 0;
@@ -231,10 +231,10 @@ impl Store {
     }
 
     /// Whether a slice of a snapshot can be taken at once.
-    pub(super) fn is_snapshot_due(&self) -> bool {
+    pub(super) fn is_snapshot_due(&self, core: &impl Core) -> bool {
         let Some(snapshots) = &self.snapshots else { return false };
         match self.snapshot_batch {
-            None => self.wants_snapshot(),
+            None => self.wants_snapshot() && core.may_snapshot(),
             Some(batch) => self.progress.stored() >= batch && snapshots.is_idle(),
         }
     }

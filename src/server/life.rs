@@ -326,12 +326,14 @@ fn open_archive(
         return Ok(None);
     }
     let settle = |state: &mut State| {
-        for database in engine.inherit(state) {
+        let settled = seam::settle(engine, state);
+        for database in &settled.ruleless {
             tracing::warn!(
                 database,
                 "the rules that were put in place for this database are dropped: those of all have changed"
             );
         }
+        settled
     };
     archive::recover(&data.path, &Progress::new(health), settle).map(Some).map_err(|broken| match broken {
         Broken::Failed(error) => failed(&format!("the log in {} cannot be read", data.path.display()), &error),

@@ -19,7 +19,7 @@ use crate::auth::Verifier;
 use crate::base::{Millis, ShardId};
 use crate::engine;
 use crate::gateway;
-use crate::log::{Database, KeptDevice};
+use crate::log::State;
 use crate::rules::{Dialect, Ruleset, casefile};
 use crate::runtime;
 
@@ -164,6 +164,11 @@ pub fn engine_config(
     }
 }
 
+/// Decides, now, what becomes of what the last server left.
+pub fn settle(config: &engine::Config, state: &mut State) -> engine::Settled {
+    config.settle(runtime::clock::read(), state)
+}
+
 /// Everything that running a server takes.
 #[derive(Debug)]
 pub struct Plan {
@@ -229,13 +234,6 @@ pub struct Running {
     pub join: Box<dyn FnOnce() -> io::Result<()> + Send>,
 }
 
-/// What a shard has of the last server.
-#[derive(Default)]
-struct Inherited {
-    databases: Vec<(String, Database)>,
-    devices: Vec<KeptDevice>,
-}
-
 /// Starts the shards.
 ///
 /// # Errors
@@ -262,16 +260,12 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         let mut log = notices[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
         log.note(runtime::clock::read().instant, notice);
     });
-    let mut inherited: Vec<Inherited> = engines.iter().map(|_| Inherited::default()).collect();
-    if let Some(Recovered { directory, epoch, state }) = archive {
+    let mut inherited = Vec::new();
+    if let Some(Recovered { directory, epoch, state, speeches }) = archive {
         kernel_plan.disk = Some(runtime::Disk { directory, epoch, snapshot_bytes });
-        for (name, database) in state.databases {
-            inherited[engines[0].owner(&name).index()].databases.push((name, database));
-        }
-        for device in state.devices.into_values() {
-            inherited[usize::from(device.home)].devices.push(device);
-        }
+        inherited = engines[0].deal(state, speeches);
     }
+    inherited.resize_with(engines.len(), engine::Inherited::default);
     let engines: Arc<[engine::Config]> = engines.into();
     let usage = Arc::new(engine::Usage::new(usage_seed));
     let inherited: Arc<[Mutex<_>]> = inherited.into_iter().map(Mutex::new).collect();
@@ -281,11 +275,7 @@ pub fn start(plan: Plan) -> io::Result<Running> {
         // What goes on from before is counted, and not turned away.
         let mut engine = engine.limited(Arc::default(), Arc::clone(&usage));
         let mut own = inherited[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
-        let Inherited { databases, devices } = std::mem::take(&mut *own);
-        for (name, database) in databases {
-            engine.restore(now, &name, database);
-        }
-        devices.iter().for_each(|device| engine.restore_device(now, device));
+        engine.inherit(now, std::mem::take(&mut *own));
         engine.limited(Arc::clone(&limits), Arc::clone(&usage))
     })?;
     let (draining, reloading, believing) = (running.remote(), running.remote(), running.remote());

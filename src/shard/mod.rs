@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use listens::{Listener, Told, window_event};
-pub use part::{PART_KEYS, READING, gather};
+pub use part::{PART_KEYS, READING, divide, gather};
 
 use crate::base::{Hashing, Instant, Now, SessionId, SessionRef};
 use crate::data::{Fallen, Node, Path};

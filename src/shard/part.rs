@@ -7,14 +7,18 @@
 use std::sync::Arc;
 
 use super::listens::{Listens, Wish};
-use super::{Listener, Shard};
-use crate::base::{Hashing, SessionRef};
+use super::{Listener, Shard, WillMark};
+use crate::base::{Hashing, SessionRef, ShardId};
 use crate::data::{Node, Path};
+use crate::log::{Record, TreeWalk};
 use crate::op::{Identity, Query, Tag, Write};
 use crate::presence::Load;
 
 /// How many keys say which part holds a place.
 pub const PART_KEYS: usize = 2;
+
+/// Sessions whose words are written in one go.
+const WILLS_MAX: usize = 64;
 
 /// The tag of a listen that lasts only until something is read: clients count theirs from one.
 pub const READING: u64 = u64::MAX;
@@ -62,21 +66,23 @@ impl Shard {
         let before = will.ledger.len();
         let words = will.ledger.take_until(run);
         self.wills.words_count -= before - will.ledger.len();
-        if will.ledger.is_empty() {
+        let (secret, is_all) = (will.id.secret, will.ledger.is_empty());
+        if is_all {
             self.wills.living.remove(session);
+        }
+        if !words.is_empty() {
+            self.note_over(secret, if is_all { u32::MAX } else { run });
         }
         words
     }
 
-    /// Takes in all that the other parts hold. From now on it is the whole.
-    ///
-    /// # Panics
-    /// If it is written down what happens here: what the others have written down would be in another order.
+    /// Takes in all that the other parts hold. From now on it is the whole, and if it is written down what happens here,
+    /// it is to be [told](Self::record_all) what that is.
     pub fn unite(&mut self, others: Vec<Self>, hashing: &Hashing) {
-        assert!(!self.recording.is_on(), "what is written down has one order");
         let mut listens = vec![std::mem::replace(&mut self.listens, Listens::new(hashing))];
         for mut other in others {
             assert!(other.profilers.is_empty(), "who records the operations needs the whole");
+            assert!(!other.recording.has_news(), "what a part has done is written down where it has done it");
             take_in(&mut self.root, &other.root);
             self.stamps.unite(other.stamps);
             self.wills.unite(other.wills);
@@ -88,6 +94,27 @@ impl Shard {
             self.listens.take_in(&part, &self.root);
         }
     }
+
+    /// Appends records of everything, if what happens here is written down. Says whether it is.
+    pub fn record_all(&self, records: &mut Vec<u8>) -> bool {
+        if !self.is_recorded() {
+            return false;
+        }
+        Record::Database { namespace: self.namespace.to_string() }.encode(records);
+        for piece in TreeWalk::new(self.root.clone()) {
+            piece.encode(records, &self.namespace);
+        }
+        self.record_wills_after(WillMark::Begin, records);
+        true
+    }
+
+    /// Appends records of what all sessions after `mark` leave.
+    pub fn record_wills_after(&self, mark: WillMark, records: &mut Vec<u8>) {
+        let mut mark = Some(mark);
+        while let Some(after) = mark {
+            mark = self.record_wills(after, WILLS_MAX, records);
+        }
+    }
 }
 
 /// Adds the places that a part holds to those of others.
@@ -97,6 +124,23 @@ fn take_in(root: &mut Node, part: &Node) {
             root.set(Path::ROOT.child(first).child(second).as_str(), node.clone());
         }
     }
+}
+
+/// Cuts a tree into the parts of so many shards. `None`: something stands above the parts.
+#[must_use]
+pub fn divide(root: &Node, shards: u8, holder: impl Fn(&Path) -> ShardId) -> Option<Vec<Node>> {
+    let is_above = |node: &Node| node.as_leaf().is_some() || node.priority().is_some();
+    if is_above(root) || root.children().iter().any(|(_, below)| is_above(below)) {
+        return None;
+    }
+    let mut parts = vec![Node::Empty; usize::from(shards)];
+    for (first, below) in root.children().iter() {
+        for (second, node) in below.children().iter() {
+            let path = Path::ROOT.child(first).child(second);
+            parts[holder(&path).index()].set(path.as_str(), node.clone());
+        }
+    }
+    Some(parts)
 }
 
 /// The same for what parts hold of one place above: its own children, or theirs.

@@ -26,7 +26,7 @@ const TOO_MANY_LAST_WORDS: Refusal = Refusal::Limit("too many onDisconnect opera
 /// What a session leaves.
 #[derive(Debug)]
 pub(super) struct Will {
-    id: SessionId,
+    pub(super) id: SessionId,
     /// Who the session is.
     identity: Arc<Identity>,
     /// Never empty.
@@ -95,6 +95,11 @@ impl Recording {
     pub(super) const fn is_on(&self) -> bool {
         self.records.is_some()
     }
+
+    /// Whether something is yet to be taken.
+    pub(super) fn has_news(&self) -> bool {
+        self.records.as_ref().is_some_and(|records| !records.is_empty())
+    }
 }
 
 impl Shard {
@@ -121,7 +126,7 @@ impl Shard {
         let bytes_noted = u32::try_from(bytes).unwrap_or(u32::MAX);
         let mut record = Vec::new();
         if self.recording.is_on() {
-            encode_left(&mut record, &self.namespace, &id, &asker.identity, bytes_noted, &write);
+            encode_left(&mut record, &self.namespace, &id, &asker.identity, bytes_noted, asker.beside.run, &write);
         }
         let will = self.wills.living.get_or_insert_with(session, || Will {
             id,
@@ -185,14 +190,15 @@ impl Shard {
         self.profile_disconnect(now, told);
         let Some(mut will) = self.wills.living.remove(session) else { return Vec::new() };
         self.wills.words_count -= will.ledger.len();
-        self.note_over(will.id.secret);
+        self.note_over(will.id.secret, u32::MAX);
         will.ledger.take()
     }
 
-    fn note_over(&mut self, secret: u128) {
+    /// Its last words of runs up to this are spoken: what they write follows in the same frame.
+    pub(super) fn note_over(&mut self, secret: u128, run: u32) {
         self.recording.note(|records| {
             let namespace = self.namespace.to_string();
-            Record::Over { namespace, secret }.encode(records);
+            Record::Over { namespace, secret, run }.encode(records);
         });
     }
 
@@ -243,8 +249,8 @@ impl Shard {
     pub fn record_wills(&self, after: WillMark, count: usize, records: &mut Vec<u8>) -> Option<WillMark> {
         let mut mark = None;
         let mut put = |id: &SessionId, identity: &Identity, ledger: &Ledger| {
-            for (write, bytes) in ledger.entries() {
-                encode_left(records, &self.namespace, id, identity, bytes, write);
+            for (write, bytes, run) in ledger.entries() {
+                encode_left(records, &self.namespace, id, identity, bytes, run, write);
             }
         };
         let owed = match after {
@@ -339,7 +345,7 @@ impl Shard {
         let identity = if is_expired { Arc::new(Identity::NOBODY) } else { estate.identity };
         let beside = Beside::default();
         let asker = Asker { session: None, id: None, identity, heard: now.instant, is_plain: false, beside };
-        self.note_over(estate.id.secret);
+        self.note_over(estate.id.secret, u32::MAX);
         let speak = |word: Write| {
             let from = told.len();
             let done = self.write(now, &asker, &word, None, told);

@@ -723,6 +723,9 @@ impl World {
     pub fn snapshot(&mut self, shard: usize, mut between: impl FnMut(&mut Self)) {
         let shard = shard % self.engines.len();
         self.sync(shard);
+        if !self.engines[shard].may_snapshot() {
+            return;
+        }
         self.engines[shard].begin_snapshot();
         // What is decided from here on follows the snapshot.
         let before = std::mem::take(&mut self.disks[shard].file);
@@ -770,7 +773,7 @@ impl World {
     pub fn cut_power(mut self, shards: u8) -> Self {
         let mut state = State::default();
         let base = snapshot_id();
-        let read = scan(&mut &self.base[..], base, |record| state.apply(record));
+        let read = scan(&mut &self.base[..], base, |record| state.apply(record, base.shard));
         assert_eq!(read.map(|scan| scan.tail), Ok(Tail::Clean));
         for (shard, disk) in self.disks.iter_mut().enumerate() {
             let safe = disk.file.len();
@@ -779,25 +782,23 @@ impl World {
             let half = safe + (disk.file.len() - safe) / BLOCK_BYTES / 2 * BLOCK_BYTES + 30;
             let kept = [safe, half.min(disk.file.len()), disk.file.len()][(self.dice.next_u64() % 3) as usize];
             disk.file.truncate(kept);
-            let scan = scan(&mut &disk.file[..], disk_id(shard), |record| state.apply(record));
+            let id = disk_id(shard);
+            let scan = scan(&mut &disk.file[..], id, |record| state.apply(record, id.shard));
             let tail = scan.map(|scan| scan.tail);
             assert!(matches!(tail, Ok(Tail::Clean | Tail::Torn)), "what is lost is no damage: {tail:?}");
         }
-        let _those_that_lose_their_rules = Config { shards, ..self.config.clone() }.inherit(&mut state);
+        state.put_together();
         let Config { settings, namespaces, rules, verifier, .. } = &self.config;
         let mut next = Self::of_namespaces(shards, self.dice.next_u64(), settings, namespaces, rules, verifier);
         next.now = self.now;
+        let speeches = next.config.settle(now(next.now), &mut state).speeches;
         let frames = snapshot(&state, base, |frame| {
             next.base.extend_from_slice(frame);
             Ok::<_, std::convert::Infallible>(())
         });
         assert_eq!(frames, Ok(()));
-        for (name, database) in state.databases {
-            let owner = next.config.owner(&name).index();
-            next.engines[owner].restore(now(next.now), &name, database);
-        }
-        for device in state.devices.into_values() {
-            next.engines[usize::from(device.home)].restore_device(now(next.now), &device);
+        for (engine, inherited) in next.engines.iter_mut().zip(next.config.deal(state, speeches)) {
+            engine.inherit(now(next.now), inherited);
         }
         next
     }

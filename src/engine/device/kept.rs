@@ -240,7 +240,7 @@ impl Engine {
     ///
     /// # Panics
     /// If there are more of them than [`Config::inherit`](super::super::Config::inherit) has let through.
-    pub fn restore_device(&mut self, now: Now, kept: &KeptDevice) {
+    pub(in super::super) fn restore_device(&mut self, now: Now, kept: &KeptDevice) {
         let device = Device::of_kept(now, kept, self.config.shard, self.config.shards);
         let names: Vec<Name> = device.names().collect();
         let peer = device.peer;

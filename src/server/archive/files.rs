@@ -107,6 +107,7 @@ pub(super) fn read<'p>(directory: &Path, progress: &'p Progress<'p>) -> io::Resu
             files.iter().filter(|file| file.kind == Kind::Log && file.number >= first).copied().collect();
         reading.segments(directory, &segments, first)?;
     }
+    reading.state.put_together();
     Ok(reading)
 }
 
@@ -147,7 +148,7 @@ impl Reading<'_> {
                     Record::Begin { previous_frames: count } => previous_frames = count,
                     record => {
                         records += 1;
-                        state.apply(record);
+                        state.apply(record, file.shard);
                     }
                 },
             )?;

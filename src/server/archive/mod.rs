@@ -21,6 +21,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::engine::{Settled, Speech};
 use crate::log::{ALL_SHARDS, FileId, Kind, Record, State, Tail, scan, snapshot};
 use files::{Disk, Reading};
 
@@ -39,6 +40,8 @@ pub struct Recovered {
     pub epoch: u32,
     /// What there was.
     pub state: State,
+    /// What was owed and is spoken already: so it stands in the state.
+    pub speeches: Vec<Speech>,
 }
 
 /// Why a server must not start.
@@ -67,7 +70,11 @@ pub fn directory(data: &Path) -> PathBuf {
 ///
 /// # Errors
 /// See [`Broken`]; then nothing has changed.
-pub fn recover(data: &Path, progress: &Progress<'_>, settle: impl FnOnce(&mut State)) -> Result<Recovered, Broken> {
+pub fn recover(
+    data: &Path,
+    progress: &Progress<'_>,
+    settle: impl FnOnce(&mut State) -> Settled,
+) -> Result<Recovered, Broken> {
     let directory = directory(data);
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&directory)?;
     // The executor opens no files by relative paths.
@@ -84,18 +91,19 @@ pub fn recover(data: &Path, progress: &Progress<'_>, settle: impl FnOnce(&mut St
         );
     }
     let epoch = findings.epoch_last + 1;
+    let mut speeches = Vec::new();
     if findings.records > 0 {
-        settle(&mut state);
+        let settled = settle(&mut state);
         progress.begin(Stage::Writing, 2 * findings.bytes);
         write_snapshot(&directory, epoch, &state, progress)?;
-        let estates = state.databases.values().flat_map(|database| database.estates.values());
-        let owed = estates.filter(|estate| !estate.is_alive).count();
+        let owed = settled.owed_count;
+        speeches = settled.speeches;
         let (files, bytes, databases) = (findings.files, findings.bytes, state.databases.len());
         let (records, devices) = (findings.records, state.devices.len());
         tracing::info!(epoch, files, bytes, records, databases, owed, devices, "recovered");
     }
     files::remove_before(&directory, epoch)?;
-    Ok(Recovered { directory, epoch, state })
+    Ok(Recovered { directory, epoch, state, speeches })
 }
 
 /// Writes a snapshot of everything and reads it back; only then it has its name.
