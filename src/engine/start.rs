@@ -48,6 +48,15 @@ pub struct Speech {
     pub(super) fates: Vec<Spoken>,
 }
 
+impl Speech {
+    /// Where the words wrote, in their order.
+    #[cfg(any(test, feature = "sim"))]
+    #[must_use]
+    pub fn places(&self) -> Vec<String> {
+        self.fates.iter().map(|spoken| spoken.word.path().as_str().to_owned()).collect()
+    }
+}
+
 impl Config {
     /// Decides what of that which was written down still holds, and how it is put in place. The result is to be written
     /// down before anything else happens.

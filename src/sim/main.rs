@@ -18,6 +18,9 @@ fn main() -> ExitCode {
                 for (what, count) in stillhere::sim::run(seed, false).reached {
                     *reached.entry(what).or_insert(0) += count;
                 }
+                for (what, count) in stillhere::sim::run_power_cuts(seed) {
+                    *reached.entry(what).or_insert(0) += count;
+                }
                 *reached.entry("causes looked for").or_insert(0) += stillhere::sim::run_causal(seed);
             }
             println!("{count} histories from seed {from} on agree with the reference");

@@ -56,10 +56,15 @@ impl Drop for Playing {
 
 #[test]
 fn nothing_acknowledged_is_lost_with_the_power() {
+    let mut reached = BTreeMap::new();
     for seed in 0..300 {
         let _playing = Playing(seed);
-        run_power_cuts(seed);
+        for (what, count) in run_power_cuts(seed) {
+            *reached.entry(what).or_insert(0) += count;
+        }
     }
+    assert_eq!(reached.len(), 7, "{reached:?}");
+    assert!(reached.values().all(|count| *count > 20), "{reached:?}");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use rand_core::{RngCore as _, SeedableRng as _};
 
 use crate::auth::{AuthConfig, Verifier};
 use crate::base::{ConnId, Instant, Millis, Now, ShardId, WallMillis};
-use crate::engine::{self, Config, Effect, Engine, Hangup, Input, Message, Notice, Output, Record, Settings, Stats};
+use crate::engine::{
+    self, Config, Effect, Engine, Hangup, Input, Message, Notice, Output, Record, Settings, Speech, Stats,
+};
 use crate::log::{ALL_SHARDS, BLOCK_BYTES, FileId, Kind, State, Tail, begin_frame, scan, seal_frame, snapshot};
 use crate::rules::{Dialect, Ruleset};
 use crate::wire::{Input as Bytes, ws};
@@ -56,6 +58,7 @@ pub struct World {
     pub pauses: usize,
     /// Everything that operators were told.
     pub notices: Vec<Notice>,
+    speeches: Vec<Vec<String>>,
     /// Which engines have drained.
     pub drained: Vec<bool>,
 }
@@ -189,6 +192,7 @@ impl World {
             datagrams: Vec::new(),
             pauses: 0,
             notices: Vec::new(),
+            speeches: Vec::new(),
             drained: vec![false; count],
         }
     }
@@ -719,12 +723,12 @@ impl World {
     }
 
     /// An engine takes a snapshot, in slices: between two of them others go on. What it has written down before
-    /// goes.
-    pub fn snapshot(&mut self, shard: usize, mut between: impl FnMut(&mut Self)) {
+    /// goes. Says whether it may.
+    pub fn snapshot(&mut self, shard: usize, mut between: impl FnMut(&mut Self)) -> bool {
         let shard = shard % self.engines.len();
         self.sync(shard);
         if !self.engines[shard].may_snapshot() {
-            return;
+            return false;
         }
         self.engines[shard].begin_snapshot();
         // What is decided from here on follows the snapshot.
@@ -752,6 +756,19 @@ impl World {
         begin_frame(&mut frame);
         records.iter().for_each(|record| record.encode(&mut frame));
         self.disks[shard].append(shard, frame);
+        true
+    }
+
+    /// Whether a part has gone home from somewhere, and it was not said that it is there.
+    #[must_use]
+    pub fn is_part_on_its_way(&self) -> bool {
+        self.engines.iter().any(|engine| !engine.may_snapshot())
+    }
+
+    /// By session: where the last words wrote that were spoken before this server has begun.
+    #[must_use]
+    pub fn speeches(&self) -> &[Vec<String>] {
+        &self.speeches
     }
 
     /// Whether something waits to become safe.
@@ -792,6 +809,7 @@ impl World {
         let mut next = Self::of_namespaces(shards, self.dice.next_u64(), settings, namespaces, rules, verifier);
         next.now = self.now;
         let speeches = next.config.settle(now(next.now), &mut state).speeches;
+        next.speeches = speeches.iter().map(Speech::places).collect();
         let frames = snapshot(&state, base, |frame| {
             next.base.extend_from_slice(frame);
             Ok::<_, std::convert::Infallible>(())

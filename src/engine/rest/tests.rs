@@ -562,7 +562,7 @@ fn rules_of_one_database_are_kept_until_those_of_all_change() {
         assert_eq!(world.take_bytes(client), b"", "it is not safe yet");
         world.settle_and_sync();
         assert_eq!(responses(&world.take_bytes(client))[0].status, 200);
-        (0..snapshots).for_each(|shard| world.snapshot(shard, |_| {}));
+        (0..snapshots).for_each(|shard| assert!(world.snapshot(shard, |_| {})));
         let mut world = restart(restart(world));
         assert_eq!(rules_of(&mut world, "db"), own);
         assert_eq!(rules_of(&mut world, "other"), others);
