@@ -3,7 +3,7 @@
 //! The surprising idea: only the trees are of one moment, which costs nothing: a clone of each root. What
 //! sessions leave is read as late as its slice comes, and so may tell things that the log tells again
 //! after the snapshot. That does no harm: to leave, to cancel or to end what was left, ended or cancelled
-//! already comes to the same. Where a database goes to its keeper meanwhile, what is left there is noted before.
+//! already comes to the same. Of a part that goes home meanwhile, it is noted before.
 
 use super::{Durability, Engine};
 use crate::data::Node;
@@ -20,7 +20,7 @@ const WILLS_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Taking {
     waiting: Vec<Tree>,
-    /// What sessions had left where the parts have come together since, as records.
+    /// What sessions had left with parts that have gone home since, as records.
     noted: Vec<(Namespace, Vec<u8>)>,
     current: Option<(Namespace, TreeWalk, WillMark)>,
     /// From which slot on sessions of devices are yet to be told; `None`: it was not said that they follow.
@@ -39,7 +39,7 @@ impl Engine {
     /// Whether a snapshot can begin: not while what was here is on its way to where it will be, and is written down
     /// nowhere else.
     #[must_use]
-    pub const fn may_snapshot(&self) -> bool {
+    pub fn may_snapshot(&self) -> bool {
         self.spread.is_settled()
     }
 
@@ -58,7 +58,7 @@ impl Engine {
         self.taking = Some(Taking { waiting: waiting.collect(), noted: Vec::new(), current: None, devices: None });
     }
 
-    /// A part is about to become something else: a snapshot that is under way notes what was left with it.
+    /// A part is about to go home: a snapshot that is under way notes what was left with it.
     pub(super) fn note_for_snapshot(&mut self, namespace: &Namespace) {
         let Some(Taking { waiting, noted, current, .. }) = &mut self.taking else { return };
         let mark = match current {

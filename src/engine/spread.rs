@@ -77,7 +77,7 @@ impl Spread {
     }
 
     /// Whether no part is on its way home that was written down here.
-    pub(super) const fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.leaving_count == 0
     }
 }
@@ -296,7 +296,6 @@ impl Engine {
             // What is there has room.
             self.open_shard(namespace);
         }
-        self.note_for_snapshot(namespace);
         if let Some(whole) = self.shards.get_mut(namespace) {
             whole.unite(parts, &common);
             // From here on nobody needs what the others have written down: this must outlive what that did.

@@ -61,8 +61,8 @@ pub(super) struct Progress {
     /// The last batch that is safe.
     stored: Cell<u64>,
     is_full: Cell<bool>,
-    /// The number of the segment that is written.
-    segment: Cell<u32>,
+    /// The number of the segment that the snapshot under way stands before.
+    first_segment: Cell<u32>,
     /// Bytes of frames since the segment that a snapshot follows.
     bytes: Cell<u64>,
     /// Whoever waits is told through this.
@@ -107,6 +107,8 @@ pub(super) struct Store {
     /// The batch whose segment the snapshot under way stands before.
     snapshot_batch: Option<u64>,
     slice: Vec<u8>,
+    /// The last batch of which the last slice may tell: it must not be the only one to know.
+    last_slice_batch: Option<u64>,
     /// Bytes of the last snapshot.
     snapshot_size: u64,
     /// When the first record of the frame came, and of the batch that was sent.
@@ -134,6 +136,7 @@ impl Store {
             snapshots,
             snapshot_batch: None,
             slice: Vec::new(),
+            last_slice_batch: None,
             snapshot_size: 0,
             begun: 0,
             begun_sent: 0,
@@ -155,7 +158,7 @@ impl Store {
             self.frame.append(&mut output.records);
             self.must_sync |= output.must_sync;
         }
-        let batch = if self.frame.is_empty() { self.sent } else { self.sent + 1 };
+        let batch = self.batch();
         let tenants = output.effects.iter().map(|effect| net.tenant(conn_of(effect)?)).collect();
         let output = std::mem::replace(output, self.pool.pop().unwrap_or_default());
         self.held_bytes += output.bytes.len();
@@ -212,15 +215,29 @@ impl Store {
                 self.send();
             }
             Some(batch) if self.progress.stored() >= batch && snapshots.is_idle() => {
-                let is_more = core.snapshot_slice(&mut self.slice);
-                self.snapshot_size += self.slice.len() as u64;
-                snapshots.write(self.progress.segment.get(), std::mem::take(&mut self.slice), is_more);
-                if !is_more {
-                    self.snapshot_batch = None;
+                let number = self.progress.first_segment.get();
+                if self.last_slice_batch.is_none() {
+                    let is_more = core.snapshot_slice(&mut self.slice);
+                    self.snapshot_size += self.slice.len() as u64;
+                    if is_more {
+                        return snapshots.write(number, std::mem::take(&mut self.slice), is_more);
+                    }
+                    self.last_slice_batch = Some(self.batch());
+                }
+                // What sessions leave is told as it is now: a word that is gone from there was spoken, and stands
+                // where it was before until it is safe that it was.
+                if self.last_slice_batch.is_some_and(|last| self.progress.stored() >= last) {
+                    snapshots.write(number, std::mem::take(&mut self.slice), false);
+                    (self.snapshot_batch, self.last_slice_batch) = (None, None);
                 }
             }
             _ => {}
         }
+    }
+
+    /// The batch of what was decided last.
+    fn batch(&self) -> u64 {
+        if self.frame.is_empty() { self.sent } else { self.sent + 1 }
     }
 
     /// Whether so much was written that a snapshot is due, and this is a moment between two frames. A snapshot
@@ -235,7 +252,7 @@ impl Store {
         let Some(snapshots) = &self.snapshots else { return false };
         match self.snapshot_batch {
             None => self.wants_snapshot() && core.may_snapshot(),
-            Some(batch) => self.progress.stored() >= batch && snapshots.is_idle(),
+            Some(batch) => self.progress.stored() >= self.last_slice_batch.unwrap_or(batch) && snapshots.is_idle(),
         }
     }
 
@@ -356,7 +373,9 @@ impl<F: Files> Writer<F> {
     ) -> io::Result<()> {
         while let Some(Batch { number, mut frame, must_sync, is_first }) = batches.recv().await {
             self.make_room(frame.len(), is_first, &progress, &bell).await?;
-            progress.segment.set(self.file.number);
+            if is_first {
+                progress.first_segment.set(self.file.number);
+            }
             progress.bytes.set(progress.bytes.get() + frame.len().next_multiple_of(BLOCK_BYTES) as u64);
             seal_frame(&mut frame, self.file, self.sequence);
             self.append(&frame, must_sync, &progress, &bell).await?;

@@ -25,7 +25,7 @@ const TOP: usize = PLACES - 1;
 const WORD_PLACES: usize = 3;
 
 /// How often something was seen that is rare.
-pub type Reached = BTreeMap<&'static str, u64>;
+type Reached = BTreeMap<&'static str, u64>;
 
 /// One who writes, in one life of the server.
 struct Writer {
@@ -77,7 +77,7 @@ struct Watcher {
 }
 
 /// Plays the history of a seed. Panics where it is not as it must be.
-pub fn run(seed: u64) -> Reached {
+pub fn run(seed: u64) -> BTreeMap<&'static str, u64> {
     let mut dice = ChaCha12Rng::seed_from_u64(seed);
     let grace = if dice.next_u64().is_multiple_of(3) { Millis(5_000) } else { Millis(0) };
     let settings = Settings { durability: Durability::Fsync, restart_grace: grace, ..Settings::default() };
