@@ -140,6 +140,19 @@ fn later_records() -> Vec<Record> {
     ]
 }
 
+/// What the third version knows beside them.
+fn latest_records() -> Vec<Record> {
+    vec![
+        Record::Part { namespace: "chat".into(), shard: 62 },
+        left_in(3, set("s/8", "\"gone\""), 1 << 20),
+        Record::Over { namespace: "chat".into(), secret: 3, run: 1 << 20 },
+    ]
+}
+
+fn left_in(secret: u128, write: Write, run: u32) -> Record {
+    Record::Left { namespace: "chat".into(), id: id(secret), identity: Identity::NOBODY, bytes: 10, run, write }
+}
+
 fn frame(records: &[Record], sequence: u32) -> Vec<u8> {
     let mut frame = Vec::new();
     begin_frame(&mut frame);
@@ -163,7 +176,7 @@ fn three_frames() -> Vec<u8> {
 
 #[test]
 fn a_record_is_read_as_it_was_written() {
-    for record in records().into_iter().chain(later_records()) {
+    for record in records().into_iter().chain(later_records()).chain(latest_records()) {
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
         let mut rest = &bytes[..];
@@ -174,7 +187,7 @@ fn a_record_is_read_as_it_was_written() {
 
 #[test]
 fn no_damage_to_a_record_is_a_panic() {
-    for record in records().into_iter().chain(later_records()) {
+    for record in records().into_iter().chain(later_records()).chain(latest_records()) {
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
         bytes.truncate(400);
@@ -258,6 +271,12 @@ fn the_second_version_is_read() {
     assert_eq!(check(&unhex(include_str!("version2.hex")), 1, Tail::Clean), later_records());
 }
 
+/// The same, of what the third version has added.
+#[test]
+fn the_third_version_is_read() {
+    assert_eq!(check(&unhex(include_str!("version3.hex")), 1, Tail::Clean), latest_records());
+}
+
 fn unhex(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
     digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
@@ -324,6 +343,102 @@ fn what_was_written_last_stands_and_what_is_owed_is_owed() {
     later.apply(Record::Database { namespace: "chat".into() }, 0);
     later.put_together();
     assert!(later.databases["chat"].root.is_empty() && later.databases["chat"].estates.is_empty());
+}
+
+/// Reads these logs, each of the shard that it names, in the order given; says what stands there, and what is owed
+/// in which order.
+#[track_caller]
+fn check_parts(logs: &[(u8, &[Record])], root: &str, owed: &[(&str, u128)]) {
+    let orders: [Vec<&(u8, &[Record])>; 2] = [logs.iter().collect(), logs.iter().rev().collect()];
+    for order in orders {
+        // The snapshot of all shards is always read first.
+        let (base, own): (Vec<_>, Vec<_>) = order.into_iter().partition(|(from, _)| *from == ALL_SHARDS);
+        let mut state = State::default();
+        for &(from, records) in base.into_iter().chain(own) {
+            records.iter().for_each(|record| state.apply(record.clone(), from));
+        }
+        state.put_together();
+        let Database { root: found, estates, .. } = state.databases.remove("chat").unwrap();
+        assert_eq!(found, node(root));
+        let words = estates.values().flat_map(|estate| estate.ledger.writes().map(|write| (estate.id.secret, write)));
+        let words: Vec<_> = words.map(|(secret, write)| (write.path().as_str(), secret)).collect();
+        assert_eq!(words, owed);
+    }
+}
+
+fn part(shard: u8) -> Record {
+    Record::Part { namespace: "chat".into(), shard }
+}
+
+fn whole() -> Record {
+    Record::Database { namespace: "chat".into() }
+}
+
+fn over(secret: u128, run: u32) -> Record {
+    Record::Over { namespace: "chat".into(), secret, run }
+}
+
+#[test]
+fn parts_are_put_together_whatever_is_read_first() {
+    check_parts(&[(0, &[written("w/a", "1")]), (1, &[written("w/b", "2")])], r#"{"w":{"a":1,"b":2}}"#, &[]);
+    // What a start has written is the beginning of each part.
+    let begin = [part(0), written("w/a", "1"), written("w/c", "1"), part(2), written("w/b", "1"), written("x/b", "1")];
+    let logs: [(u8, &[Record]); 3] =
+        [(ALL_SHARDS, &begin), (0, &[written("w/c", "null"), written("v/a", "3")]), (2, &[written("w/b", "2")])];
+    check_parts(&logs, r#"{"v":{"a":3},"w":{"a":1,"b":2},"x":{"b":1}}"#, &[]);
+    // A part's own snapshot supersedes that part.
+    let logs: [(u8, &[Record]); 2] = [(ALL_SHARDS, &begin), (0, &[part(0), written("w/c", "4")])];
+    check_parts(&logs, r#"{"w":{"c":4,"b":1},"x":{"b":1}}"#, &[]);
+}
+
+#[test]
+fn who_has_the_whole_is_believed() {
+    let keeper = [written("w/a", "1"), left_in(1, set("s/a", "1"), 2), whole(), written("", "{\"a\":7}")];
+    let other = [written("w/b", "1"), left_in(1, set("s/b", "1"), 1), written("w/b", "2")];
+    check_parts(&[(1, &keeper), (0, &other)], r#"{"a":7}"#, &[]);
+    check_parts(&[(ALL_SHARDS, &[part(0), written("w/d", "1")]), (1, &keeper), (0, &other)], r#"{"a":7}"#, &[]);
+    // Before that was safe, all parts count.
+    check_parts(&[(1, &keeper[..2]), (0, &other)], r#"{"w":{"a":1,"b":2}}"#, &[("s/b", 1), ("s/a", 1)]);
+    // What is whole from the start on is where it is written.
+    check_parts(&[(ALL_SHARDS, &[whole(), written("a", "1")]), (3, &[written("b", "2")])], r#"{"a":1,"b":2}"#, &[]);
+}
+
+#[test]
+fn words_that_lie_with_several_owners_keep_their_order() {
+    let one = [left_in(1, set("s/a", "1"), 1), left_in(2, set("s/f", "1"), 1), left_in(1, set("s/c", "1"), 3)];
+    let other = [left_in(1, set("s/b", "1"), 2), left_in(1, set("s/d", "1"), 4)];
+    check_parts(&[(0, &one), (1, &other)], "null", &[("s/a", 1), ("s/b", 1), ("s/c", 1), ("s/d", 1), ("s/f", 2)]);
+    // A messenger was on its way when the power failed.
+    let one = [&one[..], &[over(1, 1)]].concat();
+    check_parts(&[(0, &one), (1, &other)], "null", &[("s/b", 1), ("s/c", 1), ("s/d", 1), ("s/f", 2)]);
+    let other = [&other[..], &[over(1, 2)]].concat();
+    check_parts(&[(0, &one), (1, &other)], "null", &[("s/c", 1), ("s/d", 1), ("s/f", 2)]);
+    let one = [&one[..], &[over(1, u32::MAX)]].concat();
+    check_parts(&[(0, &one), (1, &other)], "null", &[("s/d", 1), ("s/f", 2)]);
+}
+
+/// A database that is divided is told by parts, and one that is whole as a whole.
+#[test]
+fn a_snapshot_of_parts_is_the_parts_again() {
+    let parts = vec![node(r#"{"w":{"a":1}}"#), Node::Empty, node(r#"{"w":{"b":2},"x":{"y":1}}"#)];
+    let mut state = State::default();
+    state.databases.insert("chat".into(), Database { parts, ..Database::default() });
+    state.databases.insert("empty".into(), Database { parts: vec![Node::Empty; 3], ..Database::default() });
+    let mut file = Vec::new();
+    let done = snapshot(&state, FILE, |frame| {
+        file.extend_from_slice(frame);
+        Ok::<_, std::convert::Infallible>(())
+    });
+    assert_eq!(done, Ok(()));
+    let all = check(&file, 1, Tail::Clean);
+    assert_eq!(all.iter().filter(|record| matches!(record, Record::Part { .. })).count(), 2);
+    let mut again = State::default();
+    all.into_iter().for_each(|record| again.apply(record, ALL_SHARDS));
+    again.apply(written("w/b", "3"), 2);
+    again.apply(part(0), 0);
+    again.put_together();
+    assert_eq!(again.databases.keys().collect::<Vec<_>>(), ["chat"], "of what is empty there is nothing to tell");
+    assert_eq!(again.databases["chat"].root, node(r#"{"w":{"b":3},"x":{"y":1}}"#));
 }
 
 /// A tree that is more than one piece: its priorities come last, or there would be nothing to have them.

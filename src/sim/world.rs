@@ -771,6 +771,11 @@ impl World {
         &self.speeches
     }
 
+    /// How often engines have asked since the last call that what they decide survives the loss of power.
+    pub fn take_syncs(&mut self) -> usize {
+        self.disks.iter_mut().map(|disk| std::mem::take(&mut disk.syncs_count)).sum()
+    }
+
     /// Whether something waits to become safe.
     #[must_use]
     pub fn is_unsynced(&self) -> bool {
@@ -903,6 +908,8 @@ struct Disk {
     frame: Vec<u8>,
     /// What waits for that.
     held: VecDeque<Held>,
+    /// How often it was asked to survive the loss of power.
+    syncs_count: usize,
 }
 
 /// What waits until it is safe.
@@ -921,6 +928,7 @@ impl Disk {
             begin_frame(&mut self.frame);
         }
         self.frame.append(&mut held.output.records);
+        self.syncs_count += usize::from(held.output.must_sync);
         self.held.push_back(held);
     }
 

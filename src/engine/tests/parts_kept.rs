@@ -1,0 +1,107 @@
+//! A database over several cores, each of which writes down its part.
+
+use super::*;
+use crate::engine::{Durability, Hangup, Settings};
+use crate::rules::Ruleset;
+use serde_json::json;
+
+fn kept(shards: u8, durability: Durability) -> World {
+    let settings = Settings { durability, ..Settings::default() };
+    World::with(shards, 77, &Arc::new(settings), &Arc::new(Ruleset::open()))
+}
+
+/// Answers of the server to `client`, after everything is safe.
+fn ask(world: &mut World, client: Client, action: &str, body: &str) -> Vec<String> {
+    world.send(client, &format!(r#"{{"t":"d","d":{{"r":1,"a":"{action}","b":{body}}}}}"#));
+    world.calm();
+    world.take(client)
+}
+
+#[track_caller]
+fn done(world: &mut World, client: Client, action: &str, body: &str) {
+    let answers = ask(world, client, action, body);
+    assert!(answers.iter().any(|answer| answer.contains(r#""s":"ok""#)), "{action} {body}: {answers:?}");
+}
+
+/// What stands at the root after the power has failed, and whether the database is spread then.
+fn after_a_cut(mut world: World, shards: u8) -> (World, serde_json::Value, bool) {
+    world.sync_all();
+    let mut next = world.cut_power(shards);
+    next.calm();
+    let is_spread = next.is_spread("db");
+    let reader = next.join(0, "&ns=db");
+    let answers = ask(&mut next, reader, "g", r#"{"p":"/"}"#);
+    let answer: serde_json::Value = serde_json::from_str(answers.last().expect("it is answered")).expect("it is JSON");
+    next.hang_up(reader, Hangup::Finished);
+    next.calm();
+    (next, answer["d"]["b"]["d"].clone(), is_spread)
+}
+
+/// Does these to a database, cuts the power, and says whether what stands there is what did, and whether it is spread.
+#[track_caller]
+fn check(asked: &[(&str, &str)], stands: serde_json::Value, is_spread: bool) {
+    for (shards, then) in [(1, 3), (2, 2), (3, 5), (4, 1), (3, 3)] {
+        let mut world = kept(shards, Durability::Fsync);
+        let client = world.join(0, "&ns=db");
+        world.calm();
+        asked.iter().for_each(|(action, body)| done(&mut world, client, action, body));
+        let (world, found, was_spread) = after_a_cut(world, then);
+        assert_eq!(found, stands, "{shards} to {then}");
+        assert_eq!(was_spread, is_spread && then > 1, "{shards} to {then}");
+        let (_, again, _) = after_a_cut(world, shards);
+        assert_eq!(again, stands, "{shards} to {then} to {shards}");
+    }
+}
+
+#[test]
+fn a_start_divides_what_can_be_done_apart() {
+    let few = [
+        ("p", r#"{"p":"/a/b","d":1}"#),
+        ("p", r#"{"p":"/a/c","d":{"x":2}}"#),
+        ("m", r#"{"p":"/d/e","d":{"f":3,"g/h":4}}"#),
+        ("p", r#"{"p":"/d/k","d":5}"#),
+        ("p", r#"{"p":"/a/b","d":null}"#),
+    ];
+    let stands = json!({"a": {"c": {"x": 2}}, "d": {"e": {"f": 3, "g": {"h": 4}}, "k": 5}});
+    check(&few, stands.clone(), true);
+    // What made it whole is over with the server.
+    let whole = [&few[..], &[("m", r#"{"p":"/","d":{"a/b":1,"a/z":2,"d/e/f":9}}"#)]].concat();
+    check(&whole, json!({"a": {"b": 1, "c": {"x": 2}, "z": 2}, "d": {"e": {"f": 9, "g": {"h": 4}}, "k": 5}}), true);
+    // What stands above the parts is nobody's part.
+    for (above, value) in
+        [(r#"{"p":"/top","d":7}"#, json!(7)), (r#"{"p":"/top","d":{".value":7,".priority":1}}"#, json!(7))]
+    {
+        let mut stands = stands.clone();
+        stands["top"] = value;
+        if above.contains("priority") {
+            stands["top"] = json!({".value": 7, ".priority": 1});
+        }
+        check(&[&few[..], &[("p", above)]].concat(), stands, false);
+    }
+    // What was left is spoken, and does not keep it whole.
+    let words = [&few[..], &[("o", r#"{"p":"/a/c/x","d":8}"#), ("o", r#"{"p":"/d/k","d":null}"#)]].concat();
+    check(&words, json!({"a": {"c": {"x": 8}}, "d": {"e": {"f": 3, "g": {"h": 4}}}}), true);
+    // Unless it leaves something above the parts.
+    let words = [&few[..], &[("o", r#"{"p":"/top","d":8}"#)]].concat();
+    let mut above = stands;
+    above["top"] = json!(8);
+    check(&words, above, false);
+}
+
+/// What has come together replaces what was safe long before: so it must be safe itself, whatever is promised of what
+/// is new.
+#[test]
+fn what_has_come_together_is_synced_whatever_is_promised() {
+    for durability in [Durability::Os, Durability::Fsync] {
+        let mut world = kept(3, durability);
+        let client = world.join(0, "&ns=db");
+        world.calm();
+        for key in ["a", "b", "c", "d", "e"] {
+            done(&mut world, client, "p", &format!(r#"{{"p":"/s/{key}","d":1}}"#));
+        }
+        assert_eq!(world.take_syncs() > 0, durability == Durability::Fsync);
+        done(&mut world, client, "p", r#"{"p":"/s","d":2}"#);
+        assert!(!world.is_spread("db"));
+        assert!(world.take_syncs() > 0, "{durability:?}");
+    }
+}
