@@ -105,8 +105,8 @@ pub fn run(seed: u64) -> BTreeMap<&'static str, u64> {
             }
             let writer = &mut writers[index];
             match dice.next_u64() % 16 {
-                0..=4 => writer.write(&mut world, dice.next_u64(), is_uniting),
-                5 | 6 => writer.leave(&mut world, dice.next_u64()),
+                0..=3 => writer.write(&mut world, dice.next_u64(), is_uniting),
+                4..=6 => writer.leave(&mut world, dice.next_u64()),
                 7 => writer.cancel(&mut world, dice.next_u64()),
                 8 if dice.next_u64().is_multiple_of(2) => world.hang_up(writer.client, Hangup::Broken),
                 9..=12 => drop(world.deliver()),
@@ -116,6 +116,19 @@ pub fn run(seed: u64) -> BTreeMap<&'static str, u64> {
                 writers.iter_mut().for_each(Writer::doubt);
             }
             writers.iter_mut().for_each(|writer| writer.hear(&mut world));
+            watchers.iter_mut().for_each(|watcher| watcher.hear(&mut world, &mut writers, &mut dead));
+        }
+        if dice.next_u64().is_multiple_of(3) {
+            // Everybody goes, and the power fails in the midst of what they have left.
+            calm(&mut world);
+            writers.iter_mut().for_each(|writer| writer.hear(&mut world));
+            writers.iter().for_each(|writer| world.hang_up(writer.client, Hangup::Broken));
+            for _ in 0..dice.next_u64() % 40 {
+                match dice.next_u64() % 3 {
+                    0 => world.sync(usize::try_from(dice.next_u64() % SHARDS_MAX).expect("it is small")),
+                    _ => drop(world.deliver()),
+                }
+            }
             watchers.iter_mut().for_each(|watcher| watcher.hear(&mut world, &mut writers, &mut dead));
         }
         note_reached(&world, &mut reached);

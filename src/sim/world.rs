@@ -737,10 +737,12 @@ impl World {
         let mut slices = Vec::new();
         let mut is_more = true;
         while is_more {
-            is_more = self.engines[shard].snapshot_slice(&mut slices);
             between(self);
             self.sync(shard);
+            is_more = self.engines[shard].snapshot_slice(&mut slices);
         }
+        between(self);
+        self.sync(shard);
         drop(before);
         let after = std::mem::take(&mut self.disks[shard].file);
         let mut snapshot = Vec::new();
