@@ -105,3 +105,42 @@ fn what_has_come_together_is_synced_whatever_is_promised() {
         assert!(world.take_syncs() > 0, "{durability:?}");
     }
 }
+
+/// While the parts are on their way, the power fails: before, within and after what the keeper writes. A snapshot that is
+/// under way meanwhile, or was asked for, loses nothing of what was left.
+#[test]
+fn a_snapshot_while_parts_go_home_loses_nothing_of_them() {
+    let mut was_late = [0, 0];
+    for seed in 0..30 {
+        let settings = Settings { durability: Durability::Fsync, ..Settings::default() };
+        let mut world = World::with(3, seed, &Arc::new(settings), &Arc::new(Ruleset::open()));
+        let client = world.join(0, "&ns=db");
+        world.calm();
+        for key in ["a", "b", "c", "d", "e"] {
+            done(&mut world, client, "p", &format!(r#"{{"p":"/s/{key}/is","d":1}}"#));
+            done(&mut world, client, "o", &format!(r#"{{"p":"/s/{key}/was","d":1}}"#));
+        }
+        world.send(client, r#"{"t":"d","d":{"r":1,"a":"p","b":{"p":"/top","d":2}}}"#);
+        world.carry(client, usize::MAX);
+        for shard in 0..3 {
+            let is_taken = world.snapshot(shard, |world| {
+                if seed % 2 == 0 {
+                    while world.deliver() {}
+                }
+            });
+            was_late[usize::from(is_taken)] += 1;
+            while seed % 3 == 0 && world.deliver() {}
+        }
+        let mut next = world.cut_power(2);
+        next.calm();
+        let reader = next.join(0, "&ns=db");
+        next.calm();
+        let answers = ask(&mut next, reader, "g", r#"{"p":"/s"}"#);
+        let both = json!({"is": 1, "was": 1});
+        let all = json!({"a": both, "b": both, "c": both, "d": both, "e": both});
+        let answer: serde_json::Value =
+            serde_json::from_str(answers.last().expect("it is answered")).expect("it is JSON");
+        assert_eq!(answer["d"]["b"]["d"], all, "seed {seed}");
+    }
+    assert!(was_late[0] > 10 && was_late[1] > 10, "{was_late:?}");
+}
