@@ -111,7 +111,7 @@ fn what_has_come_together_is_synced_whatever_is_promised() {
 #[test]
 fn a_snapshot_while_parts_go_home_loses_nothing_of_them() {
     let mut was_late = [0, 0];
-    for seed in 0..30 {
+    for seed in 0..60 {
         let settings = Settings { durability: Durability::Fsync, ..Settings::default() };
         let mut world = World::with(3, seed, &Arc::new(settings), &Arc::new(Ruleset::open()));
         let client = world.join(0, "&ns=db");
@@ -122,15 +122,11 @@ fn a_snapshot_while_parts_go_home_loses_nothing_of_them() {
         }
         world.send(client, r#"{"t":"d","d":{"r":1,"a":"p","b":{"p":"/top","d":2}}}"#);
         world.carry(client, usize::MAX);
-        for shard in 0..3 {
-            let is_taken = world.snapshot(shard, |world| {
-                if seed % 2 == 0 {
-                    while world.deliver() {}
-                }
-            });
-            was_late[usize::from(is_taken)] += 1;
-            while seed % 3 == 0 && world.deliver() {}
-        }
+        // Before the keeper calls the parts home, or after.
+        while seed % 4 == 0 && world.deliver() {}
+        let is_taken =
+            world.snapshot(usize::try_from(seed % 3).expect("it is small"), |world| while world.deliver() {});
+        was_late[usize::from(is_taken)] += 1;
         let mut next = world.cut_power(2);
         next.calm();
         let reader = next.join(0, "&ns=db");
@@ -142,5 +138,5 @@ fn a_snapshot_while_parts_go_home_loses_nothing_of_them() {
             serde_json::from_str(answers.last().expect("it is answered")).expect("it is JSON");
         assert_eq!(answer["d"]["b"]["d"], all, "seed {seed}");
     }
-    assert!(was_late[0] > 10 && was_late[1] > 10, "{was_late:?}");
+    assert!(was_late[0] > 5 && was_late[1] > 5, "{was_late:?}");
 }
