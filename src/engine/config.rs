@@ -9,6 +9,7 @@ use crate::base::{Hashing, Millis, ShardId};
 use crate::data::Path;
 use crate::log::{KeptDevice, OwnRules, State};
 use crate::rules::{Dialect, Ruleset};
+use crate::shard::PART_KEYS;
 use crate::wire::coap::Name;
 
 /// What an engine is told once, at the start.
@@ -94,9 +95,7 @@ impl Homes<'_> {
 
 /// See [`Engine::holder`](super::Engine::holder).
 pub(super) fn holder(common: &Hashing, shards: u8, namespace: &str, path: &Path) -> Option<ShardId> {
-    let mut keys = path.keys();
-    let first_two = (keys.next()?.as_str(), keys.next()?.as_str());
-    let hash = common.hash_one((namespace, first_two));
+    let hash = common.hash_one((namespace, path.first_keys(PART_KEYS)?));
     #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the count of shards, a byte")]
     Some(ShardId((hash % u64::from(shards)) as u8))
 }
