@@ -301,9 +301,47 @@ impl History {
         places
     }
 
+    /// Places of a merge whose first two keys are not the same: several cores may hold them.
+    fn far_places(&mut self) -> (String, Map<String, Json>) {
+        let mut base = String::new();
+        if self.dice.percent(40) {
+            let room = *self.dice.pick(&ROOMS[..3]);
+            base.push_str(room);
+        }
+        let mut places = Map::new();
+        for _ in 0..2 + self.dice.below(4) {
+            let room = if self.dice.percent(97) { *self.dice.pick(&ROOMS[..3]) } else { ROOMS[3] };
+            let mut keys = if base.is_empty() { vec![room] } else { Vec::new() };
+            keys.push(*self.dice.pick(&KEYS));
+            if self.dice.percent(30) {
+                keys.push(*self.dice.pick(&KEYS));
+            }
+            let is_priority = self.dice.percent(10);
+            if is_priority {
+                keys.push(".priority");
+            }
+            let place = keys.join("/");
+            let value = if is_priority { self.priority() } else { self.value(1) };
+            let new = Place::new(&base, &place, &value);
+            let is_free = places.iter().all(|(other, value)| {
+                let other = Place::new(&base, other, value);
+                !other.covers(&new) && !new.covers(&other)
+            });
+            if is_free {
+                places.insert(place, value);
+            }
+        }
+        (base, places)
+    }
+
     fn merge(&mut self, actor: usize) {
-        let base = self.path(2);
-        let places = self.places(&base);
+        let (base, places) = if self.plan.is_apart && self.dice.percent(60) {
+            self.far_places()
+        } else {
+            let base = self.path(2);
+            let places = self.places(&base);
+            (base, places)
+        };
         let write = merge_of(&base, &places);
         let body = json!({"p": format!("/{base}"), "d": places});
         self.ask(actor, "m", &body, Op::Write { write, if_hash: None });
