@@ -335,7 +335,8 @@ impl History {
     }
 
     fn merge(&mut self, actor: usize) {
-        let (base, places) = if self.plan.is_apart && self.dice.percent(60) {
+        let is_far = self.plan.is_apart && self.dice.percent(60);
+        let (base, places) = if is_far {
             self.far_places()
         } else {
             let base = self.path(2);
@@ -345,6 +346,39 @@ impl History {
         let write = merge_of(&base, &places);
         let body = json!({"p": format!("/{base}"), "d": places});
         self.ask(actor, "m", &body, Op::Write { write, if_hash: None });
+        if is_far && self.dice.percent(10) {
+            self.interfere(actor);
+        }
+    }
+
+    /// While several cores are about to do as one what somebody has asked, something happens that concerns them all.
+    fn interfere(&mut self, actor: usize) {
+        self.world.carry(self.actors[actor].client, usize::MAX);
+        for _ in 0..self.dice.below(8) {
+            self.world.deliver();
+        }
+        self.pump();
+        let database = self.actors[actor].database;
+        let others: Vec<usize> = (0..self.actors.len())
+            .filter(|index| self.actors[*index].is_here() && self.actors[*index].database == database)
+            .filter(|index| self.world.is_open(self.actors[*index].client))
+            .collect();
+        match self.dice.below(10) {
+            0 if self.plan.changes_law => {
+                let law = Law::roll(&mut self.dice);
+                self.legislate(law);
+            }
+            1..=4 => {
+                let law = Law::roll_local(&mut self.dice);
+                self.legislate(law);
+            }
+            5 if !others.is_empty() => {
+                let other = *self.dice.pick(&others);
+                self.ask(other, "oc", &json!({"p": "/", "d": null}), Op::Cancel(String::new()));
+            }
+            6..=8 => self.leave(actor),
+            _ => {}
+        }
     }
 
     /// A write on condition that the data is what the client believes.
