@@ -346,39 +346,59 @@ impl History {
         let write = merge_of(&base, &places);
         let body = json!({"p": format!("/{base}"), "d": places});
         self.ask(actor, "m", &body, Op::Write { write, if_hash: None });
-        if is_far && self.dice.percent(10) {
-            self.interfere(actor);
+        if is_far && self.dice.percent(35) {
+            self.interfere(actor, &base, &places);
         }
     }
 
-    /// While several cores are about to do as one what somebody has asked, something happens that concerns them all.
-    fn interfere(&mut self, actor: usize) {
-        self.world.carry(self.actors[actor].client, usize::MAX);
-        for _ in 0..self.dice.below(8) {
-            self.world.deliver();
-        }
-        self.pump();
+    /// While several cores are about to do as one what somebody has asked, something happens that concerns them.
+    fn interfere(&mut self, actor: usize, base: &str, places: &Map<String, Json>) {
+        self.send_and_deliver(actor);
         let database = self.actors[actor].database;
         let others: Vec<usize> = (0..self.actors.len())
             .filter(|index| self.actors[*index].is_here() && self.actors[*index].database == database)
             .filter(|index| self.world.is_open(self.actors[*index].client))
             .collect();
-        match self.dice.below(10) {
+        if others.is_empty() {
+            return;
+        }
+        match self.dice.below(20) {
             0 if self.plan.changes_law => {
                 let law = Law::roll(&mut self.dice);
                 self.legislate(law);
             }
-            1..=4 => {
+            1..=3 => {
                 let law = Law::roll_local(&mut self.dice);
                 self.legislate(law);
             }
-            5 if !others.is_empty() => {
+            4 => {
                 let other = *self.dice.pick(&others);
                 self.ask(other, "oc", &json!({"p": "/", "d": null}), Op::Cancel(String::new()));
             }
-            6..=8 => self.leave(actor),
-            _ => {}
+            5..=7 => self.leave(actor),
+            _ => {
+                let names: Vec<&String> = places.keys().filter(|place| !place.ends_with(".priority")).collect();
+                if names.is_empty() {
+                    return;
+                }
+                for _ in 0..3 {
+                    let other = *self.dice.pick(&others);
+                    let place = super::tree::join(base, names[self.dice.index(names.len())]);
+                    let value = self.value(1);
+                    self.set_at(other, &place, &value);
+                    self.send_and_deliver(other);
+                }
+            }
         }
+    }
+
+    /// What somebody has asked is on its way, and goes on its way for a while.
+    fn send_and_deliver(&mut self, actor: usize) {
+        self.world.carry(self.actors[actor].client, usize::MAX);
+        for _ in 0..self.dice.below(8) {
+            self.world.deliver();
+        }
+        self.pump();
     }
 
     /// A write on condition that the data is what the client believes.

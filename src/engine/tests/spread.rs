@@ -199,6 +199,50 @@ fn an_update_that_one_owner_refuses_is_refused_by_all() {
     });
 }
 
+/// Many want the same places, and rules give each to whoever comes first: an update gets all of its places or none.
+#[test]
+fn what_an_owner_has_said_yes_to_stays_free_until_it_is_written() {
+    let text = r#"{"rules":{".read":true,"$room":{"$key":{".write":"!data.exists()"}}}}"#;
+    let rules = Arc::new(crate::rules::Ruleset::parse(text, crate::rules::Dialect::Firebase).unwrap());
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    let mut made = 0;
+    for seed in 0..100 {
+        let mut world = World::with(4, seed, &Arc::new(Settings::default()), &rules);
+        let clients: Vec<_> = (0..6).map(|home| world.join(home, "&ns=db")).collect();
+        world.settle();
+        clients.iter().for_each(|client| drop(world.take(*client)));
+        for (who, client) in clients.iter().enumerate() {
+            let own = [keys[who], keys[(who + 1 + seed as usize % 5) % 6]];
+            let body = if who < 4 {
+                format!(r#""a":"m","b":{{"p":"/s","d":{{"{}":{who},"{}":{who}}}}}"#, own[0], own[1])
+            } else {
+                format!(r#""a":"p","b":{{"p":"/s/{}","d":{who}}}"#, own[0])
+            };
+            world.send(*client, &format!(r#"{{"t":"d","d":{{"r":1,{body}}}}}"#));
+            for _ in 0..seed % 7 {
+                world.deliver();
+            }
+        }
+        world.settle();
+        let mut winners = Vec::new();
+        for (who, client) in clients.iter().enumerate() {
+            let texts = world.take(*client);
+            let is_done = texts.iter().any(|text| text.contains(r#""s":"ok""#));
+            winners.extend(is_done.then_some(who));
+        }
+        let value = value_at(&mut world, clients[0], "/s");
+        for (who, _) in clients.iter().enumerate() {
+            let count = value.matches(&format!(":{who}")).count();
+            let places = if who < 4 { 2 } else { 1 };
+            let expected = if winners.contains(&who) { places } else { 0 };
+            assert_eq!(count, expected, "of {who} in {value}, where {winners:?} were told ok, seed {seed}");
+        }
+        made += winners.iter().filter(|who| **who < 4).count();
+        assert!(world.is_spread("db"));
+    }
+    assert!(made > 100, "{made}");
+}
+
 #[test]
 fn last_words_are_limited_over_all_owners() {
     let word = |base: &str, count: usize| {
