@@ -199,6 +199,33 @@ fn an_update_that_one_owner_refuses_is_refused_by_all() {
     });
 }
 
+/// What is put together while an update is made holds all of it, or hears of all of it, once.
+#[test]
+fn an_update_comes_before_or_after_what_is_put_together() {
+    let (mut before, mut after) = (0, 0);
+    for seed in 0..600 {
+        let mut world = World::new(8, seed);
+        let clients = [world.join(seed as usize, "&ns=db"), world.join(seed as usize / 8, "&ns=db")];
+        world.settle();
+        clients.iter().for_each(|client| drop(world.take(*client)));
+        world.send(clients[0], r#"{"t":"d","d":{"r":1,"a":"q","b":{"p":"/s","h":"?"}}}"#);
+        for _ in 0..seed % 5 {
+            world.deliver();
+        }
+        world.send(clients[1], r#"{"t":"d","d":{"r":1,"a":"m","b":{"p":"/s","d":{"a":1,"b":1}}}}"#);
+        world.settle();
+        let texts = world.take(clients[0]);
+        let at = |wanted: &str| texts.iter().filter(|text| text.contains(wanted)).count();
+        let in_first = at(r#""a":"d","b":{"p":"s","d":{"a":1,"b":1}}"#);
+        let in_event = at(r#""a":"m","b":{"p":"s","d":{"a":1,"b":1}}"#);
+        assert_eq!(in_first + in_event, 1, "seed {seed}: {texts:?}");
+        assert_eq!(texts.len(), 2 + in_event, "seed {seed}: {texts:?}");
+        (before, after) = (before + in_first, after + in_event);
+    }
+    assert!(before > 50, "{before}");
+    assert!(after > 50, "{after}");
+}
+
 /// Many want the same places, and rules give each to whoever comes first: an update gets all of its places or none.
 #[test]
 fn what_an_owner_has_said_yes_to_stays_free_until_it_is_written() {
