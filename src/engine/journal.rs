@@ -20,11 +20,13 @@ pub enum Record {
         number: i64,
         /// Under which identity.
         identity: Arc<Identity>,
-        /// Which engine.
-        by: ShardId,
-        /// It holds a part of the database.
+        /// Bit `s`: shard `s` does nothing else of the database before it is answered.
+        by: u64,
+        /// They hold parts of the database.
         is_apart: bool,
     },
+    /// It came by where few come by.
+    Reached(&'static str),
     /// It heard who a session is from here on.
     Identified {
         /// Which.

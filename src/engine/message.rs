@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::engineio::Order;
+use super::fence::Fencing;
 use super::io::Peer;
 use super::look::Memory;
 use super::visit::{Caller, Response, Visit};
@@ -38,6 +39,15 @@ pub enum Message {
         /// What.
         told: Box<Told>,
     },
+    /// Keeper to home: something that several owners did as one, and what each has to tell of it.
+    TellJoint {
+        /// An update.
+        ask: Arc<Ask>,
+        /// By owner.
+        parts: Vec<(ShardId, Told)>,
+    },
+    /// Keeper to owners, and back: an update of places that several of them hold.
+    Fence(Box<Fencing>),
     /// Keeper to all: do your part of this.
     Join(Arc<Ask>),
     /// Home to keeper: what a session has read is there; its parts need not tell of it any more.
@@ -347,7 +357,7 @@ pub enum Managed {
 }
 
 /// A session's request to the owner of a namespace.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ask {
     /// Who asks.
     pub session: SessionRef,

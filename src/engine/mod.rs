@@ -13,6 +13,7 @@ mod config;
 mod conn;
 mod device;
 mod engineio;
+mod fence;
 mod gather;
 mod guest;
 mod home;
@@ -43,6 +44,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 
 pub use config::{Config, Durability, LateLastWords, Settings};
 pub use engineio::Order;
+pub use fence::{Fencing, Step, Vote};
 pub use guest::{GuestWord, Opening, Parting, Saying};
 pub use io::{Effect, Hangup, Input, Notice, Output, Peer, Room};
 pub use journal::{Record, Stats};
@@ -105,6 +107,8 @@ pub struct Engine {
     shards: Map<Namespace, Shard>,
     /// Which databases are spread over all engines.
     spread: spread::Spread,
+    /// Updates in which this engine has a part with others.
+    fences: fence::Fences,
     /// What sessions here read and listen to that no core holds alone.
     wide: Map<SessionRef, wide::Wide>,
     /// Where the requests of sessions here have gone whose databases are, or were, spread.
@@ -181,6 +185,7 @@ impl Engine {
             conn_wheel: Wheel::new(now.instant),
             shards: hashing.map(),
             spread: spread::Spread::new(&hashing, &config.rules),
+            fences: fence::Fences::new(&hashing),
             wide: hashing.map(),
             ways: hashing.map(),
             departing: hashing.map(),
@@ -291,7 +296,8 @@ impl Engine {
     /// What it holds. For tests of what must be gone at the end.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { sessions: self.sessions.len(), inner: self.inner.len(), ..Stats::default() };
+        let mut stats = Stats { sessions: self.sessions.len(), ..Stats::default() };
+        stats.inner = self.inner.len() + self.fences.len();
         for (namespace, shard) in &self.shards {
             let (listens, places) = shard.listens_count(self.owner(namespace) == self.config.shard);
             stats.listens += listens;
@@ -369,11 +375,14 @@ impl Engine {
     }
 
     fn deliver(&mut self, now: Now, message: Message, output: &mut Output) {
+        let Some(message) = self.passes_fence(message) else { return };
         match message {
             Message::Ask(ask) => self.asked(now, ask, output),
             Message::Answer { session, number, outcome } => self.answered(now, session, number, &outcome, output),
             Message::Tell(told) => self.tell(&told, output),
             Message::TellWide { from, told } => self.tell_wide(from, *told, output),
+            Message::TellJoint { ask, parts } => self.tell_joint(fence::write_of(&ask.request), &parts, output),
+            Message::Fence(fencing) => self.fencing(*fencing, output),
             Message::Join(ask) => self.joined(&ask, output),
             Message::Forget { session, namespace, path, identity } => {
                 self.forgotten(session, namespace, path, identity, output);

@@ -17,7 +17,10 @@ impl Engine {
         let Ask { session, id, number, namespace, identity, heard, is_plain, request, beside } = *ask;
         self.speak_owed_before(now, &namespace, &request, output);
         let (by, is_apart) = (self.config.shard, self.is_spread(&namespace));
-        self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone(), by, is_apart });
+        self.journal.write(|| {
+            let identity = identity.clone();
+            Record::Asked { now, session, number, identity, by: 1 << by.0, is_apart }
+        });
         let mut told = Vec::new();
         let kind = Kind::of(&request);
         let too_full = self.is_too_full(&namespace, &request);
@@ -159,6 +162,7 @@ impl Engine {
             self.finish_owning(&namespace, Vec::new(), output);
         }
         self.config.rules = rules;
+        self.judge_fences_anew(output);
         self.law_changed(output);
         self.introduce_me(output);
     }

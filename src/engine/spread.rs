@@ -66,6 +66,8 @@ pub(super) enum Route {
     One(ShardId),
     /// By all, each its part; the keeper gives the word.
     All,
+    /// By those who hold the places, as one; the keeper has them [stand still](super::fence) meanwhile.
+    Several,
     /// Only where all is.
     Keeper,
 }
@@ -85,6 +87,36 @@ impl Spread {
 /// Whether each core can decide alone by these rules.
 pub(super) fn is_local(rules: &rules::Ruleset) -> bool {
     rules.is_local_to(u8::try_from(PART_KEYS).expect("it is small"))
+}
+
+impl Task {
+    /// The database of which all must be in one place for this.
+    pub(super) const fn about_all_of(&self) -> Option<&Namespace> {
+        match self {
+            Self::SetRules { namespace, .. } | Self::Complete { namespace, .. } | Self::Try { namespace, .. } => {
+                Some(namespace)
+            }
+            Self::Look { namespace, look } => match look {
+                Look::Words { .. } | Look::Recent { .. } | Look::Explain { .. } | Look::Children(_) => Some(namespace),
+                Look::Figures | Look::Sessions { .. } | Look::Kill { .. } | Look::Glance { .. } => None,
+            },
+            Self::Databases | Self::Prefer(_) | Self::GetRules(_) => None,
+        }
+    }
+}
+
+impl Ask {
+    /// Who asks one of several owners.
+    pub(super) fn asker(&self) -> Asker {
+        Asker {
+            session: Some(self.session),
+            id: None,
+            identity: self.identity.clone(),
+            heard: self.heard,
+            is_plain: self.is_plain,
+            beside: Beside::default(),
+        }
+    }
 }
 
 impl Engine {
@@ -120,9 +152,11 @@ impl Engine {
     pub(super) fn route(&self, namespace: &str, request: &Request) -> Route {
         let at = |path: &Path| self.holder(namespace, path).map(Route::One);
         match request {
-            Request::Write { write, if_hash: None } | Request::MayWrite { write, .. } => {
-                self.route_write(namespace, write)
-            }
+            Request::Write { write, if_hash: None } => self.route_write(namespace, write),
+            Request::MayWrite { write, .. } => match self.route_write(namespace, write) {
+                Route::Several => Route::Keeper,
+                route => route,
+            },
             Request::Write { write, .. } | Request::Exchange { write, .. } => at(write.path()).unwrap_or(Route::Keeper),
             Request::Get { path, .. } | Request::Unlisten { path, .. } => at(path).unwrap_or(Route::All),
             Request::Listen { path, query, .. } => at(path).unwrap_or({
@@ -139,15 +173,23 @@ impl Engine {
             return Route::One(one);
         }
         let mut holders = places(write).map(|place| self.holder(namespace, &place.path));
-        match holders.next() {
-            Some(Some(first)) if holders.all(|other| other == Some(first)) => Route::One(first),
-            _ => Route::Keeper,
+        let Some(Some(first)) = holders.next() else { return Route::Keeper };
+        let mut rest = holders.skip_while(|other| *other == Some(first));
+        match rest.next() {
+            None => Route::One(first),
+            Some(Some(_)) if rest.all(|other| other.is_some()) && self.may_fence(namespace) => Route::Several,
+            Some(_) => Route::Keeper,
         }
     }
 
     /// Whether a part may decide by itself what is asked of it.
-    fn may_decide_apart(&self, namespace: &Namespace) -> bool {
+    pub(super) fn may_decide_apart(&self, namespace: &Namespace) -> bool {
         self.spread.is_law_local && !self.warden.counts_in(namespace)
+    }
+
+    /// Whether it has passed on to the keeper what it was not to decide alone.
+    pub(super) fn has_passed_on(&self, namespace: &Namespace) -> bool {
+        self.spread.passing.contains_key(namespace)
     }
 
     /// Whether this engine is to do now what a message asks about a database. If not, the message has gone where
@@ -165,7 +207,7 @@ impl Engine {
         let keeper = self.owner(namespace);
         let is_keeper = keeper == self.config.shard;
         let is_apart = !self.spread.modes.contains_key(namespace);
-        if is_apart && is_ours && self.may_decide_apart(namespace) && !self.spread.passing.contains_key(namespace) {
+        if is_apart && is_ours && self.may_decide_apart(namespace) && !self.has_passed_on(namespace) {
             return true;
         }
         if !is_keeper {
@@ -213,7 +255,7 @@ impl Engine {
         let (namespace, own) = (ask.namespace.clone(), self.config.shard);
         let is_ours = match route {
             Route::One(one) => one == own,
-            Route::All => self.owner(&namespace) == own,
+            Route::All | Route::Several => self.owner(&namespace) == own,
             Route::Keeper => false,
         };
         let has_room = || self.shards.len() < NAMESPACES_MAX || self.shards.contains_key(&namespace);
@@ -224,26 +266,17 @@ impl Engine {
         let mut ask = Some(ask);
         let is_taken = self.takes(&namespace, is_ours, || Message::Ask(ask.take().expect("it is sent once")), output);
         let ask = ask.filter(|_| is_taken)?;
-        if route == Route::All && self.is_spread(&namespace) {
-            self.scatter(now, *ask, output);
-            return None;
+        match route {
+            Route::All if self.is_spread(&namespace) => self.scatter(now, *ask, output),
+            Route::Several if self.is_spread(&namespace) => self.fence(now, *ask, output),
+            _ => return Some(ask),
         }
-        Some(ask)
+        None
     }
 
     /// What operators ask of a database is answered by who holds all of it.
     pub(super) fn takes_manage(&mut self, manage: Manage, output: &mut Output) -> Option<Manage> {
-        let namespace = match &manage.task {
-            Task::SetRules { namespace, .. } | Task::Complete { namespace, .. } | Task::Try { namespace, .. } => {
-                namespace
-            }
-            Task::Look { namespace, look } => match look {
-                Look::Words { .. } | Look::Recent { .. } | Look::Explain { .. } | Look::Children(_) => namespace,
-                Look::Figures | Look::Sessions { .. } | Look::Kill { .. } | Look::Glance { .. } => return Some(manage),
-            },
-            Task::Databases | Task::Prefer(_) | Task::GetRules(_) => return Some(manage),
-        };
-        let namespace = namespace.clone();
+        let Some(namespace) = manage.task.about_all_of().cloned() else { return Some(manage) };
         let mut manage = Some(Box::new(manage));
         let message = || Message::Manage(manage.take().expect("it is sent once"));
         let is_taken = self.takes(&namespace, false, message, output);
@@ -252,6 +285,7 @@ impl Engine {
 
     /// Calls the parts of a database home.
     pub(super) fn unite(&mut self, namespace: &Namespace, output: &mut Output) {
+        assert!(!self.is_fenced(namespace), "nothing is called home in the midst of an update");
         let missing = self.config.shards - 1;
         let uniting = Uniting { missing, parts: Vec::new(), waiting: VecDeque::new() };
         let before = self.spread.modes.insert(namespace.clone(), Mode::Uniting(Box::new(uniting)));
@@ -336,7 +370,7 @@ impl Engine {
             self.shards.iter().filter(|(_, shard)| shard.is_part()).map(|(name, _)| name.clone()).collect();
         for namespace in parts {
             let keeper = self.owner(&namespace);
-            if keeper != self.config.shard {
+            if keeper != self.config.shard || self.is_fenced(&namespace) {
                 self.send(keeper, Message::Want { namespace }, output);
             } else if self.is_spread(&namespace) {
                 self.unite(&namespace, output);
@@ -349,7 +383,7 @@ impl Engine {
         self.journal.write(|| {
             let Ask { session, number, ref identity, .. } = ask;
             let by = self.config.shard;
-            Record::Asked { now, session, number, identity: identity.clone(), by, is_apart: true }
+            Record::Asked { now, session, number, identity: identity.clone(), by: 1 << by.0, is_apart: true }
         });
         let (session, number) = (ask.session, ask.number);
         let kind = Kind::of(&ask.request);
@@ -367,14 +401,7 @@ impl Engine {
             Request::Unlisten { .. } => Outcome::Done,
             _ => unreachable!("nothing else is done by all"),
         };
-        let asker = Asker {
-            session: Some(session),
-            id: None,
-            identity: ask.identity.clone(),
-            heard: ask.heard,
-            is_plain: ask.is_plain,
-            beside: Beside::default(),
-        };
+        let asker = ask.asker();
         self.looks.answered(now, &asker, None, &outcome);
         self.meters.requests[kind as usize][Came::of(&outcome) as usize] += 1;
         if !matches!(outcome, Outcome::Refused(_)) {

@@ -108,7 +108,7 @@ impl Ways {
         // Behind what is on its way: that was asked before the end.
         match self.target.filter(|_| self.sent_count > 0) {
             Some(Route::One(owner)) => add(owner, 0),
-            Some(Route::All | Route::Keeper) => add(keeper, 0),
+            Some(Route::All | Route::Several | Route::Keeper) => add(keeper, 0),
             None => {}
         }
         if is_spread {

@@ -16,7 +16,8 @@ use super::{Engine, Message, Output};
 use crate::base::limits::LISTENS_MAX;
 use crate::base::{Now, SessionRef, ShardId};
 use crate::data::{Key, Node, Path};
-use crate::op::{Event, Namespace, Outcome, Query, Refusal, Request, Tag};
+use crate::op::{Event, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
+use crate::presence::places;
 use crate::shard::{Listener, PART_KEYS, READING, Told, gather, window_event};
 use crate::tree::{WindowId, Windows, select};
 
@@ -29,8 +30,16 @@ pub(super) struct Wide {
     gathering: Option<Gathering>,
 }
 
-/// What is kept of a listen without a limit: nothing.
-type Window = Option<Box<Union>>;
+/// What is kept of a listen: something only where there is a limit.
+#[derive(Debug)]
+enum Window {
+    /// All of a place.
+    All,
+    /// Those of its children that are within bounds.
+    Range,
+    /// So many of them.
+    Limited(Box<Union>),
+}
 
 /// What stands in the windows of all parts: the window of the whole is in it.
 #[derive(Debug)]
@@ -167,9 +176,9 @@ impl Engine {
         let (seen, window) = if query.limit.is_some() {
             let mut windows = Windows::new(&self.hashing);
             let id = windows.open(&query, &node);
-            (windows.node(id, &node), Some(Box::new(Union { node, windows, id })))
+            (windows.node(id, &node), Window::Limited(Box::new(Union { node, windows, id })))
         } else {
-            (node, None)
+            (node, if query.is_all() { Window::All } else { Window::Range })
         };
         let wide = self.wide.entry(session).or_default();
         wide.open.insert((path.clone(), tag), window);
@@ -201,31 +210,106 @@ impl Engine {
                 self.tidy_wide(listener.session);
                 continue;
             }
-            let Some(union) = window else {
+            let Window::Limited(union) = window else {
                 as_it_is.push(listener);
                 continue;
             };
             let mut told = Vec::new();
-            union.hear(&place.0, &event, |event| told.push(Told { event, listeners: vec![listener] }));
+            union.hear(&place.0, &[&event], |event| told.push(Told { event, listeners: vec![listener] }));
             told.iter().for_each(|told| self.tell(told, output));
         }
         if !as_it_is.is_empty() {
             self.tell(&Told { event, listeners: as_it_is }, output);
         }
     }
+
+    /// Several parts have changed as one, by an update. Whoever listens above them hears of it as of one change.
+    pub(super) fn tell_joint(&mut self, write: &Write, parts: &[(ShardId, Told)], output: &mut Output) {
+        // By listen: which of these it hears.
+        let mut heard: BTreeMap<(SessionRef, Path, Tag), (Listener, Vec<usize>)> = BTreeMap::new();
+        for (index, (from, Told { event, listeners })) in parts.iter().enumerate() {
+            let (near, wide): (Vec<_>, Vec<_>) = listeners.iter().partition(|listener| listener.width == 0);
+            if !near.is_empty() {
+                self.tell(&Told { event: event.clone(), listeners: near }, output);
+            }
+            for listener in wide {
+                let Some(wide) = self.wide.get_mut(&listener.session) else { continue };
+                let path = place_of(event, listener.width);
+                match &mut wide.gathering {
+                    Some(gathering) if gathering.has_from(&path, listener.tag, *from) => {
+                        fold(&mut gathering.node, &path, event);
+                    }
+                    _ => {
+                        let listen = (listener.session, path, listener.tag);
+                        heard.entry(listen).or_insert((listener, Vec::new())).1.push(index);
+                    }
+                }
+            }
+        }
+        // Those who hear the same are told the same. A range hears of children in their own order.
+        let mut alike: BTreeMap<(Path, bool, Vec<usize>), Vec<Listener>> = BTreeMap::new();
+        let events = |indices: &[usize]| indices.iter().map(|index| &parts[*index].1.event).collect::<Vec<_>>();
+        for ((session, path, tag), (listener, indices)) in heard {
+            let place = (path, tag);
+            match self.wide.get_mut(&session).and_then(|wide| wide.open.get_mut(&place)) {
+                None => {}
+                Some(Window::Limited(union)) => {
+                    let mut told = Vec::new();
+                    union.hear(&place.0, &events(&indices), |event| {
+                        told.push(Told { event, listeners: vec![listener] });
+                    });
+                    told.iter().for_each(|told| self.tell(told, output));
+                }
+                Some(window) => {
+                    let is_all = matches!(window, Window::All);
+                    alike.entry((place.0, is_all, indices)).or_default().push(listener);
+                }
+            }
+        }
+        let order: BTreeMap<Path, usize> = places(write).map(|place| place.path).zip(0..).collect();
+        for ((path, is_all, indices), listeners) in alike {
+            let event = as_one(&path, &events(&indices), is_all.then_some(&order));
+            self.tell(&Told { event, listeners }, output);
+        }
+    }
+}
+
+/// What somebody hears who listens at `place`, of which several parts hold some, of what these have to tell: in the
+/// order of the places of an update, or of their keys.
+fn as_one(place: &Path, events: &[&Event], order: Option<&BTreeMap<Path, usize>>) -> Event {
+    let [first, rest @ ..] = events else { unreachable!("somebody has something to tell") };
+    if rest.is_empty() {
+        return (*first).clone();
+    }
+    let base = |event: &Event| if let Event::Merge { path, .. } = event { Some(path.clone()) } else { None };
+    // Told by all, an update is named by where it was made, if that is above; else by where it is heard.
+    let path = base(first).filter(|path| rest.iter().all(|event| base(event).as_ref() == Some(path)));
+    let path = path.unwrap_or_else(|| place.clone());
+    let mut changes = Vec::new();
+    for event in events {
+        each_place(event, |place, node| changes.push((place.clone(), node.clone())));
+    }
+    match order {
+        Some(order) => changes.sort_by_key(|(place, _)| order.get(place).copied()),
+        None => changes.sort_by(|(a, _), (b, _)| a.keys().cmp(b.keys())),
+    }
+    let below = |place: &Path| path.below(place).expect("what somebody hears of is at or below the place");
+    Event::Merge { changes: changes.into_iter().map(|(place, node)| (below(&place), node)).collect(), path }
 }
 
 impl Union {
-    /// Takes in what has happened in the window of one part.
-    fn hear(&mut self, path: &Path, event: &Event, mut tell: impl FnMut(Event)) {
+    /// Takes in what has happened at once in the windows of some parts.
+    fn hear(&mut self, path: &Path, events: &[&Event], mut tell: impl FnMut(Event)) {
         let mut touched: Vec<(Key, Node)> = Vec::new();
-        each_place(event, |place, _| {
-            let key = path.relative(place).and_then(|below| Key::parse(below.split('/').next()?).ok());
-            if let Some(key) = key {
-                touched.push((key.clone(), self.node.child(&key).clone()));
-            }
-        });
-        fold(&mut self.node, path, event);
+        for event in events {
+            each_place(event, |place, _| {
+                let key = path.relative(place).and_then(|below| Key::parse(below.split('/').next()?).ok());
+                if let Some(key) = key {
+                    touched.push((key.clone(), self.node.child(&key).clone()));
+                }
+            });
+        }
+        events.iter().for_each(|event| fold(&mut self.node, path, event));
         let Self { node, windows, id } = self;
         windows.update(node, &touched, |window, delta| {
             assert_eq!(window, *id, "there is one window");

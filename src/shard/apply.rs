@@ -63,10 +63,22 @@ impl Shard {
         if is_stale {
             return Err(Refused::because(Refusal::Stale));
         }
-        self.stamps.note(write, asker.session, asker.heard);
-        let doubts = self.commit(write.path(), &changes, told);
-        self.decide(now, doubts, told);
+        self.write_judged(now, asker, write, &changes, told);
         Ok(())
+    }
+
+    /// Changes data as it may be changed.
+    pub(super) fn write_judged(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        write: &Write,
+        changes: &Changes,
+        told: &mut Vec<Told>,
+    ) {
+        self.stamps.note(write, asker.session, asker.heard);
+        let doubts = self.commit(write.path(), changes, told);
+        self.decide(now, doubts, told);
     }
 
     /// Whether the write would be allowed now. Changes nothing.

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use super::listens::{Listens, Wish};
-use super::{Listener, Shard, WillMark};
-use crate::base::{Hashing, SessionRef, ShardId};
+use super::{Asker, Listener, Shard, Told, WillMark};
+use crate::base::{Hashing, Now, SessionRef, ShardId};
 use crate::data::{Node, Path};
 use crate::log::{Record, TreeWalk};
-use crate::op::{Identity, Query, Tag, Write};
+use crate::op::{Identity, Query, Refusal, Tag, Write};
 use crate::presence::Load;
 
 /// How many keys say which part holds a place.
@@ -48,6 +48,20 @@ impl Shard {
     /// Ends such a listen.
     pub fn part_with(&mut self, session: SessionRef, path: &Path, tag: Tag) {
         self.listens.remove(session, path, tag);
+    }
+
+    /// Whether a part of an update that others have parts in may be written now. Changes nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_write_part(&self, now: Now, asker: &Asker, write: &Write) -> Result<(), Refusal> {
+        self.may_write(now, asker, write)
+    }
+
+    /// Writes what [may be written](Self::may_write_part): nothing has happened here since.
+    pub fn write_part(&mut self, now: Now, asker: &Asker, write: &Write, told: &mut Vec<Told>) {
+        let changes = self.resolve(now, write);
+        self.write_judged(now, asker, write, &changes, told);
     }
 
     /// What counts of a session's last words here, and the first run of them.

@@ -301,12 +301,104 @@ impl History {
         places
     }
 
+    /// Places of a merge whose first two keys are not the same: several cores may hold them.
+    fn far_places(&mut self) -> (String, Map<String, Json>) {
+        let mut base = String::new();
+        if self.dice.percent(40) {
+            let room = *self.dice.pick(&ROOMS[..3]);
+            base.push_str(room);
+        }
+        let mut places = Map::new();
+        for _ in 0..2 + self.dice.below(4) {
+            let room = if self.dice.percent(97) { *self.dice.pick(&ROOMS[..3]) } else { ROOMS[3] };
+            let mut keys = if base.is_empty() { vec![room] } else { Vec::new() };
+            keys.push(*self.dice.pick(&KEYS));
+            if self.dice.percent(30) {
+                keys.push(*self.dice.pick(&KEYS));
+            }
+            let is_priority = self.dice.percent(10);
+            if is_priority {
+                keys.push(".priority");
+            }
+            let place = keys.join("/");
+            let value = if is_priority { self.priority() } else { self.value(1) };
+            let new = Place::new(&base, &place, &value);
+            let is_free = places.iter().all(|(other, value)| {
+                let other = Place::new(&base, other, value);
+                !other.covers(&new) && !new.covers(&other)
+            });
+            if is_free {
+                places.insert(place, value);
+            }
+        }
+        (base, places)
+    }
+
     fn merge(&mut self, actor: usize) {
-        let base = self.path(2);
-        let places = self.places(&base);
+        let is_far = self.plan.is_apart && self.dice.percent(60);
+        let (base, places) = if is_far {
+            self.far_places()
+        } else {
+            let base = self.path(2);
+            let places = self.places(&base);
+            (base, places)
+        };
         let write = merge_of(&base, &places);
         let body = json!({"p": format!("/{base}"), "d": places});
         self.ask(actor, "m", &body, Op::Write { write, if_hash: None });
+        if is_far && self.dice.percent(35) {
+            self.interfere(actor, &base, &places);
+        }
+    }
+
+    /// While several cores are about to do as one what somebody has asked, something happens that concerns them.
+    fn interfere(&mut self, actor: usize, base: &str, places: &Map<String, Json>) {
+        self.send_and_deliver(actor);
+        let database = self.actors[actor].database;
+        let others: Vec<usize> = (0..self.actors.len())
+            .filter(|index| self.actors[*index].is_here() && self.actors[*index].database == database)
+            .filter(|index| self.world.is_open(self.actors[*index].client))
+            .collect();
+        if others.is_empty() {
+            return;
+        }
+        match self.dice.below(20) {
+            0 if self.plan.changes_law => {
+                let law = Law::roll(&mut self.dice);
+                self.legislate(law);
+            }
+            1..=3 => {
+                let law = Law::roll_local(&mut self.dice);
+                self.legislate(law);
+            }
+            4 => {
+                let other = *self.dice.pick(&others);
+                self.ask(other, "oc", &json!({"p": "/", "d": null}), Op::Cancel(String::new()));
+            }
+            5..=7 => self.leave(actor),
+            _ => {
+                let names: Vec<&String> = places.keys().filter(|place| !place.ends_with(".priority")).collect();
+                if names.is_empty() {
+                    return;
+                }
+                for _ in 0..3 {
+                    let other = *self.dice.pick(&others);
+                    let place = super::tree::join(base, names[self.dice.index(names.len())]);
+                    let value = self.value(1);
+                    self.set_at(other, &place, &value);
+                    self.send_and_deliver(other);
+                }
+            }
+        }
+    }
+
+    /// What somebody has asked is on its way, and goes on its way for a while.
+    fn send_and_deliver(&mut self, actor: usize) {
+        self.world.carry(self.actors[actor].client, usize::MAX);
+        for _ in 0..self.dice.below(8) {
+            self.world.deliver();
+        }
+        self.pump();
     }
 
     /// A write on condition that the data is what the client believes.

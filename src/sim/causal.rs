@@ -30,6 +30,8 @@ struct Reader {
     client: Client,
     /// What it reads: the root, or one of its children.
     base: &'static str,
+    /// What it listens to, it listens to with a limit.
+    is_limited: bool,
     request: i64,
     /// `None`: it does not listen, or has not seen anything.
     view: Option<Known>,
@@ -59,16 +61,19 @@ struct Story {
 pub fn run(seed: u64) -> u64 {
     let mut dice = ChaCha12Rng::seed_from_u64(seed);
     let shards = u8::try_from(2 + dice.next_u64() % 7).expect("up to eight");
-    // Of half of them nothing needs all in one place.
     let has_updates = dice.next_u64().is_multiple_of(2);
+    // In some of them something needs all in one place, sooner or later.
+    let unites = dice.next_u64().is_multiple_of(3);
     let mut world = World::new(shards, seed);
     let writers = (0..WRITERS).map(|writer| Writer::join(&mut world, writer)).collect();
-    let bases = ["", "", "a", "b"];
-    let readers = (4..).zip(bases).map(|(shard, base)| Reader::join(&mut world, shard, base)).collect();
+    // With a limit that nobody reaches: what stands in such a window is put together otherwise.
+    let bases = [("", false), ("", false), ("a", false), ("b", false), ("a", true), ("b", true)];
+    let reader = |(shard, (base, is_limited))| Reader::join(&mut world, shard, base, is_limited);
+    let readers = (4..).zip(bases).map(reader).collect();
     world.settle();
     let (behind, beside) = Default::default();
     let mut story = Story { world, dice, acknowledged: [0; PLACES], next: [0; PLACES], behind, beside, looked: 0 };
-    story.play(writers, readers, has_updates);
+    story.play(writers, readers, has_updates, unites);
     story.looked
 }
 
@@ -77,13 +82,16 @@ impl Story {
         usize::try_from(self.dice.next_u64() % count as u64).expect("it is below a usize")
     }
 
-    fn play(&mut self, mut writers: Vec<Writer>, mut readers: Vec<Reader>, has_updates: bool) {
+    fn play(&mut self, mut writers: Vec<Writer>, mut readers: Vec<Reader>, has_updates: bool, unites: bool) {
         for step in 0..STEPS {
             match self.below(10) {
                 0..=2 => {
                     let writer = self.below(WRITERS);
-                    let is_update = has_updates && step > STEPS / 3 && self.below(8) == 0;
+                    let is_update = has_updates && self.below(4) == 0;
                     self.write(&mut writers[writer], writer, is_update);
+                    if unites && step > STEPS / 3 && self.below(20) == 0 {
+                        writers[writer].cancel_all(&mut self.world);
+                    }
                 }
                 3 => {
                     let reader = self.below(readers.len());
@@ -133,8 +141,8 @@ impl Story {
             for text in self.world.take(writer.client) {
                 let message: Json = serde_json::from_str(&text).expect("engines speak JSON");
                 let Some(request) = message["d"]["r"].as_i64() else { continue };
-                let (places, number) = writer.asked.remove(&request).expect("it was asked");
                 assert_eq!(message["d"]["b"]["s"], "ok");
+                let Some((places, number)) = writer.asked.remove(&request) else { continue };
                 for place in places {
                     self.acknowledged[place] = self.acknowledged[place].max(number);
                 }
@@ -164,12 +172,19 @@ impl Writer {
         let client = world.join(shard, "&ns=db");
         Self { client, asked: BTreeMap::new(), request: 0 }
     }
+
+    /// Cancels last words that there are none of: above all parts, so all of it must be in one place.
+    fn cancel_all(&mut self, world: &mut World) {
+        self.request += 1;
+        let request = self.request;
+        world.send(self.client, &format!(r#"{{"t":"d","d":{{"r":{request},"a":"oc","b":{{"p":"/","d":null}}}}}}"#));
+    }
 }
 
 impl Reader {
-    fn join(world: &mut World, shard: usize, base: &'static str) -> Self {
+    fn join(world: &mut World, shard: usize, base: &'static str, is_limited: bool) -> Self {
         let client = world.join(shard, "&ns=db");
-        Self { client, base, request: 0, view: None, pending: None, is_listening: false }
+        Self { client, base, is_limited, request: 0, view: None, pending: None, is_listening: false }
     }
 
     fn sees(&self, place: usize) -> bool {
@@ -183,8 +198,10 @@ impl Reader {
         }
         self.request += 1;
         let (action, rest) = match (self.is_listening, self.request % 3) {
+            (true, _) if self.is_limited => ("n", r#","t":7,"q":{"i":".key","l":50,"vf":"l"}"#),
             (true, _) => ("n", ""),
             (false, 0) => ("g", r#","q":{}"#),
+            (false, _) if self.is_limited => ("q", r#","h":"","t":7,"q":{"i":".key","l":50,"vf":"l"}"#),
             (false, _) => ("q", r#","h":"""#),
         };
         if action == "n" {

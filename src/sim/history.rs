@@ -379,9 +379,10 @@ impl History {
         match record {
             Record::Asked { now, session, number, identity, by, is_apart } => {
                 let actor = self.actor_of(*session);
-                let by = is_apart.then(|| by.index());
+                let by = is_apart.then_some(*by);
                 self.asked(*now, actor, *number, who(identity), by);
             }
+            Record::Reached(what) => self.reach(what),
             Record::Identified { session, identity, by, is_apart } => {
                 let actor = self.actor_of(*session);
                 let (who, database) = (who(identity), self.actors[actor].database);
@@ -414,8 +415,8 @@ impl History {
         self.actors.iter().position(is_it).unwrap_or_else(|| panic!("nobody has the session {session:?}"))
     }
 
-    /// `by`: the core that did it, if it did so apart from others.
-    fn asked(&mut self, now: Now, actor: usize, number: i64, who: Who, by: Option<usize>) {
+    /// `by`: the cores that did it, if they hold parts; bit `s` is core `s`.
+    fn asked(&mut self, now: Now, actor: usize, number: i64, who: Who, by: Option<u64>) {
         let database = self.actors[actor].database;
         if let Some(old) = self.actors[actor].replaces {
             assert!(self.actors[old].is_over, "{actor} takes effect before {old}, which it replaces, is over");
@@ -484,7 +485,12 @@ impl History {
         asked.expected = Some(expected);
         let mut seen = self.databases[database].seen_by(actor);
         // What others hold may have changed, and word of it be on its way.
-        seen.retain(|(path, ..)| by.is_none() || (is_at_once && self.world.part(NAMES[database], path) == by));
+        let is_by_all = by == Some(u64::MAX >> (64 - u32::from(self.plan.shards)));
+        seen.retain(|(path, ..)| {
+            let part = self.world.part(NAMES[database], path);
+            let stands = |by: u64| part.map_or(is_by_all, |core| by & 1 << core != 0);
+            by.is_none_or(|by| is_at_once && stands(by))
+        });
         asked.seen = seen;
     }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::{run, run_causal, run_power_cuts};
 
 /// What the smoke run must have seen at least once: else it proves nothing about it.
-const RARE: [&str; 37] = [
+const RARE: [&str; 42] = [
     "bytes split",
     "closed",
     "denied",
@@ -32,6 +32,11 @@ const RARE: [&str; 37] = [
     "spoken",
     "spoken late",
     "done apart",
+    "update of several owners",
+    "update of several owners refused",
+    "waited for an update",
+    "wanted whole in an update",
+    "update called off",
     "put together",
     "last words with several owners",
     "stale",

@@ -124,7 +124,8 @@ fn what_needs_the_whole_makes_it_whole() {
         r#""a":"p","b":{"p":"/","d":null}"#,
         r#""a":"p","b":{"p":"/t/.priority","d":1}"#,
         r#""a":"p","b":{"p":"/leaf","d":1}"#,
-        r#""a":"m","b":{"p":"/","d":{"s/a":1,"s/b":2,"s/c":3,"t/g":4,"t/h":null,"s/d":null}}"#,
+        r#""a":"m","b":{"p":"/","d":{"s/a":1,"s/b":2,"t/.priority":3}}"#,
+        r#""a":"m","b":{"p":"/","d":{"s/a":1,"s/b":2,"t":3}}"#,
         r#""a":"m","b":{"p":"/","d":{}}"#,
         r#""a":"p","b":{"p":"/s","d":1,"h":"no"}"#,
         r#""a":"q","b":{"p":"/","q":{"i":".key","l":1,"vf":"l"},"t":9,"h":""}"#,
@@ -136,6 +137,137 @@ fn what_needs_the_whole_makes_it_whole() {
         let requests: Vec<_> = before.iter().copied().chain([(0, request)]).chain(after.iter().copied()).collect();
         check(&after_users(&requests), false);
     }
+}
+
+/// Who listens above, beside and below hears of an update as of one, whoever holds its places.
+#[test]
+fn an_update_of_several_owners_is_one_update() {
+    let requests = [
+        (0, r#""a":"q","b":{"p":"/s","q":{"i":"n","l":3,"vf":"l"},"t":1,"h":""}"#),
+        (1, r#""a":"q","b":{"p":"/s","q":{"i":"n","l":3,"vf":"r"},"t":2,"h":""}"#),
+        (0, r#""a":"q","b":{"p":"/s","q":{"i":"n","sp":4,"ep":6},"t":3,"h":""}"#),
+        (1, r#""a":"q","b":{"p":"/","h":""}"#),
+        (0, r#""a":"q","b":{"p":"/s","h":""}"#),
+        (0, r#""a":"q","b":{"p":"/t","h":""}"#),
+        (1, r#""a":"q","b":{"p":"/s/a","h":""}"#),
+        (0, r#""a":"q","b":{"p":"/t/h/n","h":""}"#),
+        (
+            0,
+            r#""a":"m","b":{"p":"/","d":{"s/c":{"n":0},"s/a/n":5,"t/h":null,"s/f/n":{".sv":{"increment":3}},"t/z/n":1}}"#,
+        ),
+        (1, r#""a":"m","b":{"p":"/s","d":{"e":{"n":9},"d":null,"b/.priority":2,"zz/n":4,"a/o":1}}"#),
+        (0, r#""a":"m","b":{"p":"/","d":{"s/a":null,"s/b":null,"s/c":null,"s/e":null,"s/f":null,"s/zz":null}}"#),
+        (0, r#""a":"m","b":{"p":"/","d":{"s/a/at":{".sv":"timestamp"},"s/b/at":{".sv":"timestamp"},"t/g":7}}"#),
+        (1, r#""a":"n","b":{"p":"/s","t":2}"#),
+        (1, r#""a":"n","b":{"p":"/"}"#),
+        (0, r#""a":"m","b":{"p":"/","d":{"s/a/n":1,"s/b/n":2,"s/c/n":3,"s/d/n":4,"t/g":5}}"#),
+        (0, r#""a":"g","b":{"p":"/","q":{}}"#),
+    ];
+    check(&after_users(&requests), true);
+}
+
+/// Each owner judges its own places: whoever says no, nothing is written, and everything goes on.
+#[test]
+fn an_update_that_one_owner_refuses_is_refused_by_all() {
+    let text = r#"{"rules":{".read":true,"$room":{"$key":{".write":"!newData.hasChild('no')",
+        "n":{".validate":"newData.isNumber()"}}}}}"#;
+    let rules = Arc::new(crate::rules::Ruleset::parse(text, crate::rules::Dialect::Firebase).unwrap());
+    let requests = [
+        r#""a":"q","b":{"p":"/","h":""}"#,
+        r#""a":"m","b":{"p":"/","d":{"s/a/n":1,"s/b/n":1,"s/c/n":1,"s/d/n":1,"s/e/n":1}}"#,
+        r#""a":"m","b":{"p":"/","d":{"s/a/n":2,"s/b/n":2,"s/c/no":2,"s/d/n":2,"s/e/n":2}}"#,
+        r#""a":"m","b":{"p":"/","d":{"s/a/n":3,"s/b/n":3,"s/c/n":3,"s/d/n":"x","s/e/n":3}}"#,
+        r#""a":"m","b":{"p":"/","d":{"s/a/n":4,"s/b/n":4,"s/c/n":4,"s/d/n":4,"s/e/n":4}}"#,
+    ];
+    for_shards(|shards| {
+        let mut world = World::with(shards, 82, &Arc::new(Settings::default()), &rules);
+        let client = world.join(0, "&ns=db");
+        last_messages(&mut world, client);
+        let mut statuses = Vec::new();
+        for (number, request) in requests.iter().enumerate() {
+            let texts = ask(&mut world, client, &format!(r#"{{"r":{number},{request}}}"#));
+            let last: serde_json::Value = serde_json::from_str(texts.last().expect("an answer")).unwrap();
+            statuses.push((texts.len(), last["d"]["b"]["s"].as_str().unwrap_or_default().to_owned()));
+        }
+        let statuses: Vec<_> = statuses.iter().map(|(count, status)| (*count, status.as_str())).collect();
+        let denied = (1, "permission_denied");
+        assert_eq!(statuses, [(1, "ok"), (2, "ok"), denied, denied, (2, "ok")], "with {shards} cores");
+        let whole = r#"{"s":{"a":{"n":4},"b":{"n":4},"c":{"n":4},"d":{"n":4},"e":{"n":4}}}"#;
+        assert_eq!(value_at(&mut world, client, "/"), whole, "with {shards} cores");
+        assert!(world.is_spread("db") || shards == 1);
+        assert_eq!(world.stats().inner, 0, "nobody stands still");
+    });
+}
+
+/// What is put together while an update is made holds all of it, or hears of all of it, once.
+#[test]
+fn an_update_comes_before_or_after_what_is_put_together() {
+    let (mut before, mut after) = (0, 0);
+    for seed in 0..600 {
+        let mut world = World::new(8, seed);
+        let clients = [world.join(seed as usize, "&ns=db"), world.join(seed as usize / 8, "&ns=db")];
+        world.settle();
+        clients.iter().for_each(|client| drop(world.take(*client)));
+        world.send(clients[0], r#"{"t":"d","d":{"r":1,"a":"q","b":{"p":"/s","h":"?"}}}"#);
+        for _ in 0..seed % 5 {
+            world.deliver();
+        }
+        world.send(clients[1], r#"{"t":"d","d":{"r":1,"a":"m","b":{"p":"/s","d":{"a":1,"b":1}}}}"#);
+        world.settle();
+        let texts = world.take(clients[0]);
+        let at = |wanted: &str| texts.iter().filter(|text| text.contains(wanted)).count();
+        let in_first = at(r#""a":"d","b":{"p":"s","d":{"a":1,"b":1}}"#);
+        let in_event = at(r#""a":"m","b":{"p":"s","d":{"a":1,"b":1}}"#);
+        assert_eq!(in_first + in_event, 1, "seed {seed}: {texts:?}");
+        assert_eq!(texts.len(), 2 + in_event, "seed {seed}: {texts:?}");
+        (before, after) = (before + in_first, after + in_event);
+    }
+    assert!(before > 50, "{before}");
+    assert!(after > 50, "{after}");
+}
+
+/// Many want the same places, and rules give each to whoever comes first: an update gets all of its places or none.
+#[test]
+fn what_an_owner_has_said_yes_to_stays_free_until_it_is_written() {
+    let text = r#"{"rules":{".read":true,"$room":{"$key":{".write":"!data.exists()"}}}}"#;
+    let rules = Arc::new(crate::rules::Ruleset::parse(text, crate::rules::Dialect::Firebase).unwrap());
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    let mut made = 0;
+    for seed in 0..100 {
+        let mut world = World::with(4, seed, &Arc::new(Settings::default()), &rules);
+        let clients: Vec<_> = (0..6).map(|home| world.join(home, "&ns=db")).collect();
+        world.settle();
+        clients.iter().for_each(|client| drop(world.take(*client)));
+        for (who, client) in clients.iter().enumerate() {
+            let own = [keys[who], keys[(who + 1 + seed as usize % 5) % 6]];
+            let body = if who < 4 {
+                format!(r#""a":"m","b":{{"p":"/s","d":{{"{}":{who},"{}":{who}}}}}"#, own[0], own[1])
+            } else {
+                format!(r#""a":"p","b":{{"p":"/s/{}","d":{who}}}"#, own[0])
+            };
+            world.send(*client, &format!(r#"{{"t":"d","d":{{"r":1,{body}}}}}"#));
+            for _ in 0..seed % 7 {
+                world.deliver();
+            }
+        }
+        world.settle();
+        let mut winners = Vec::new();
+        for (who, client) in clients.iter().enumerate() {
+            let texts = world.take(*client);
+            let is_done = texts.iter().any(|text| text.contains(r#""s":"ok""#));
+            winners.extend(is_done.then_some(who));
+        }
+        let value = value_at(&mut world, clients[0], "/s");
+        for (who, _) in clients.iter().enumerate() {
+            let count = value.matches(&format!(":{who}")).count();
+            let places = if who < 4 { 2 } else { 1 };
+            let expected = if winners.contains(&who) { places } else { 0 };
+            assert_eq!(count, expected, "of {who} in {value}, where {winners:?} were told ok, seed {seed}");
+        }
+        made += winners.iter().filter(|who| **who < 4).count();
+        assert!(world.is_spread("db"));
+    }
+    assert!(made > 100, "{made}");
 }
 
 #[test]
