@@ -15,8 +15,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::spread::Route;
-use super::{Ask, Came, Durability, Engine, Kind, Message, Output, Record};
+use super::{Ask, Came, Engine, Kind, Message, Output, Record};
 use crate::base::{Hashing, Map, Now, ShardId};
+use crate::data::Node;
 use crate::op::{Namespace, Outcome, Refusal, Request, Write};
 use crate::presence::places;
 use crate::shard::{Listener, Told};
@@ -50,7 +51,10 @@ pub enum Step {
         vote: Vote,
     },
     /// To an owner: write it.
-    Commit,
+    Commit {
+        /// Bit `s`: shard `s` has a part in it.
+        owners: u64,
+    },
     /// To the keeper: it is written.
     Written {
         /// By whom.
@@ -88,10 +92,21 @@ struct Standing {
     number: u64,
     /// What this core is to write.
     part: Option<Part>,
+    /// What was here before it has written that, as long as others may not have written theirs.
+    before: Option<Box<Before>>,
     /// At the keeper, until it is decided and done.
     lead: Option<Box<Lead>>,
     /// What has come meanwhile. As much as clients may have on its way.
     waiting: VecDeque<Message>,
+}
+
+/// A part of a database as it was before an update of several, and what has been written down of that.
+#[derive(Debug)]
+pub(super) struct Before {
+    pub(super) root: Node,
+    /// The update before it.
+    pub(super) last_joint: u64,
+    pub(super) records: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -128,6 +143,12 @@ fn shards(bits: u64) -> impl Iterator<Item = ShardId> {
 impl Fences {
     pub(super) fn new(hashing: &Hashing) -> Self {
         Self { standing: hashing.map(), led_count: 0 }
+    }
+
+    /// What a snapshot that begins now tells of a database instead of what is here: others may not have written their
+    /// parts of an update.
+    pub(super) fn before(&self, namespace: &Namespace) -> Option<&Before> {
+        self.standing.get(namespace)?.before.as_deref()
     }
 
     /// How much stands still, and waits for that.
@@ -167,11 +188,6 @@ pub(super) fn write_of(request: &Request) -> &Write {
 }
 
 impl Engine {
-    /// Whether updates of several owners are made without making the database whole.
-    pub(super) fn may_fence(&self, namespace: &str) -> bool {
-        self.config.settings_of(namespace).durability == Durability::None
-    }
-
     /// Whether this engine does nothing of a database but its part of an update.
     pub(super) fn is_fenced(&self, namespace: &Namespace) -> bool {
         self.fences.standing.contains_key(namespace)
@@ -221,7 +237,8 @@ impl Engine {
             needs_whole: false,
             told: Vec::new(),
         };
-        let standing = Standing { number, part: None, lead: Some(Box::new(lead)), waiting: VecDeque::new() };
+        let standing =
+            Standing { number, part: None, before: None, lead: Some(Box::new(lead)), waiting: VecDeque::new() };
         let before = self.fences.standing.insert(namespace.clone(), standing);
         assert!(before.is_none(), "a keeper does one after the other");
         self.step_all(owners, &namespace, number, || Step::Halt { ask: ask.clone(), now }, output);
@@ -247,7 +264,7 @@ impl Engine {
         match step {
             Step::Halt { ask, now } => self.halted(namespace, number, ask, now, output),
             Step::Vote { from, vote } => self.voted(&namespace, number, from, vote, output),
-            Step::Commit => self.write_part(&namespace, number, output),
+            Step::Commit { owners } => self.write_part(&namespace, number, owners, output),
             Step::Written { from, told } => self.written(&namespace, number, from, told, output),
             Step::GoOn => self.goes_on(&namespace, number),
         }
@@ -260,7 +277,7 @@ impl Engine {
         let request = Request::Write { write, if_hash: None };
         let vote = self.judge_part(&namespace, &ask, now, &request);
         let Request::Write { write, .. } = request else { unreachable!("it was made just now") };
-        let nothing = || Standing { number, part: None, lead: None, waiting: VecDeque::new() };
+        let nothing = || Standing { number, part: None, before: None, lead: None, waiting: VecDeque::new() };
         let standing = self.fences.standing.entry(namespace.clone()).or_insert_with(nothing);
         assert_eq!(standing.number, number, "a keeper does one after the other");
         standing.part = Some(Part { ask, now, write });
@@ -318,18 +335,23 @@ impl Engine {
         }
         (lead.is_decided, lead.missing) = (true, owners);
         self.fence_decided(now, &ask, &Outcome::Done, stood);
-        self.step_all(owners, namespace, number, || Step::Commit, output);
+        self.step_all(owners, namespace, number, || Step::Commit { owners }, output);
     }
 
     /// The word has come: nothing has happened here since this engine said yes.
-    fn write_part(&mut self, namespace: &Namespace, number: u64, output: &mut Output) {
+    fn write_part(&mut self, namespace: &Namespace, number: u64, owners: u64, output: &mut Output) {
         let standing = self.fences.standing.get_mut(namespace).filter(|standing| standing.number == number);
         let part = standing.and_then(|standing| standing.part.take());
         let Part { ask, now, write } = part.expect("who is told to write stands still");
         let mut told = Vec::new();
         let shard = self.shards.get_mut(namespace).expect("who may write has room");
-        shard.write_part(now, &ask.asker(), &write, &mut told);
+        let (root, last_joint) = (shard.root().clone(), shard.last_joint());
+        shard.write_part(now, &ask.asker(), &write, (number, owners), &mut told);
+        let from = output.records.len();
         self.finish_owning(namespace, Vec::new(), output);
+        let records = output.records[from..].to_vec();
+        let standing = self.fences.standing.get_mut(namespace).expect("it stands still");
+        standing.before = Some(Box::new(Before { root, last_joint, records }));
         let (keeper, from) = (self.owner(namespace), self.config.shard);
         let fencing = Fencing { namespace: namespace.clone(), number, step: Step::Written { from, told } };
         self.send(keeper, Message::Fence(Box::new(fencing)), output);

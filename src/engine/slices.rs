@@ -5,6 +5,7 @@
 //! after the snapshot. That does no harm: to leave, to cancel or to end what was left, ended or cancelled
 //! already comes to the same. Of a part that goes home meanwhile, it is noted before.
 
+use super::fence::Before;
 use super::{Durability, Engine};
 use crate::data::Node;
 use crate::log::{Record, TreeWalk};
@@ -23,6 +24,8 @@ pub(super) struct Taking {
     /// What sessions had left with parts that have gone home since, as records.
     noted: Vec<(Namespace, Vec<u8>)>,
     current: Option<(Namespace, TreeWalk, WillMark)>,
+    /// What is told of that at the end.
+    open: Vec<u8>,
     /// From which slot on sessions of devices are yet to be told; `None`: it was not said that they follow.
     devices: Option<u32>,
 }
@@ -33,6 +36,10 @@ struct Tree {
     namespace: Namespace,
     root: Node,
     is_part: bool,
+    /// See [`Shard::last_joint`](crate::shard::Shard::last_joint).
+    last_joint: u64,
+    /// Its part of an update that may not be done: records.
+    open: Vec<u8>,
 }
 
 impl Engine {
@@ -52,10 +59,25 @@ impl Engine {
         let is_kept = |namespace: &Namespace| self.config.settings_of(namespace).durability != Durability::None;
         let kept = self.shards.iter().filter(|(namespace, _)| is_kept(namespace));
         let waiting = kept.map(|(namespace, shard)| {
-            let (root, is_part) = (shard.root().clone(), shard.is_part());
-            Tree { namespace: namespace.clone(), root, is_part }
+            let (namespace, is_part) = (namespace.clone(), shard.is_part());
+            match self.fences.before(&namespace) {
+                None => {
+                    let (root, last_joint) = (shard.root().clone(), shard.last_joint());
+                    Tree { namespace, root, is_part, last_joint, open: Vec::new() }
+                }
+                Some(Before { root, last_joint, records }) => {
+                    let (root, last_joint, open) = (root.clone(), *last_joint, records.clone());
+                    Tree { namespace, root, is_part, last_joint, open }
+                }
+            }
         });
-        self.taking = Some(Taking { waiting: waiting.collect(), noted: Vec::new(), current: None, devices: None });
+        self.taking = Some(Taking {
+            waiting: waiting.collect(),
+            noted: Vec::new(),
+            current: None,
+            open: Vec::new(),
+            devices: None,
+        });
     }
 
     /// A part is about to go home: a snapshot that is under way notes what was left with it.
@@ -78,7 +100,8 @@ impl Engine {
         let Some(mut taking) = self.taking.take() else { return false };
         while records.len() < SLICE_BYTES {
             let Some((namespace, walk, mark)) = &mut taking.current else {
-                let Some(Tree { namespace, root, is_part }) = taking.waiting.pop() else {
+                records.append(&mut taking.open);
+                let Some(Tree { namespace, root, is_part, last_joint, open }) = taking.waiting.pop() else {
                     let slot = taking.devices.unwrap_or_else(|| {
                         Record::Devices { home: self.config.shard.0 }.encode(records);
                         0
@@ -91,13 +114,17 @@ impl Engine {
                 };
                 let (name, shard) = (namespace.to_string(), self.config.shard.0);
                 if is_part {
-                    Record::Part { namespace: name, shard }.encode(records);
+                    Record::Part { namespace: name.clone(), shard }.encode(records);
+                    if last_joint > 0 {
+                        Record::Joint { namespace: name, number: last_joint, owners: 0 }.encode(records);
+                    }
                 } else {
                     Record::Database { namespace: name }.encode(records);
                 }
                 if !is_part && let Some(own) = self.own_rules(&namespace) {
                     Record::Rules { namespace: namespace.to_string(), own: Some(own) }.encode(records);
                 }
+                taking.open = open;
                 taking.current = Some((namespace, TreeWalk::new(root), WillMark::Begin));
                 continue;
             };

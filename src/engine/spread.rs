@@ -177,7 +177,7 @@ impl Engine {
         let mut rest = holders.skip_while(|other| *other == Some(first));
         match rest.next() {
             None => Route::One(first),
-            Some(Some(_)) if rest.all(|other| other.is_some()) && self.may_fence(namespace) => Route::Several,
+            Some(Some(_)) if rest.all(|other| other.is_some()) => Route::Several,
             Some(_) => Route::Keeper,
         }
     }

@@ -76,6 +76,16 @@ pub enum Record {
         /// Whose.
         shard: u8,
     },
+    /// What is written next of this part belongs to an update of several shards' parts: it holds if all of them have
+    /// written theirs. Whatever follows in this log says so; else their logs say.
+    Joint {
+        /// Which database.
+        namespace: String,
+        /// Numbered by the shard that led it, from 1 on.
+        number: u64,
+        /// Bit `s`: shard `s` has a part in it. None, in a snapshot: it is over, and this part had its share.
+        owners: u64,
+    },
     /// Last in each snapshot: it is whole.
     End {
         /// How many records stand before this one.
@@ -165,6 +175,7 @@ const RULES: u8 = 12;
 const PART: u8 = 13;
 const LEFT_IN_RUN: u8 = 14;
 const OVER_UNTIL: u8 = 15;
+const JOINT: u8 = 16;
 
 const VALUE: u8 = 0;
 const PRIORITY: u8 = 1;
@@ -212,6 +223,11 @@ impl Record {
             Self::Part { namespace, shard } => put(out, PART, |out| {
                 put_text(out, namespace);
                 out.push(*shard);
+            }),
+            Self::Joint { namespace, number, owners } => put(out, JOINT, |out| {
+                put_text(out, namespace);
+                out.extend_from_slice(&number.to_le_bytes());
+                out.extend_from_slice(&owners.to_le_bytes());
             }),
             Self::End { records } => put(out, END, |out| out.extend_from_slice(&records.to_le_bytes())),
             Self::Device(device) => put(out, DEVICE, |out| device::put(out, device)),
@@ -289,6 +305,7 @@ impl Record {
             },
             DATABASE => Self::Database { namespace: body.text()?.to_owned() },
             PART => Self::Part { namespace: body.text()?.to_owned(), shard: body.byte()? },
+            JOINT => Self::Joint { namespace: body.text()?.to_owned(), number: body.u64()?, owners: body.u64()? },
             END => Self::End { records: body.u64()? },
             DEVICE => Self::Device(Box::new(device::take(body)?)),
             DEVICE_OVER => Self::DeviceOver { secret: body.u128()? },

@@ -39,9 +39,27 @@ struct Found {
     /// of it since is the one that has it.
     whole: Option<(u8, Database)>,
     /// By shards, as long as it is not.
-    parts: BTreeMap<u8, Database>,
+    parts: BTreeMap<u8, Part>,
     /// Of which part the snapshot of all shards is telling.
     telling: u8,
+}
+
+/// What one log tells of its part.
+#[derive(Clone, Debug, Default)]
+struct Part {
+    database: Database,
+    /// The last update of several parts that this one had a share in; 0: none.
+    last_joint: u64,
+    /// Its share in that, as long as nothing follows it.
+    share: Option<Share>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Share {
+    /// Bit `s`: shard `s` has one, too.
+    owners: u64,
+    /// What it writes, once that is read.
+    places: Option<Vec<Place>>,
 }
 
 /// One database.
@@ -106,15 +124,26 @@ impl State {
             }
             Record::Part { namespace, shard } => {
                 let found = self.found.entry(namespace).or_default();
-                found.parts.insert(shard, Database::default());
+                found.parts.insert(shard, Part::default());
                 found.telling = shard;
             }
+            Record::Joint { namespace, number, owners } => {
+                let found = self.found.entry(namespace).or_default();
+                if found.whole.is_none() {
+                    let part = found.parts.entry(from).or_default();
+                    part.settle();
+                    part.last_joint = number;
+                    part.share = (owners > 0).then_some(Share { owners, places: None });
+                }
+            }
             Record::Written { namespace, places } => {
-                let Some(Database { root, .. }) = self.database(namespace, from) else { return };
-                for Place { path, saved } in places {
-                    match saved {
-                        Saved::Value(node) => drop(root.set(path.as_str(), node)),
-                        Saved::Priority(priority) => root.set_priority(path.as_str(), priority),
+                let part = self.found.get_mut(&namespace).and_then(|found| found.parts.get_mut(&from));
+                match part.and_then(|part| part.share.as_mut()) {
+                    Some(share) if share.places.is_none() => share.places = Some(places),
+                    _ => {
+                        if let Some(database) = self.database(namespace, from) {
+                            database.write(places);
+                        }
                     }
                 }
             }
@@ -170,7 +199,11 @@ impl State {
         let Found { whole, parts, telling } = self.found.entry(namespace).or_default();
         match whole {
             Some((by, whole)) => (*by == from || *by == ALL_SHARDS).then_some(whole),
-            None => Some(parts.entry(if from == ALL_SHARDS { *telling } else { from }).or_default()),
+            None => {
+                let part = parts.entry(if from == ALL_SHARDS { *telling } else { from }).or_default();
+                part.settle();
+                Some(&mut part.database)
+            }
         }
     }
 
@@ -184,16 +217,42 @@ impl Found {
         if let Some((_, whole)) = self.whole {
             return whole;
         }
-        let mut parts = self.parts.into_values();
-        let mut whole = parts.next().unwrap_or_default();
-        for part in parts {
-            whole.take_in(part);
+        let last: Vec<(u8, u64)> = self.parts.iter().map(|(shard, part)| (*shard, part.last_joint)).collect();
+        let mut whole = Database::default();
+        for mut part in self.parts.into_values() {
+            let number = part.last_joint;
+            let has_had = |shard: &u32| last.iter().any(|(other, last)| u32::from(*other) == *shard && *last >= number);
+            // Who was about to go on had heard that all of them had written theirs.
+            let is_done =
+                |share: &Share| (0..u64::BITS).filter(|shard| share.owners & 1 << shard != 0).all(|s| has_had(&s));
+            if part.share.as_ref().is_some_and(is_done) {
+                part.settle();
+            }
+            whole.take_in(part.database);
         }
         whole
     }
 }
 
+impl Part {
+    /// Its share in an update of several parts holds.
+    fn settle(&mut self) {
+        if let Some(places) = self.share.take().and_then(|share| share.places) {
+            self.database.write(places);
+        }
+    }
+}
+
 impl Database {
+    fn write(&mut self, places: Vec<Place>) {
+        for Place { path, saved } in places {
+            match saved {
+                Saved::Value(node) => drop(self.root.set(path.as_str(), node)),
+                Saved::Priority(priority) => self.root.set_priority(path.as_str(), priority),
+            }
+        }
+    }
+
     /// Adds what another shard has of it.
     fn take_in(&mut self, part: Self) {
         if self.root.is_empty() {

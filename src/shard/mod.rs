@@ -98,6 +98,8 @@ pub struct Shard {
     partly: Option<Write>,
     /// Other cores hold other parts of the same database.
     is_part: bool,
+    /// See [`last_joint`](Self::last_joint).
+    last_joint: u64,
 }
 
 impl Shard {
@@ -117,6 +119,7 @@ impl Shard {
             profilers: Vec::new(),
             partly: None,
             is_part: false,
+            last_joint: 0,
         }
     }
 

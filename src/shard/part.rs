@@ -58,10 +58,23 @@ impl Shard {
         self.may_write(now, asker, write)
     }
 
-    /// Writes what [may be written](Self::may_write_part): nothing has happened here since.
-    pub fn write_part(&mut self, now: Now, asker: &Asker, write: &Write, told: &mut Vec<Told>) {
+    /// Writes what [may be written](Self::may_write_part): nothing has happened here since. `joint`: the update's number,
+    /// and a bit for each shard that has a part in it.
+    pub fn write_part(&mut self, now: Now, asker: &Asker, write: &Write, joint: (u64, u64), told: &mut Vec<Told>) {
+        let (number, owners) = joint;
+        self.last_joint = number;
+        let namespace = &self.namespace;
+        self.recording.note(|records| {
+            Record::Joint { namespace: namespace.to_string(), number, owners }.encode(records);
+        });
         let changes = self.resolve(now, write);
         self.write_judged(now, asker, write, &changes, told);
+    }
+
+    /// The last update of several parts that this one had a part in; 0: none.
+    #[must_use]
+    pub const fn last_joint(&self) -> u64 {
+        self.last_joint
     }
 
     /// What counts of a session's last words here, and the first run of them.

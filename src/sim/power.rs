@@ -210,7 +210,7 @@ impl Writer {
         let both = |place: usize| format!(r#""w{place}/{name}/a":{n},"w{place}/{name}/b/c":{n}"#);
         let (places, action, body) = match chance % 24 {
             0 if is_uniting => (vec![TOP], "p", format!(r#"{{"p":"/top-{name}","d":{n}}}"#)),
-            1 if is_uniting => {
+            1 | 6..=8 => {
                 let other = (place + 1) % TOP;
                 (vec![place, other], "m", format!(r#"{{"p":"/","d":{{{},{}}}}}"#, both(place), both(other)))
             }
