@@ -39,17 +39,17 @@ fn after_a_cut(mut world: World, shards: u8) -> (World, serde_json::Value, bool)
 
 /// Does these to a database, cuts the power, and says whether what stands there is what did, and whether it is spread.
 #[track_caller]
-fn check(asked: &[(&str, &str)], stands: serde_json::Value, is_spread: bool) {
+fn check(asked: &[(&str, &str)], stands: &serde_json::Value, is_spread: bool) {
     for (shards, then) in [(1, 3), (2, 2), (3, 5), (4, 1), (3, 3)] {
         let mut world = kept(shards, Durability::Fsync);
         let client = world.join(0, "&ns=db");
         world.calm();
         asked.iter().for_each(|(action, body)| done(&mut world, client, action, body));
         let (world, found, was_spread) = after_a_cut(world, then);
-        assert_eq!(found, stands, "{shards} to {then}");
+        assert_eq!(found, *stands, "{shards} to {then}");
         assert_eq!(was_spread, is_spread && then > 1, "{shards} to {then}");
         let (_, again, _) = after_a_cut(world, shards);
-        assert_eq!(again, stands, "{shards} to {then} to {shards}");
+        assert_eq!(again, *stands, "{shards} to {then} to {shards}");
     }
 }
 
@@ -63,10 +63,10 @@ fn a_start_divides_what_can_be_done_apart() {
         ("p", r#"{"p":"/a/b","d":null}"#),
     ];
     let stands = json!({"a": {"c": {"x": 2}}, "d": {"e": {"f": 3, "g": {"h": 4}}, "k": 5}});
-    check(&few, stands.clone(), true);
+    check(&few, &stands, true);
     // What made it whole is over with the server.
     let whole = [&few[..], &[("m", r#"{"p":"/","d":{"a/b":1,"a/z":2,"d/e/f":9}}"#)]].concat();
-    check(&whole, json!({"a": {"b": 1, "c": {"x": 2}, "z": 2}, "d": {"e": {"f": 9, "g": {"h": 4}}, "k": 5}}), true);
+    check(&whole, &json!({"a": {"b": 1, "c": {"x": 2}, "z": 2}, "d": {"e": {"f": 9, "g": {"h": 4}}, "k": 5}}), true);
     // What stands above the parts is nobody's part.
     for (above, value) in
         [(r#"{"p":"/top","d":7}"#, json!(7)), (r#"{"p":"/top","d":{".value":7,".priority":1}}"#, json!(7))]
@@ -76,16 +76,16 @@ fn a_start_divides_what_can_be_done_apart() {
         if above.contains("priority") {
             stands["top"] = json!({".value": 7, ".priority": 1});
         }
-        check(&[&few[..], &[("p", above)]].concat(), stands, false);
+        check(&[&few[..], &[("p", above)]].concat(), &stands, false);
     }
     // What was left is spoken, and does not keep it whole.
     let words = [&few[..], &[("o", r#"{"p":"/a/c/x","d":8}"#), ("o", r#"{"p":"/d/k","d":null}"#)]].concat();
-    check(&words, json!({"a": {"c": {"x": 8}}, "d": {"e": {"f": 3, "g": {"h": 4}}}}), true);
+    check(&words, &json!({"a": {"c": {"x": 8}}, "d": {"e": {"f": 3, "g": {"h": 4}}}}), true);
     // Unless it leaves something above the parts.
     let words = [&few[..], &[("o", r#"{"p":"/top","d":8}"#)]].concat();
     let mut above = stands;
     above["top"] = json!(8);
-    check(&words, above, false);
+    check(&words, &above, false);
 }
 
 /// What has come together replaces what was safe long before: so it must be safe itself, whatever is promised of what
