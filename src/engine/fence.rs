@@ -151,6 +151,10 @@ impl Fences {
         self.standing.get(namespace)?.before.as_deref()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.standing.is_empty()
+    }
+
     /// How much stands still, and waits for that.
     pub(super) fn len(&self) -> usize {
         self.standing.values().map(|standing| 1 + standing.waiting.len()).sum()
@@ -195,9 +199,6 @@ impl Engine {
 
     /// What may be done now. The rest waits until an update is over.
     pub(super) fn passes_fence(&mut self, message: Message) -> Option<Message> {
-        if self.fences.standing.is_empty() {
-            return Some(message);
-        }
         let Some(namespace) = database_of(&message).filter(|namespace| self.is_fenced(namespace)) else {
             return Some(message);
         };

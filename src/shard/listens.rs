@@ -173,6 +173,22 @@ impl Listens {
         seen
     }
 
+    /// Ends what one of all parts has ended of the listens above them, because rules did not allow it when it looked:
+    /// their clients have been told.
+    pub(super) fn agree(parts: &mut [Self]) {
+        let mut counts: BTreeMap<(SessionRef, Path, Tag), usize> = BTreeMap::new();
+        for (session, member) in parts.iter().flat_map(|part| &part.by_session) {
+            for held in member.held.iter().filter(|held| Listener::width_at(&held.path) > 0) {
+                *counts.entry((*session, held.path.clone(), held.tag)).or_default() += 1;
+            }
+        }
+        let parts_count = parts.len();
+        let ended = counts.into_iter().filter(|(_, count)| *count < parts_count);
+        for ((session, path, tag), _) in ended {
+            parts.iter_mut().for_each(|part| part.remove(session, &path, tag));
+        }
+    }
+
     /// Takes in the listens of one part of what `root` is now the whole of. Nobody is told anything: each has seen
     /// what there is.
     pub(super) fn take_in(&mut self, part: &Self, root: &Node) {

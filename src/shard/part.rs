@@ -117,6 +117,7 @@ impl Shard {
             listens.push(other.listens);
         }
         self.is_part = false;
+        Listens::agree(&mut listens);
         for part in listens {
             self.listens.take_in(&part, &self.root);
         }

@@ -478,20 +478,31 @@ impl History {
             Expected::Status("datastale") => self.reach("stale"),
             _ => {}
         }
-        let asked = self.actors[actor].asked.iter_mut().find(|asked| asked.number == number);
-        let asked = asked.expect("it was there just now");
         // An answer that is put together comes when the last part is there: until then each core goes on.
         let is_at_once = !matches!(expected, Expected::Gathering | Expected::Gathered(_));
-        asked.expected = Some(expected);
+        let seen = self.must_see(database, actor, by, is_at_once);
+        let asked = self.actors[actor].asked.iter_mut().find(|asked| asked.number == number);
+        let asked = asked.expect("it was there just now");
+        (asked.expected, asked.seen) = (Some(expected), seen);
+    }
+
+    /// What a session must see of its listens when it is answered what was done by these cores: what others hold
+    /// may have changed, and word of it be on its way.
+    fn must_see(
+        &self,
+        database: usize,
+        actor: usize,
+        by: Option<u64>,
+        is_at_once: bool,
+    ) -> Vec<(String, Option<u64>, Tree)> {
         let mut seen = self.databases[database].seen_by(actor);
-        // What others hold may have changed, and word of it be on its way.
         let is_by_all = by == Some(u64::MAX >> (64 - u32::from(self.plan.shards)));
         seen.retain(|(path, ..)| {
             let part = self.world.part(NAMES[database], path);
             let stands = |by: u64| part.map_or(is_by_all, |core| by & 1 << core != 0);
             by.is_none_or(|by| is_at_once && stands(by))
         });
-        asked.seen = seen;
+        seen
     }
 
     fn over(&mut self, now: Now, actor: usize, end: End, who: Who, words_count: usize, is_last: bool) {
