@@ -28,6 +28,8 @@ pub struct State {
     pub devices: BTreeMap<u128, KeptDevice>,
     /// What was read of databases, by name.
     found: BTreeMap<String, Found>,
+    /// Shares in updates of several parts that not all parts had written: they are undone. Nobody had heard of them.
+    pub undone_count: usize,
     /// Sessions that have left something, ever: their order.
     arrivals: u64,
 }
@@ -190,7 +192,8 @@ impl State {
     /// What was read of each database becomes one. After the last record.
     pub fn put_together(&mut self) {
         for (name, found) in std::mem::take(&mut self.found) {
-            self.databases.insert(name, found.put_together());
+            let database = found.put_together(&mut self.undone_count);
+            self.databases.insert(name, database);
         }
     }
 
@@ -213,7 +216,7 @@ impl State {
 }
 
 impl Found {
-    fn put_together(self) -> Database {
+    fn put_together(self, undone_count: &mut usize) -> Database {
         if let Some((_, whole)) = self.whole {
             return whole;
         }
@@ -221,12 +224,12 @@ impl Found {
         let mut whole = Database::default();
         for mut part in self.parts.into_values() {
             let number = part.last_joint;
-            let has_had = |shard: &u32| last.iter().any(|(other, last)| u32::from(*other) == *shard && *last >= number);
+            let has_had = |shard: u8| last.iter().any(|(other, last)| *other == shard && *last >= number);
             // Who was about to go on had heard that all of them had written theirs.
-            let is_done =
-                |share: &Share| (0..u64::BITS).filter(|shard| share.owners & 1 << shard != 0).all(|s| has_had(&s));
-            if part.share.as_ref().is_some_and(is_done) {
-                part.settle();
+            let is_done = |share: &Share| (0..64).filter(|shard| share.owners & 1 << shard != 0).all(has_had);
+            match &part.share {
+                Some(share) if !is_done(share) => *undone_count += 1,
+                _ => part.settle(),
             }
             whole.take_in(part.database);
         }

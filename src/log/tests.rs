@@ -146,7 +146,12 @@ fn latest_records() -> Vec<Record> {
         Record::Part { namespace: "chat".into(), shard: 62 },
         left_in(3, set("s/8", "\"gone\""), 1 << 20),
         Record::Over { namespace: "chat".into(), secret: 3, run: 1 << 20 },
+        joint(1 << 40, 1 << 63 | 1),
     ]
+}
+
+fn joint(number: u64, owners: u64) -> Record {
+    Record::Joint { namespace: "chat".into(), number, owners }
 }
 
 fn left_in(secret: u128, write: Write, run: u32) -> Record {
@@ -368,6 +373,35 @@ fn check_parts(logs: &[(u8, &[Record])], root: &str, owed: &[(&str, u128)]) {
 
 fn part(shard: u8) -> Record {
     Record::Part { namespace: "chat".into(), shard }
+}
+
+/// Of an update of several parts, all that were written count, or none.
+#[test]
+fn a_share_in_an_update_counts_when_all_have_written_theirs() {
+    let x = |number: u64, owners: u64, value: &str| [joint(number, owners), written("a/x", value)];
+    let y = |number: u64, owners: u64, value: &str| [joint(number, owners), written("b/y", value)];
+    let both = r#"{"a":{"x":1},"b":{"y":1}}"#;
+    check_parts(&[(0, &x(1, 3, "1")), (1, &y(1, 3, "1"))], both, &[]);
+    // One has not written its share: the other's is undone, and what stood there before stands there.
+    let before = r#"{"a":{"x":0},"b":{"y":0}}"#;
+    let begun = [&[written("a/x", "0")][..], &x(1, 3, "1")].concat();
+    check_parts(&[(0, &begun), (1, &[written("b/y", "0")])], before, &[]);
+    check_parts(&[(0, &begun), (ALL_SHARDS, &[part(1), written("b/y", "0")])], before, &[]);
+    // Whatever follows it says that all had written theirs, whether their logs still tell or not.
+    let gone_on = [&x(1, 3, "1")[..], &[left_in(7, set("a/x", "2"), 1)]].concat();
+    check_parts(&[(0, &gone_on), (1, &[part(1), joint(1, 0), written("b/y", "1")])], both, &[("a/x", 7)]);
+    check_parts(&[(0, &x(1, 3, "1")), (1, &[part(1), joint(1, 0), written("b/y", "1")])], both, &[]);
+    // The same, by its share in the next update, which is undone itself.
+    let next = [y(1, 3, "1"), y(2, 6, "2")].concat();
+    check_parts(&[(0, &x(1, 3, "1")), (1, &next)], both, &[]);
+    // A snapshot that began in the midst of it tells of the share at its end.
+    let taken = [&[part(0), joint(4, 0), written("a/x", "0")][..], &x(5, 3, "1")].concat();
+    check_parts(&[(0, &taken), (1, &y(5, 3, "1"))], both, &[]);
+    check_parts(&[(0, &taken), (1, &[written("b/y", "0")])], before, &[]);
+    // Where nothing was changed, the share is one all the same.
+    check_parts(&[(0, &x(1, 3, "1")), (1, &[written("b/y", "1"), joint(1, 3)])], both, &[]);
+    // Who has all of it has all of that.
+    check_parts(&[(0, &x(1, 3, "5")), (1, &[whole(), written("a/x", "1"), written("b/y", "1")])], both, &[]);
 }
 
 fn whole() -> Record {

@@ -135,6 +135,7 @@ pub fn run(seed: u64) -> BTreeMap<&'static str, u64> {
         dead.append(&mut writers);
         world = world.cut_power(shards(&mut dice));
         check_speeches(&world, &mut reached);
+        *reached.entry("parts of an update undone").or_default() += world.undone_count() as u64;
         if grace.0 > 0 && dice.next_u64().is_multiple_of(2) {
             // A second failure before anything was spoken.
             world = world.cut_power(shards(&mut dice));

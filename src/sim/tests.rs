@@ -68,7 +68,7 @@ fn nothing_acknowledged_is_lost_with_the_power() {
             *reached.entry(what).or_insert(0) += count;
         }
     }
-    assert_eq!(reached.len(), 7, "{reached:?}");
+    assert_eq!(reached.len(), 8, "{reached:?}");
     assert!(reached.values().all(|count| *count > 20), "{reached:?}");
 }
 

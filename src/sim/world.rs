@@ -59,6 +59,7 @@ pub struct World {
     /// Everything that operators were told.
     pub notices: Vec<Notice>,
     speeches: Vec<Vec<String>>,
+    undone_count: usize,
     /// Which engines have drained.
     pub drained: Vec<bool>,
 }
@@ -193,6 +194,7 @@ impl World {
             pauses: 0,
             notices: Vec::new(),
             speeches: Vec::new(),
+            undone_count: 0,
             drained: vec![false; count],
         }
     }
@@ -767,6 +769,12 @@ impl World {
         self.engines.iter().any(|engine| !engine.may_snapshot())
     }
 
+    /// How many parts of updates were undone when the power came back, as others were missing.
+    #[must_use]
+    pub const fn undone_count(&self) -> usize {
+        self.undone_count
+    }
+
     /// By session: where the last words wrote that were spoken before this server has begun.
     #[must_use]
     pub fn speeches(&self) -> &[Vec<String>] {
@@ -816,6 +824,7 @@ impl World {
         let mut next = Self::of_namespaces(shards, self.dice.next_u64(), settings, namespaces, rules, verifier);
         next.now = self.now;
         let speeches = next.config.settle(now(next.now), &mut state).speeches;
+        next.undone_count = state.undone_count;
         next.speeches = speeches.iter().map(Speech::places).collect();
         let frames = snapshot(&state, base, |frame| {
             next.base.extend_from_slice(frame);
