@@ -28,7 +28,7 @@ fn append(c: &mut Criterion) {
             for path in &paths {
                 encode_written(&mut frame, "app", std::iter::once((path, Ok(&node))));
             }
-            seal_frame(&mut frame, FILE, 1);
+            seal_frame(&mut frame, FILE, 1, 0);
             frame.len()
         });
     });

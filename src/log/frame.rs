@@ -82,8 +82,9 @@ pub fn begin_frame(frame: &mut Vec<u8>) {
     frame.resize(HEAD_BYTES, 0);
 }
 
-/// Finishes a frame: the `sequence`th of its file.
-pub fn seal_frame(frame: &mut Vec<u8>, file: FileId, sequence: u32) {
+/// Finishes a frame: the `sequence`th of its file. `stamp`: when, by a clock that all logs of this start have in common,
+/// in nanoseconds; 0: it is in no other log's way.
+pub fn seal_frame(frame: &mut Vec<u8>, file: FileId, sequence: u32, stamp: u64) {
     let payload_bytes = (frame.len() - HEAD_BYTES) as u64;
     let payload_sum = crc32fast::hash(&frame[HEAD_BYTES..]);
     frame[..8].copy_from_slice(&MAGIC);
@@ -95,6 +96,7 @@ pub fn seal_frame(frame: &mut Vec<u8>, file: FileId, sequence: u32) {
     frame[36] = file.shard;
     frame[37] = file.kind as u8;
     frame[38..40].copy_from_slice(&VERSION.to_le_bytes());
+    frame[40..48].copy_from_slice(&stamp.to_le_bytes());
     let head_sum = crc32fast::hash(&frame[12..HEAD_BYTES]);
     frame[8..12].copy_from_slice(&head_sum.to_le_bytes());
     frame.resize(frame.len().next_multiple_of(BLOCK_BYTES), 0);
@@ -133,6 +135,8 @@ pub struct Scan {
     pub records: u64,
     /// Where the last whole frame ends.
     pub end: u64,
+    /// The latest of their [stamps](seal_frame).
+    pub stamp: u64,
     /// What is behind it.
     pub tail: Tail,
 }
@@ -166,6 +170,7 @@ struct Head {
     payload_sum: u32,
     sequence: u32,
     version: u16,
+    stamp: u64,
     is_ours: bool,
 }
 
@@ -187,6 +192,7 @@ impl Head {
             payload_sum: u32_at(12),
             sequence: u32_at(32),
             version: u16::from_le_bytes([bytes[38], bytes[39]]),
+            stamp: u64::from(u32_at(40)) | u64::from(u32_at(44)) << 32,
             is_ours,
         })
     }
@@ -196,8 +202,21 @@ impl Head {
 ///
 /// # Errors
 /// What reading the file ends with.
-pub fn scan<S: Source>(source: &mut S, file: FileId, mut each: impl FnMut(Record)) -> Result<Scan, S::Error> {
-    let mut scan = Scan { frames: 0, records: 0, end: 0, tail: Tail::Clean };
+pub fn scan<S: Source>(source: &mut S, file: FileId, each: impl FnMut(Record)) -> Result<Scan, S::Error> {
+    scan_until(source, file, u64::MAX, each)
+}
+
+/// The same, as if nothing had been written after a stamp.
+///
+/// # Errors
+/// What reading the file ends with.
+pub fn scan_until<S: Source>(
+    source: &mut S,
+    file: FileId,
+    last_stamp: u64,
+    mut each: impl FnMut(Record),
+) -> Result<Scan, S::Error> {
+    let mut scan = Scan { frames: 0, records: 0, end: 0, stamp: 0, tail: Tail::Clean };
     let (mut first, mut rest) = (Vec::new(), Vec::new());
     loop {
         source.read(scan.end, BLOCK_BYTES, &mut first)?;
@@ -231,6 +250,9 @@ pub fn scan<S: Source>(source: &mut S, file: FileId, mut each: impl FnMut(Record
             scan.tail = if is_followed { Tail::Damaged(Damage::Sum) } else { Tail::Torn };
             return Ok(scan);
         }
+        if head.stamp > last_stamp {
+            return Ok(scan);
+        }
         if head.version > VERSION {
             scan.tail = Tail::Damaged(Damage::Version(head.version));
             return Ok(scan);
@@ -246,6 +268,7 @@ pub fn scan<S: Source>(source: &mut S, file: FileId, mut each: impl FnMut(Record
             }
         }
         scan.frames += 1;
+        scan.stamp = scan.stamp.max(head.stamp);
         scan.end += (HEAD_BYTES + payload_bytes).next_multiple_of(BLOCK_BYTES) as u64;
     }
 }

@@ -18,7 +18,8 @@ mod state;
 
 pub use device::{KeptCandidate, KeptDevice, KeptName, KeptWatch};
 pub use frame::{
-    ALL_SHARDS, BLOCK_BYTES, Damage, FileId, Kind, Scan, Source, Tail, VERSION, begin_frame, scan, seal_frame,
+    ALL_SHARDS, BLOCK_BYTES, Damage, FileId, Kind, Scan, Source, Tail, VERSION, begin_frame, scan, scan_until,
+    seal_frame,
 };
 pub use record::{Bad, OwnRules, Place, Record, Saved, encode_left, encode_written};
 pub use snapshot::{TreeWalk, snapshot};

@@ -144,7 +144,7 @@ impl<E, F: FnMut(&[u8]) -> Result<(), E>> Writing<F> {
         if self.frame.is_empty() {
             return Ok(());
         }
-        seal_frame(&mut self.frame, self.file, self.sequence);
+        seal_frame(&mut self.frame, self.file, self.sequence, 0);
         self.sequence += 1;
         let done = (self.emit)(&self.frame);
         self.frame.clear();

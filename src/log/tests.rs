@@ -162,7 +162,7 @@ fn frame(records: &[Record], sequence: u32) -> Vec<u8> {
     let mut frame = Vec::new();
     begin_frame(&mut frame);
     records.iter().for_each(|record| record.encode(&mut frame));
-    seal_frame(&mut frame, FILE, sequence);
+    seal_frame(&mut frame, FILE, sequence, 0);
     frame
 }
 

@@ -93,7 +93,7 @@ fn append(
     if !is_more {
         Record::End { records: records_before + count }.encode(&mut frame);
     }
-    seal_frame(&mut frame, file, sequence);
+    seal_frame(&mut frame, file, sequence, 0);
     let unfinished = directory.join(format!("{}.new", file.name()));
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(sequence == 0).mode(FILE_MODE);

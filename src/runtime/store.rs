@@ -377,7 +377,7 @@ impl<F: Files> Writer<F> {
                 progress.first_segment.set(self.file.number);
             }
             progress.bytes.set(progress.bytes.get() + frame.len().next_multiple_of(BLOCK_BYTES) as u64);
-            seal_frame(&mut frame, self.file, self.sequence);
+            seal_frame(&mut frame, self.file, self.sequence, clock::stamp());
             self.append(&frame, must_sync, &progress, &bell).await?;
             progress.stored.set(number);
             progress.tell(&bell);
@@ -473,7 +473,7 @@ impl<F: Files> Writer<F> {
         let mut frame = Vec::new();
         begin_frame(&mut frame);
         Record::Begin { previous_frames }.encode(&mut frame);
-        seal_frame(&mut frame, self.file, 0);
+        seal_frame(&mut frame, self.file, 0, clock::stamp());
         self.segment.write(0, &frame).await?;
         self.segment.sync().await?;
         (self.offset, self.sequence) = (frame.len() as u64, 1);

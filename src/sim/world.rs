@@ -951,7 +951,7 @@ impl Disk {
     }
 
     fn append(&mut self, shard: usize, mut frame: Vec<u8>) {
-        seal_frame(&mut frame, disk_id(shard), self.sequence);
+        seal_frame(&mut frame, disk_id(shard), self.sequence, 0);
         self.file.append(&mut frame);
         self.sequence += 1;
     }

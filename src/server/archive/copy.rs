@@ -1,8 +1,9 @@
 //! Backups: copies of a log, taken while a server writes it, and put in place again.
 //!
 //! The surprising idea: a copy needs nothing from the server. What is in a log never changes, so a copy
-//! up to the last frame that is whole when it is looked at is what a start would find if the power had
-//! failed at that moment.
+//! up to some frame is what a start would find if the power had failed when that was written. Several logs
+//! are cut at one moment: each frame bears the time at which it was finished, and nobody learns of a frame before it is
+//! safe, so what follows from one that is missing is later than all that was there to be seen when the copy began.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
@@ -11,7 +12,7 @@ use std::path::Path;
 
 use super::files::{self, Disk, Findings};
 use super::{DIRECTORY_MODE, FILE_MODE, Progress};
-use crate::log::{FileId, Kind, scan};
+use crate::log::{FileId, Kind, scan, scan_until};
 
 /// How often a backup begins anew because a server that started meanwhile has removed files.
 const TRIES_MAX: usize = 5;
@@ -66,18 +67,30 @@ fn check(directory: &Path) -> io::Result<Findings> {
 
 fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     // Files that are made after this are not missed: what is in them happened later.
-    for file in files::list(from)? {
-        copy(from, to, file)?;
+    let files = files::list(from)?;
+    let epoch = files.iter().map(|file| file.epoch).max();
+    let (now, before): (Vec<FileId>, _) = files.into_iter().partition(|file| Some(file.epoch) == epoch);
+    let (mut moment, untold) = (0, Progress::untold());
+    for file in now.iter().filter(|file| file.kind == Kind::Log) {
+        let mut log = Disk::new(File::open(from.join(file.name()))?, &untold);
+        moment = moment.max(scan(&mut log, *file, |_| {})?.stamp);
     }
+    now.into_iter().try_for_each(|file| copy(from, to, file, moment))?;
+    // Stamps of another start are by another clock, and nobody writes those files any more.
+    before.into_iter().try_for_each(|file| copy(from, to, file, u64::MAX))?;
     File::open(to)?.sync_all()
 }
 
-fn copy(from: &Path, to: &Path, file: FileId) -> io::Result<()> {
+/// Copies a file, of a log what was written until a moment.
+fn copy(from: &Path, to: &Path, file: FileId, moment: u64) -> io::Result<()> {
     let source = File::open(from.join(file.name()))?;
     let bytes = match file.kind {
         Kind::Snapshot => source.metadata()?.len(),
-        Kind::Log => scan(&mut Disk::new(source.try_clone()?, &Progress::untold()), file, |_| {})?.end,
+        Kind::Log => scan_until(&mut Disk::new(source.try_clone()?, &Progress::untold()), file, moment, |_| {})?.end,
     };
+    if bytes == 0 {
+        return Ok(());
+    }
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(FILE_MODE);
     let mut copy = options.open(to.join(file.name()))?;

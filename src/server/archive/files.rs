@@ -259,7 +259,7 @@ fn end_snapshot(directory: &Path, damaged: &Damaged, mut cut: &File) -> io::Resu
     let mut frame = Vec::new();
     begin_frame(&mut frame);
     Record::End { records }.encode(&mut frame);
-    seal_frame(&mut frame, damaged.file, damaged.frames);
+    seal_frame(&mut frame, damaged.file, damaged.frames, 0);
     io::Seek::seek(&mut cut, io::SeekFrom::Start(damaged.end))?;
     cut.write_all(&frame)
 }
