@@ -164,6 +164,19 @@ impl<'t> Item<'t> {
         found.map(Item::at)
     }
 
+    /// The members of an object that have these names, found in one go; of one that stands twice, the last. None of
+    /// what is no object.
+    #[must_use]
+    pub fn pick<const COUNT: usize>(self, names: [&str; COUNT]) -> [Option<Self>; COUNT] {
+        let mut picked = [None; COUNT];
+        for (key, value) in self.as_object().into_iter().flatten() {
+            if let Some(index) = names.iter().position(|name| *name == key) {
+                picked[index] = Some(value);
+            }
+        }
+        picked
+    }
+
     /// The value as a `serde_json` value (for identities, not for data).
     #[must_use]
     pub fn to_serde(self) -> serde_json::Value {
