@@ -130,7 +130,7 @@ fn check_last_words(shards: u8, way: impl Fn(&mut World, Client), end: End) {
         Notice::LastWords { spoken, end: why, .. } if *why == end => *spoken,
         _ => 0,
     };
-    assert_eq!(world.notices.iter().map(spoken).sum::<u32>(), 2);
+    assert_eq!(world.notices.iter().map(spoken).sum::<usize>(), 2);
 }
 
 #[test]
