@@ -125,12 +125,12 @@ fn check_last_words(shards: u8, way: impl Fn(&mut World, Client), end: End) {
     world.hang_up(leaver, Hangup::Broken);
     world.pass(Millis(300_000));
     assert_eq!(world.take(watcher), [""; 0], "once");
-    // Where several owners hold them, each tells of its own.
-    let spoken = world.notices.iter().filter_map(|notice| match notice {
-        Notice::LastWords { spoken, end: why, .. } if *why == end => Some(*spoken),
-        _ => None,
-    });
-    assert_eq!(spoken.sum::<usize>(), 2);
+    // Each owner that some of them lay with tells of its own.
+    let spoken = |notice: &Notice| match notice {
+        Notice::LastWords { spoken, end: why, .. } if *why == end => *spoken,
+        _ => 0,
+    };
+    assert_eq!(world.notices.iter().map(spoken).sum::<usize>(), 2);
 }
 
 #[test]
