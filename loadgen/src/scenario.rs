@@ -126,6 +126,9 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
     }
 
     fn last_words(&self) -> Setup {
+        if self.plan.words == 0 {
+            return Setup::Nothing;
+        }
         Setup::LastWords { root: self.root.clone(), words: self.plan.words, first: OTHERS }
     }
 
