@@ -85,6 +85,10 @@ pub struct Plan {
     /// clients as it may open files, act as one
     #[arg(long, value_name = "SPAN", default_value = "0s", value_parser = span)]
     pub stay: Duration,
+    /// From when they go on, the watcher reads nothing for so long, below the server's session timeout
+    /// (mass-disconnect): what it must see waits with the server meanwhile
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub watcher_pause: Option<Duration>,
     /// How sessions go (mass-disconnect, flap)
     #[arg(long, value_enum, default_value_t = EndingName::Reset)]
     ending: EndingName,
@@ -269,6 +273,9 @@ impl Plan {
         match self.driver {
             _ if self.words == 0 && !is_wordless => {
                 Err("without last words, the driver firebase plays idle and storm: --words 1")
+            }
+            Driver::Engine if self.watcher_pause.is_some() => {
+                Err("a watcher that does not read needs a socket: another --driver")
             }
             Driver::Mqtt if self.words > 1 => Err("MQTT has one will a session: --words 1"),
             Driver::Mqtt if is_goodbye => {
