@@ -32,6 +32,9 @@ struct Cores {
     cores: Vec<Core>,
     now: Instant,
     messages: u64,
+    /// Lent to the engines again and again, as a driver does.
+    output: Output,
+    frame: Vec<u8>,
 }
 
 impl Cores {
@@ -55,23 +58,23 @@ impl Cores {
             let engine = Engine::new(config, time(now));
             Core { engine, inbox: VecDeque::new(), spent_ns: 0, calls: Vec::new(), handled: 0 }
         };
-        Self { cores: (0..shards).map(core).collect(), now, messages: 0 }
+        Self { cores: (0..shards).map(core).collect(), now, messages: 0, output: Output::default(), frame: Vec::new() }
     }
 
     fn input(&mut self, shard: usize, input: Input<'_>) {
-        let mut output = Output::default();
         let begun = Clock::now();
-        self.cores[shard].engine.handle(time(self.now), input, &mut output);
+        self.cores[shard].engine.handle(time(self.now), input, &mut self.output);
         let spent = u64::try_from(begun.elapsed().as_nanos()).expect("a call is short");
         self.cores[shard].spent_ns += spent;
         self.cores[shard].calls.push(spent);
         let from = ShardId(u8::try_from(shard).expect("shards are few"));
-        for effect in output.effects {
+        for effect in self.output.effects.drain(..) {
             if let Effect::Forward { to, message } = effect {
                 self.messages += 1;
                 self.cores[to.index()].inbox.push_back((from, message));
             }
         }
+        self.output.clear();
     }
 
     fn settle(&mut self) {
@@ -83,9 +86,11 @@ impl Cores {
 
     fn send(&mut self, client: u32, text: &str) {
         let (shard, conn) = self.place(client);
-        let mut frame = Vec::new();
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.clear();
         ws::write_masked(&mut frame, ws::Kind::Text, text.as_bytes(), [1, 2, 3, 4]);
         self.input(shard, Input::Bytes { conn, bytes: &mut frame });
+        self.frame = frame;
     }
 
     fn place(&self, client: u32) -> (usize, ConnId) {
@@ -153,49 +158,92 @@ fn writes(shards: u8) -> f64 {
     busiest / count
 }
 
-/// All sessions of one core end at once, each with a last word.
+/// All sessions of one core end at once, each with a last word, while another client of that core goes on writing:
+/// each of its writes arrives as a call begins, so it waits for the whole call.
 fn mass_end(shards: u8, sessions: u32) {
     let mut cores = Cores::new(shards);
     let count = u32::from(shards);
+    let writer = sessions * count;
     for client in (0..sessions).map(|index| index * count) {
         cores.join(client);
         let body = format!(r#"{{"p":"/status/user{client}","d":"away"}}"#);
         cores.send(client, &format!(r#"{{"t":"d","d":{{"r":1,"a":"o","b":{body}}}}}"#));
         cores.settle();
     }
+    cores.now = cores.now + Millis(50_000);
+    cores.join(writer);
+    cores.settle();
     cores.forget();
-    cores.now = cores.now + Millis(61_000);
+    cores.now = cores.now + Millis(11_000);
     let begun = Clock::now();
+    let (mut waits, mut number) = (Vec::new(), 0);
     loop {
         let due = |core: &Core| core.engine.is_busy() || core.engine.next_wake().is_some_and(|due| due <= cores.now);
         let Some(shard) = cores.cores.iter().position(due) else {
-            if cores.cores.iter().map(|core| core.engine.session_count()).sum::<usize>() == 0 {
+            if cores.cores.iter().map(|core| core.engine.session_count()).sum::<usize>() <= 1 {
                 break;
             }
             cores.now = cores.now + Millis(100);
             continue;
         };
+        let arrived = Clock::now();
         cores.input(shard, Input::Tick);
+        if shard == 0 {
+            number += 1;
+            let body = format!(r#"{{"p":"/live/one","d":{number}}}"#);
+            cores.send(writer, &format!(r#"{{"t":"d","d":{{"r":{number},"a":"p","b":{body}}}}}"#));
+            cores.settle();
+            waits.push(u64::try_from(arrived.elapsed().as_nanos()).expect("a call is short"));
+        }
         cores.settle();
     }
+    waits.sort_unstable();
     let mut calls: Vec<u64> = cores.cores.iter().flat_map(|core| core.calls.iter().copied()).collect();
     calls.sort_unstable();
+    let of = |times: &[u64], part: usize| times[(times.len() * part / 1_000).min(times.len() - 1)] / 1_000;
     println!(
-        "{sessions} sessions of one of {shards} engines end: {} ms, {} calls, p99 {} us, longest {} us",
+        "{sessions} sessions of one of {shards} engines end: {} ms, {} calls, p99 {} us, p99.9 {} us, longest {} us; \
+        {} writes of another client meanwhile: p50 {} us, p99 {} us, longest {} us",
         begun.elapsed().as_millis(),
         calls.len(),
-        calls[calls.len() * 99 / 100] / 1_000,
-        calls[calls.len() - 1] / 1_000,
+        of(&calls, 990),
+        of(&calls, 999),
+        of(&calls, 1_000),
+        waits.len(),
+        of(&waits, 500),
+        of(&waits, 990),
+        of(&waits, 1_000),
     );
 }
 
+/// Which parts to play and how often: `[writes|end] [ROUNDS]`; all of them 5 times by default, so that the
+/// machine's moods fall upon one engine and upon several alike.
 fn main() {
-    let one = writes(1);
-    for shards in [2, 3, 4, 8] {
-        let busiest = writes(shards);
-        println!("    {:.2} times the writes of one", one / busiest);
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let has = |part: &str| {
+        words.iter().all(|word| word != "writes" && word != "end") || words.iter().any(|word| word == part)
+    };
+    let repeats = words.iter().find_map(|word| word.parse().ok()).unwrap_or(5);
+    if has("writes") {
+        let mut ratios: Vec<(u8, Vec<f64>)> = [2, 3, 4, 8].map(|shards| (shards, Vec::new())).to_vec();
+        for _ in 0..repeats {
+            let one = writes(1);
+            for (shards, ratios) in &mut ratios {
+                ratios.push(one / writes(*shards));
+            }
+        }
+        for (shards, mut ratios) in ratios {
+            ratios.sort_unstable_by(f64::total_cmp);
+            let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+            let median = ratios[ratios.len() / 2];
+            println!("{shards} engines do {median:.2} times the writes of one ({least:.2} to {most:.2})");
+        }
     }
-    for shards in [1, 2] {
-        mass_end(shards, 500_000);
+    if has("end") {
+        for _ in 0..repeats {
+            for shards in [1, 2] {
+                mass_end(shards, 500_000);
+            }
+        }
     }
 }

@@ -179,7 +179,7 @@ pub enum Priority {
 #[must_use]
 pub fn compare_text(a: &str, b: &str) -> Ordering {
     let (a, b) = (a.as_bytes(), b.as_bytes());
-    let Some(at) = a.iter().zip(b).position(|(x, y)| x != y) else {
+    let Some(at) = first_difference(a, b) else {
         return a.len().cmp(&b.len());
     };
     // Lead bytes: 0xEE and 0xEF begin U+E000..U+FFFF, 0xF0 and above begin the astral planes. The
@@ -194,6 +194,20 @@ pub fn compare_text(a: &str, b: &str) -> Ordering {
         }
     };
     rank(a[at]).cmp(&rank(b[at]))
+}
+
+/// Where two texts differ first, if not only in how long they are. Keys of one kind begin alike, so eight bytes
+/// are compared at a time.
+fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while let (Some(x), Some(y)) = (a[at..].first_chunk::<8>(), b[at..].first_chunk::<8>()) {
+        let difference = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+        if difference != 0 {
+            return Some(at + difference.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    a[at..].iter().zip(&b[at..]).position(|(x, y)| x != y).map(|distance| at + distance)
 }
 
 impl Ord for Leaf {

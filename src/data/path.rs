@@ -66,6 +66,16 @@ impl Path {
         self.0.split('/').filter(|key| !key.is_empty()).map(KeyStr::new)
     }
 
+    /// Its first `count` keys, as they stand in the path; `None` if it has not so many. `count` is at least one.
+    #[must_use]
+    pub fn first_keys(&self, count: usize) -> Option<&str> {
+        // Keys are short: a search that is made for long texts takes longer to begin.
+        let mut ends = self.0.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
+        let before = (1..count).all(|_| ends.next().is_some());
+        let end = ends.next().unwrap_or(self.0.len());
+        (before && end > 0).then(|| &self.0[..end])
+    }
+
     /// How many keys.
     #[must_use]
     pub fn depth(&self) -> usize {

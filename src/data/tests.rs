@@ -48,6 +48,18 @@ fn keys_that_are_texts_order_by_utf16_code_units() {
 }
 
 #[test]
+fn keys_that_begin_alike_order_by_where_they_differ() {
+    // Wherever that is, and whatever stands behind it: the last byte of one is the first of the other.
+    for shared in 0..20 {
+        let begin = "k".repeat(shared);
+        let texts = [begin.clone(), format!("{begin}!zzzzzzzzz"), format!("{begin}a"), format!("{begin}a\u{e9}")];
+        let more = [format!("{begin}b!!!!!!!!!"), format!("{begin}🐵"), format!("{begin}\u{e000}")];
+        let texts: Vec<&str> = texts.iter().chain(&more).map(String::as_str).filter(|text| !text.is_empty()).collect();
+        check_order(&texts);
+    }
+}
+
+#[test]
 fn every_forbidden_key_is_refused() {
     for byte in 0..=127_u8 {
         let text = format!("a{}", char::from(byte));
@@ -69,6 +81,10 @@ fn check_path(text: &str, expected: &str, depth: usize) {
     assert_eq!(path.keys().count(), depth);
     assert_eq!(path.prefixes().count(), depth + 1);
     assert_eq!(path.prefixes().last(), Some(path.as_str()));
+    for count in 1..=depth + 1 {
+        let above = path.prefixes().nth(count).filter(|_| count <= depth);
+        assert_eq!(path.first_keys(count), above, "{count} of {text}");
+    }
 }
 
 #[test]

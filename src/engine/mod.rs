@@ -376,7 +376,7 @@ impl Engine {
 
     fn deliver(&mut self, now: Now, message: Message, output: &mut Output) {
         match message {
-            Message::Ask(ask) => self.asked(now, *ask, output),
+            Message::Ask(ask) => self.asked(now, ask, output),
             Message::Answer { session, number, outcome } => self.answered(now, session, number, &outcome, output),
             Message::Tell(told) => self.tell(&told, output),
             Message::TellWide { from, told } => self.tell_wide(from, *told, output),

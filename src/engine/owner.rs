@@ -12,9 +12,9 @@ use crate::rules::Ruleset;
 use crate::shard::{Asker, Listener, Shard, Told};
 
 impl Engine {
-    pub(super) fn asked(&mut self, now: Now, ask: Ask, output: &mut Output) {
+    pub(super) fn asked(&mut self, now: Now, ask: Box<Ask>, output: &mut Output) {
         let Some(ask) = self.takes_ask(now, ask, output) else { return };
-        let Ask { session, id, number, namespace, identity, heard, is_plain, request, beside } = ask;
+        let Ask { session, id, number, namespace, identity, heard, is_plain, request, beside } = *ask;
         self.speak_owed_before(now, &namespace, &request, output);
         let (by, is_apart) = (self.config.shard, self.is_spread(&namespace));
         self.journal.write(|| Record::Asked { now, session, number, identity: identity.clone(), by, is_apart });
@@ -220,9 +220,7 @@ impl Engine {
         state.asked();
         let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
         let beside = Beside::default();
-        self.dispatch(
-            Ask { session, id, number, namespace, identity, heard, is_plain: false, request, beside },
-            output,
-        );
+        let ask = Ask { session, id, number, namespace, identity, heard, is_plain: false, request, beside };
+        self.dispatch(Box::new(ask), output);
     }
 }

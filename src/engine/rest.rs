@@ -483,10 +483,8 @@ impl Engine {
             state.asked();
         }
         let (heard, beside) = (now.instant, Beside::default());
-        self.dispatch(
-            Ask { session, id: None, number, namespace, identity, heard, is_plain: true, request, beside },
-            output,
-        );
+        let ask = Ask { session, id: None, number, namespace, identity, heard, is_plain: true, request, beside };
+        self.dispatch(Box::new(ask), output);
     }
 
     /// Asks a stream's home to keep, or to forget, last words.

@@ -94,9 +94,7 @@ impl Engine {
     /// The engine that holds a place of a database that is spread; `None` for what is above all parts.
     #[must_use]
     pub fn holder(&self, namespace: &str, path: &Path) -> Option<ShardId> {
-        let mut keys = path.keys();
-        let first_two = (keys.next()?.as_str(), keys.next()?.as_str());
-        let hash = self.common.hash_one((namespace, first_two));
+        let hash = self.common.hash_one((namespace, path.first_keys(PART_KEYS)?));
         #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the count of shards, a byte")]
         Some(ShardId((hash % u64::from(self.config.shards)) as u8))
     }
@@ -190,7 +188,7 @@ impl Engine {
     }
 
     /// A session asks. Says whether this engine is to answer.
-    pub(super) fn takes_ask(&mut self, now: Now, ask: Ask, output: &mut Output) -> Option<Ask> {
+    pub(super) fn takes_ask(&mut self, now: Now, ask: Box<Ask>, output: &mut Output) -> Option<Box<Ask>> {
         if !self.may_be_spread(&ask.namespace) {
             return Some(ask);
         }
@@ -201,20 +199,19 @@ impl Engine {
             Route::All => self.owner(&namespace) == own,
             Route::Keeper => false,
         };
-        let is_keeper = self.owner(&namespace) == own;
-        let has_room = self.shards.len() < NAMESPACES_MAX || self.shards.contains_key(&namespace);
-        if is_keeper && !has_room && !is_ours && self.is_spread(&namespace) {
+        let has_room = || self.shards.len() < NAMESPACES_MAX || self.shards.contains_key(&namespace);
+        if !is_ours && self.owner(&namespace) == own && !has_room() && self.is_spread(&namespace) {
             // There is no room for all of it: who asks is told so.
             return Some(ask);
         }
-        let mut ask = Some(Box::new(ask));
+        let mut ask = Some(ask);
         let is_taken = self.takes(&namespace, is_ours, || Message::Ask(ask.take().expect("it is sent once")), output);
         let ask = ask.filter(|_| is_taken)?;
         if route == Route::All && self.is_spread(&namespace) {
             self.scatter(now, *ask, output);
             return None;
         }
-        Some(*ask)
+        Some(ask)
     }
 
     /// What operators ask of a database is answered by who holds all of it.

@@ -63,6 +63,14 @@ impl Ways {
         self.sent_count == 0 && !self.is_beginning_anew
     }
 
+    /// Whether the next thing may be done: what is on its way elsewhere must be answered before. A request has a route.
+    fn lets_go(&self, route: Option<Route>) -> bool {
+        match route {
+            Some(Route::One(_)) if !self.is_still() => self.target == route && !self.is_beginning_anew,
+            _ => self.is_still(),
+        }
+    }
+
     /// Whether the session has to do something before it can end.
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty() || self.is_beginning_anew
@@ -123,10 +131,10 @@ impl Ways {
 
 impl Engine {
     /// Sends a request to whoever can do it, behind what the session has asked before.
-    pub(super) fn dispatch(&mut self, ask: Ask, output: &mut Output) {
+    pub(super) fn dispatch(&mut self, ask: Box<Ask>, output: &mut Output) {
         if !self.may_be_spread(&ask.namespace) {
             let owner = self.owner(&ask.namespace);
-            return self.send(owner, Message::Ask(Box::new(ask)), output);
+            return self.send(owner, Message::Ask(ask), output);
         }
         let session = ask.session;
         if ask.is_plain {
@@ -138,23 +146,23 @@ impl Engine {
         if self.sessions.get(session).is_none() {
             return;
         }
-        self.ways.entry(session).or_default().waiting.push_back(Waiting::Ask(Box::new(ask)));
-        self.go_ways(session, output);
+        let route = self.way_of(&ask);
+        let ways = self.ways.entry(session).or_default();
+        if ways.waiting.is_empty() && ways.lets_go(Some(route)) {
+            return self.go_way(ask, route, output);
+        }
+        ways.waiting.push_back(Waiting::Ask(ask));
     }
 
     /// Sends what need not wait any longer.
     pub(super) fn go_ways(&mut self, session: SessionRef, output: &mut Output) {
         while let Some((namespace, route)) = self.next_way(session) {
             let Some(ways) = self.ways(session) else { return };
-            let may_go = match route {
-                Some(Route::One(_)) if !ways.is_still() => ways.target == route && !ways.is_beginning_anew,
-                _ => ways.is_still(),
-            };
-            if !may_go {
+            if !ways.lets_go(route) {
                 return;
             }
             match ways.waiting.pop_front() {
-                Some(Waiting::Ask(ask)) => self.go_way(*ask, route.expect("a request has a way"), output),
+                Some(Waiting::Ask(ask)) => self.go_way(ask, route.expect("a request has a way"), output),
                 Some(Waiting::Introduction(to)) => self.introduce_to(session, &namespace, to, output),
                 Some(Waiting::Over(over)) => self.begin_anew_behind(*over, output),
                 None => return,
@@ -171,30 +179,36 @@ impl Engine {
         let state = self.sessions.get(session)?;
         let route = match self.ways.get(&session)?.waiting.front()? {
             Waiting::Introduction(_) | Waiting::Over(_) => None,
-            Waiting::Ask(ask) if self.is_spread(&ask.namespace) => Some(self.route(&ask.namespace, &ask.request)),
-            Waiting::Ask(ask) => Some(Route::One(self.owner(&ask.namespace))),
+            Waiting::Ask(ask) => Some(self.way_of(ask)),
         };
         Some((state.namespace.clone(), route))
     }
 
-    fn go_way(&mut self, mut ask: Ask, route: Route, output: &mut Output) {
+    fn way_of(&self, ask: &Ask) -> Route {
+        if self.is_spread(&ask.namespace) {
+            self.route(&ask.namespace, &ask.request)
+        } else {
+            Route::One(self.owner(&ask.namespace))
+        }
+    }
+
+    fn go_way(&mut self, mut ask: Box<Ask>, route: Route, output: &mut Output) {
         let session = ask.session;
-        let keeper = self.owner(&ask.namespace);
-        let is_spread = self.is_spread(&ask.namespace);
-        let to = if let Route::One(owner) = route { owner } else { keeper };
+        let to = if let Route::One(owner) = route { owner } else { self.owner(&ask.namespace) };
         let all = u64::MAX >> (64 - u32::from(self.config.shards));
+        let is_leaving = matches!(ask.request, Request::MayWrite { .. }) && self.is_spread(&ask.namespace);
         if let Some(ways) = self.ways(session) {
             ways.target = Some(route);
             ways.sent_count += 1;
             ways.known |= if route == Route::All { all } else { 1 << to.0 };
-            if matches!(ask.request, Request::MayWrite { .. }) && is_spread {
+            if is_leaving {
                 ask.beside = ways.beside(to);
             }
         }
         if route == Route::All {
             self.begin_gathering(session, ask.number, &ask.request);
         }
-        self.send(to, Message::Ask(Box::new(ask)), output);
+        self.send(to, Message::Ask(ask), output);
     }
 
     /// One of the session's requests is answered.
@@ -204,7 +218,9 @@ impl Engine {
         }
         let Some(ways) = self.ways(session) else { return };
         ways.sent_count = ways.sent_count.checked_sub(1).expect("what is answered was sent");
-        self.go_ways(session, output);
+        if !ways.waiting.is_empty() {
+            self.go_ways(session, output);
+        }
     }
 
     /// What a session's last words come to with one owner.

@@ -152,7 +152,29 @@ impl<'t> Item<'t> {
     /// The member `name` of an object. The last one, where a name stands twice.
     #[must_use]
     pub fn get(self, name: &str) -> Option<Self> {
-        self.as_object()?.filter(|(key, _)| *key == name).last().map(|(_, value)| value)
+        // The others are passed over unread.
+        let mut rest = self.as_object()?.rest;
+        let mut found = None;
+        while let Some((Node::String(key), after)) = rest.split_first() {
+            if *key == name {
+                found = Some(after);
+            }
+            rest = &after[Self::width(after)..];
+        }
+        found.map(Item::at)
+    }
+
+    /// The members of an object that have these names, found in one go; of one that stands twice, the last. None of
+    /// what is no object.
+    #[must_use]
+    pub fn pick<const COUNT: usize>(self, names: [&str; COUNT]) -> [Option<Self>; COUNT] {
+        let mut picked = [None; COUNT];
+        for (key, value) in self.as_object().into_iter().flatten() {
+            if let Some(index) = names.iter().position(|name| *name == key) {
+                picked[index] = Some(value);
+            }
+        }
+        picked
     }
 
     /// The value as a `serde_json` value (for identities, not for data).

@@ -51,6 +51,19 @@ fn what_is_not_json_is_refused() {
 }
 
 #[test]
+fn members_are_picked_by_name_and_the_last_of_a_name_counts() {
+    let mut bytes = br#"{"b":[1,{"a":7}],"a":1,"c":null,"a":{"b":2}}"#.to_vec();
+    let picked = Reader::default().read(&mut bytes, |item| {
+        let [c, a, d] = item.pick(["c", "a", "d"]);
+        assert!(matches!(c, Some(Item::Null)) && d.is_none(), "null stands there, and d does not");
+        a.and_then(|a| a.pick(["b"])[0]).and_then(Item::as_int)
+    });
+    assert_eq!(picked, Ok(Some(2)));
+    let none = Reader::default().read(&mut b"[\"a\",1]".to_vec(), |item| item.pick(["a"])[0].is_none());
+    assert_eq!(none, Ok(true), "an array has no members");
+}
+
+#[test]
 fn a_member_is_found_by_name_and_the_last_one_counts() {
     let mut bytes = br#"{"a":1,"b":2,"a":3}"#.to_vec();
     let found = Reader::default().read(&mut bytes, |item| item.get("a").and_then(Item::as_int));

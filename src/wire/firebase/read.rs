@@ -87,13 +87,15 @@ pub fn read(message: Item<'_>) -> Incoming {
     if message.as_object().is_none() {
         return Incoming::Broken("a message is an object");
     }
-    let body = message.get("d").unwrap_or(Item::Null);
-    match message.get("t").and_then(Item::as_text) {
+    let [kind, body] = message.pick(["t", "d"]);
+    let body = body.unwrap_or(Item::Null);
+    match kind.and_then(Item::as_text) {
         Some("d") => {
-            let Some(number) = body.get("r").and_then(Item::as_int) else {
+            let [number, name, body] = body.pick(["r", "a", "b"]);
+            let Some(number) = number.and_then(Item::as_int) else {
                 return Incoming::Broken("a request has a number");
             };
-            match action(body) {
+            match action(name, body.unwrap_or(Item::Null)) {
                 Ok(action) => Incoming::Request { number, action },
                 Err(refusal) => Incoming::Refused { number, refusal },
             }
@@ -108,9 +110,9 @@ pub fn read(message: Item<'_>) -> Incoming {
     }
 }
 
-fn action(request: Item<'_>) -> Result<Action, Refusal> {
-    let name = request.get("a").and_then(Item::as_text).ok_or(Refusal::Malformed("a"))?;
-    let body = Body(request.get("b").unwrap_or(Item::Null));
+fn action(name: Option<Item<'_>>, whole: Item<'_>) -> Result<Action, Refusal> {
+    let name = name.and_then(Item::as_text).ok_or(Refusal::Malformed("a"))?;
+    let body = Body::of(whole);
     Ok(match name {
         "s" => Action::Stats,
         "q" | "l" => {
@@ -125,25 +127,36 @@ fn action(request: Item<'_>) -> Result<Action, Refusal> {
         "om" => Action::OnDisconnect(body.merge()?),
         "oc" => Action::CancelOnDisconnect(body.path()?),
         "auth" | "gauth" => Action::Auth {
-            cred: body.0.get("cred").and_then(Item::as_text).ok_or(Refusal::Malformed("cred"))?.to_owned(),
-            noauth: matches!(body.0.get("noauth"), Some(Item::Bool(true))),
-            authvar: body.0.get("authvar").map(Item::to_serde),
+            cred: whole.get("cred").and_then(Item::as_text).ok_or(Refusal::Malformed("cred"))?.to_owned(),
+            noauth: matches!(whole.get("noauth"), Some(Item::Bool(true))),
+            authvar: whole.get("authvar").map(Item::to_serde),
         },
         "unauth" => Action::Unauth,
         "appcheck" => Action::AppCheck,
         "unappcheck" | "unappeck" => Action::UnAppCheck,
-        "echo" => Action::Echo(body.0.get("d").unwrap_or(Item::Null).to_serde().to_string()),
+        "echo" => Action::Echo(whole.get("d").unwrap_or(Item::Null).to_serde().to_string()),
         _ => return Err(Refusal::UnknownAction),
     })
 }
 
-/// The body of a request, whose members are read as they are needed.
+/// What the body of a request may have, unread.
 #[derive(Clone, Copy)]
-struct Body<'t>(Item<'t>);
+struct Body<'t> {
+    path: Option<Item<'t>>,
+    data: Option<Item<'t>>,
+    hash: Option<Item<'t>>,
+    query: Option<Item<'t>>,
+    tag: Option<Item<'t>>,
+}
 
 impl<'t> Body<'t> {
+    fn of(whole: Item<'t>) -> Self {
+        let [path, data, hash, query, tag] = whole.pick(["p", "d", "h", "q", "t"]);
+        Self { path, data, hash, query, tag }
+    }
+
     fn path_text(self) -> Result<&'t str, Refusal> {
-        self.0.get("p").and_then(Item::as_text).ok_or(Refusal::Malformed("p"))
+        self.path.and_then(Item::as_text).ok_or(Refusal::Malformed("p"))
     }
 
     fn path(self) -> Result<Path, Refusal> {
@@ -151,11 +164,11 @@ impl<'t> Body<'t> {
     }
 
     fn data(self) -> Result<Item<'t>, Refusal> {
-        self.0.get("d").ok_or(Refusal::Malformed("d"))
+        self.data.ok_or(Refusal::Malformed("d"))
     }
 
     fn hash(self) -> Result<Option<String>, Refusal> {
-        match self.0.get("h") {
+        match self.hash {
             None | Some(Item::Null) => Ok(None),
             Some(Item::Text(hash)) => Ok(Some(hash.to_owned())),
             Some(_) => Err(Refusal::Malformed("h")),
@@ -163,13 +176,13 @@ impl<'t> Body<'t> {
     }
 
     fn tag(self) -> Result<Tag, Refusal> {
-        let Some(tag) = self.0.get("t") else { return Ok(None) };
+        let Some(tag) = self.tag else { return Ok(None) };
         let tag = tag.as_int().and_then(|tag| u64::try_from(tag).ok());
         tag.filter(|tag| *tag > 0).map(Some).ok_or(Refusal::Malformed("t"))
     }
 
     fn query(self) -> Result<Option<Query>, Refusal> {
-        self.0.get("q").map(read_query).transpose()
+        self.query.map(read_query).transpose()
     }
 
     /// What to listen to, and under which tag. Of a part of a location without a tag, the client
