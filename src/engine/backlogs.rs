@@ -86,7 +86,7 @@ mod tests {
     fn a_crowd_that_reads_nothing_is_sent_away_one_after_the_other() {
         let reports: Vec<_> = (1..=8).flat_map(|mib| (0..200).map(move |conn| (conn, mib))).collect();
         let mut backlogs = Backlogs::new(&Hashing::from_seed([1, 2, 3, 4]));
-        let mut gone = vec![false; 200];
+        let mut gone = [false; 200];
         for (conn, mib) in reports {
             if !gone[conn as usize] && backlogs.note(ConnId(conn), mib * MIB) {
                 backlogs.forget(ConnId(conn));

@@ -33,8 +33,6 @@ pub struct Stamps {
 type Part = HashMap<u64, Stamp, BuildHasherDefault<AsItIs>>;
 
 const PARTS: usize = 64;
-/// A part of which less than this share is left gives its room back.
-const SHRUNK_BELOW: usize = 32;
 
 /// The hash of a key that is a hash.
 #[derive(Default)]
@@ -119,9 +117,9 @@ impl Stamps {
             if stamp.holds == 0 {
                 part.remove(&key);
                 self.len -= 1;
-                // A mass end must not leave the room of a million stamps behind. Amortized O(1), and late: what is
-                // left has to be moved in one call, and few are moved sooner than many.
-                if part.len() < part.capacity() / SHRUNK_BELOW && part.capacity() > 64 {
+                // A mass end must not leave the room of a million stamps behind. Amortized O(1): three
+                // quarters of them are released before.
+                if part.len() < part.capacity() / 8 && part.capacity() > 64 {
                     part.shrink_to(part.len() * 2);
                 }
             }
