@@ -112,7 +112,8 @@ fn slow_readers_are_bounded_together_and_those_who_are_owed_most_go() {
     world.owe(slow[8], 3 * MIB);
     world.hang_up(slow[2], Hangup::Broken);
     world.owe(slow[8], 64 * MIB);
-    world.owe(slow[1], 64 * MIB);
+    world.owe(watcher, 63 * MIB);
+    world.owe(slow[3], 64 * MIB);
     world.settle();
     assert_eq!(world.take(watcher), [r#"{"t":"d","d":{"a":"d","b":{"p":"s/2","d":1}}}"#]);
 }
