@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::clock;
-use crate::plan::{Peer, Plan};
+use crate::plan::{Peer, Plan, Scenario};
 use crate::report::figure;
 
 /// How long a server may take to be ready.
@@ -28,8 +28,8 @@ const READY_MAX: Duration = Duration::from_secs(20);
 /// How long ended servers are given to be gone.
 const REST: Duration = Duration::from_millis(300);
 /// Options that are ours, with their values; the rounds get the others.
-const OWN_OPTIONS: [&str; 7] =
-    ["--against", "--rounds", "--stillhere", "--floor", "--address", "--server-pid", "--picture"];
+const OWN_OPTIONS: [&str; 8] =
+    ["--against", "--rounds", "--stillhere", "--floor", "--firebase-server", "--address", "--server-pid", "--picture"];
 /// Quantiles of latencies that are compared.
 const QUANTILES: [&str; 2] = ["p50", "p99"];
 
@@ -47,13 +47,62 @@ impl Contestant {
             Self::Peer(Peer::Floor) => "floor",
             Self::Peer(Peer::Raw) => "raw",
             Self::Peer(Peer::Mosquitto) => "mosquitto",
+            Self::Peer(Peer::FirebaseServer) => "firebase-server",
         }
     }
 
     const fn driver(self) -> &'static str {
         match self {
-            Self::Stillhere | Self::Peer(Peer::Floor | Peer::Raw) => "firebase",
+            Self::Stillhere | Self::Peer(Peer::Floor | Peer::Raw | Peer::FirebaseServer) => "firebase",
             Self::Peer(Peer::Mosquitto) => "mqtt",
+        }
+    }
+
+    /// How much of a scenario it can do.
+    const fn part(self, scenario: Scenario) -> Part {
+        if !matches!(self, Self::Peer(Peer::FirebaseServer)) {
+            return Part::Whole;
+        }
+        // It answers neither what is to be done at a disconnect (actions `o`, `om`, `oc`) nor single reads (`g`).
+        match scenario {
+            Scenario::Idle | Scenario::Storm => Part::Wordless,
+            Scenario::FanOut => Part::Whole,
+            Scenario::Writes => Part::Unchecked,
+            Scenario::MassDisconnect | Scenario::SilentDeath | Scenario::Flap | Scenario::Raw | Scenario::Mixed => {
+                Part::Nothing
+            }
+        }
+    }
+}
+
+/// How much of a scenario a server can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Whole,
+    /// Its sessions leave no last words.
+    Wordless,
+    /// What it has acknowledged cannot be read back.
+    Unchecked,
+    Nothing,
+}
+
+impl Part {
+    /// What is to be known about its column.
+    const fn remark(self) -> Option<&'static str> {
+        match self {
+            Self::Whole => None,
+            Self::Wordless => Some("it has no last words: its sessions only connect"),
+            Self::Unchecked => Some("it answers no single reads: what it has acknowledged is not read back"),
+            Self::Nothing => Some("it has no last words: not played"),
+        }
+    }
+
+    /// The options of the command line as they are for it.
+    fn options(self, all: impl Iterator<Item = OsString>) -> Vec<OsString> {
+        match self {
+            Self::Whole | Self::Nothing => without(all, &[], &[]),
+            Self::Wordless => [without(all, &["--words"], &[]), vec!["--words=0".into()]].concat(),
+            Self::Unchecked => without(all, &[], &["--check"]),
         }
     }
 }
@@ -84,12 +133,18 @@ pub fn run(plan: &Plan, show: &mut impl FnMut(&str)) -> io::Result<(String, bool
     let mut results: Vec<Vec<Value>> = vec![Vec::new(); contestants.len()];
     for round in 1..=plan.rounds {
         for (contestant, results) in contestants.iter().zip(&mut results) {
-            show(&format!("round {round} of {}: {}", plan.rounds, contestant.name()));
-            results.push(play(plan, *contestant)?);
+            if contestant.part(plan.scenario) != Part::Nothing {
+                show(&format!("round {round} of {}: {}", plan.rounds, contestant.name()));
+                results.push(play(plan, *contestant)?);
+            }
         }
     }
     let is_good = results[0].iter().all(|report| report["is_good"] == true);
-    let comparison = Comparison::new(&contestants, &results);
+    let mut comparison = Comparison::new(&contestants, &results);
+    comparison.remarks.extend(contestants.iter().filter_map(|contestant| {
+        let remark = contestant.part(plan.scenario).remark()?;
+        Some(format!("{}: {remark}", contestant.name()))
+    }));
     Ok((if plan.json { comparison.to_json() } else { comparison.to_table() }, is_good))
 }
 
@@ -97,7 +152,7 @@ pub fn run(plan: &Plan, show: &mut impl FnMut(&str)) -> io::Result<(String, bool
 fn play(plan: &Plan, contestant: Contestant) -> io::Result<Value> {
     let server = start(plan, contestant)?;
     let output = pinned(1, &env::current_exe()?)
-        .args(passed_on(env::args_os().skip(1)))
+        .args(contestant.part(plan.scenario).options(env::args_os().skip(1)))
         .args(["--json", "--quiet", "--driver", contestant.driver()])
         .arg(format!("--address={}", server.address))
         .arg(format!("--server-pid={}", server.child.id()))
@@ -107,18 +162,19 @@ fn play(plan: &Plan, contestant: Contestant) -> io::Result<Value> {
         .map_err(|error| io::Error::other(format!("no report about {}: {error}", contestant.name())))
 }
 
-/// The options of the command line that are not ours.
-fn passed_on(all: impl Iterator<Item = OsString>) -> Vec<OsString> {
+/// The options of the command line that are not ours, without some that have values and some that have none.
+fn without(all: impl Iterator<Item = OsString>, named: &[&str], bare: &[&str]) -> Vec<OsString> {
     let mut passed = Vec::new();
     let mut is_value = false;
     for option in all {
         let text = option.to_string_lossy().into_owned();
         let name = text.split('=').next().unwrap_or_default();
-        let is_own = OWN_OPTIONS.contains(&name);
-        if !is_value && !is_own && text != "--json" && text != "--quiet" {
+        let is_left_out = OWN_OPTIONS.contains(&name) || named.contains(&name);
+        let is_bare = ["--json", "--quiet"].contains(&name) || bare.contains(&name);
+        if !is_value && !is_left_out && !is_bare {
             passed.push(option);
         }
-        is_value = is_own && !text.contains('=');
+        is_value = is_left_out && !text.contains('=');
     }
     passed
 }
@@ -149,6 +205,11 @@ fn start(plan: &Plan, contestant: Contestant) -> io::Result<Server> {
             command.arg(&plan.floor).arg(free_address()?.to_string()).arg(timeout_s.to_string());
             command
         }
+        Contestant::Peer(Peer::FirebaseServer) => {
+            let mut command = pinned(0, Path::new("node"));
+            command.arg(&plan.firebase_server).arg(free_address()?.to_string());
+            command
+        }
         Contestant::Peer(Peer::Raw) => {
             let mut command = pinned(0, &env::current_exe()?);
             command.args(["raw", "--address", "127.0.0.1:0"]);
@@ -175,7 +236,12 @@ fn start(plan: &Plan, contestant: Contestant) -> io::Result<Server> {
     let none = SocketAddr::from(([0, 0, 0, 0], 0));
     let server = Server { child, address: address.unwrap_or(none), folder };
     if address.is_none() {
-        return Err(io::Error::other(format!("{} is not ready; it said: {line:?}", contestant.name())));
+        let hint = match contestant {
+            Contestant::Peer(Peer::Floor) => "; `npm ci --prefix loadgen/floor` installs it",
+            Contestant::Peer(Peer::FirebaseServer) => "; `npm ci --prefix loadgen/firebase-server` installs it",
+            Contestant::Stillhere | Contestant::Peer(Peer::Raw | Peer::Mosquitto) => "",
+        };
+        return Err(io::Error::other(format!("{} is not ready; it said: {line:?}{hint}", contestant.name())));
     }
     Ok(server)
 }
@@ -252,19 +318,20 @@ impl Comparison {
     /// As a table: everybody's medians, then ours as multiples of each peer's.
     fn to_table(&self) -> String {
         let width = self.rows.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
+        let column = self.names.iter().map(|name| name.len() + 2).max().unwrap_or(0).max(14);
         let mut out = format!("{:width$}", "");
-        out.extend(self.names.iter().map(|name| format!(" {name:>14}")));
-        out.extend(self.names.iter().skip(1).map(|name| format!(" {:>12}", format!("x {name}"))));
+        out.extend(self.names.iter().map(|name| format!(" {name:>column$}")));
+        out.extend(self.names.iter().skip(1).map(|name| format!(" {:>column$}", format!("x {name}"))));
         out.push('\n');
         for (name, unit, medians) in &self.rows {
             let _infallible = write!(out, "{name:width$}");
             for median in medians {
-                let _infallible = write!(out, " {:>14}", median.map_or_else(|| "-".to_owned(), figure));
+                let _infallible = write!(out, " {:>column$}", median.map_or_else(|| "-".to_owned(), figure));
             }
             for peer in medians.iter().skip(1) {
                 let ratio = medians[0].zip(*peer).filter(|(_, peer)| *peer != 0.0);
                 let told = ratio.map_or_else(|| "-".to_owned(), |(own, peer)| format!("{:.2}", own / peer));
-                let _infallible = write!(out, " {told:>12}");
+                let _infallible = write!(out, " {told:>column$}");
             }
             let _infallible = writeln!(out, " {unit}");
         }
@@ -312,9 +379,30 @@ mod tests {
 
     #[test]
     fn rounds_get_what_is_not_ours() {
-        let all = "writes --against floor --rounds=2 --for 3s --json --sessions 7 --address 1.2.3.4:5 --check";
-        let passed = passed_on(all.split(' ').map(OsString::from));
-        assert_eq!(passed, ["writes", "--for", "3s", "--sessions", "7", "--check"]);
+        #[track_caller]
+        fn check(part: Part, expected: &[&str]) {
+            let all = "idle --against floor --rounds=2 --for 3s --json --words 2 --address 1.2.3.4:5 --check";
+            assert_eq!(part.options(all.split(' ').map(OsString::from)), expected, "{part:?}");
+        }
+        check(Part::Whole, &["idle", "--for", "3s", "--words", "2", "--check"]);
+        check(Part::Wordless, &["idle", "--for", "3s", "--check", "--words=0"]);
+        check(Part::Unchecked, &["idle", "--for", "3s", "--words", "2"]);
+    }
+
+    #[test]
+    fn everybody_plays_what_they_can() {
+        use clap::ValueEnum as _;
+        for scenario in Scenario::value_variants() {
+            for whole in [Contestant::Stillhere, Contestant::Peer(Peer::Mosquitto), Contestant::Peer(Peer::Floor)] {
+                assert_eq!(whole.part(*scenario), Part::Whole);
+            }
+        }
+        let part = |scenario| Contestant::Peer(Peer::FirebaseServer).part(scenario);
+        assert_eq!(part(Scenario::Storm), Part::Wordless);
+        assert_eq!(part(Scenario::FanOut), Part::Whole);
+        assert_eq!(part(Scenario::Writes), Part::Unchecked);
+        assert_eq!(part(Scenario::MassDisconnect), Part::Nothing);
+        assert!(part(Scenario::MassDisconnect).remark().is_some_and(|why| why.contains("no last words")));
     }
 
     #[test]

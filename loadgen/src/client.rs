@@ -53,6 +53,8 @@ pub trait Link {
     fn close(&mut self, client: u32, ending: Ending);
     /// Reads nothing more of this client; its connection stays.
     fn freeze(&mut self, client: u32);
+    /// Reads a frozen client again, where what has come meanwhile is kept.
+    fn thaw(&mut self, _client: u32) {}
     /// The next thing that happened, waiting until `until` at the latest. Its bytes are put into `room`.
     ///
     /// # Errors
@@ -189,6 +191,7 @@ enum Order {
     Send { client: u32, end: usize },
     Close(u32, Ending),
     Freeze(u32),
+    Thaw(u32),
 }
 
 impl Orders {
@@ -347,9 +350,14 @@ impl Orders {
         self.list.push(Order::Close(client, ending));
     }
 
-    /// The client falls silent for ever, with its connection open.
+    /// The client falls silent, with its connection open.
     pub fn freeze(&mut self, client: u32) {
         self.list.push(Order::Freeze(client));
+    }
+
+    /// A frozen client goes on.
+    pub fn thaw(&mut self, client: u32) {
+        self.list.push(Order::Thaw(client));
     }
 
     fn sent(&mut self, client: u32) {
@@ -638,6 +646,7 @@ impl<L: Link> Swarm<L> {
                         }
                     }
                     Order::Freeze(client) => self.link.freeze(client),
+                    Order::Thaw(client) => self.link.thaw(client),
                 }
             }
             self.keep_room(list, bytes);

@@ -46,8 +46,8 @@ pub struct Plan {
     /// Sessions to play; the default depends on the scenario
     #[arg(long, value_name = "N")]
     sessions: Option<u32>,
-    /// Last words that each session leaves
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    /// Last words that each session leaves; idle and storm can do without any
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub words: u32,
     /// Requests that a session has in flight (writes)
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -85,6 +85,10 @@ pub struct Plan {
     /// clients as it may open files, act as one
     #[arg(long, value_name = "SPAN", default_value = "0s", value_parser = span)]
     pub stay: Duration,
+    /// From when they go on, the watcher reads nothing for so long, below the server's session timeout
+    /// (mass-disconnect): what it must see waits with the server meanwhile
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub watcher_pause: Option<Duration>,
     /// How sessions go (mass-disconnect, flap)
     #[arg(long, value_enum, default_value_t = EndingName::Reset)]
     ending: EndingName,
@@ -108,6 +112,9 @@ pub struct Plan {
     /// Where the floor's program is, with its packages (`npm ci --prefix loadgen/floor`)
     #[arg(long, value_name = "FILE", default_value = "loadgen/floor/floor.cjs")]
     pub floor: PathBuf,
+    /// Where the program is that starts firebase-server, with its packages (`npm ci --prefix loadgen/firebase-server`)
+    #[arg(long, value_name = "FILE", default_value = "loadgen/firebase-server/serve.cjs")]
+    pub firebase_server: PathBuf,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
@@ -151,6 +158,8 @@ pub enum Peer {
     Raw,
     /// Eclipse Mosquitto, whose wills are last words; its program must be installed
     Mosquitto,
+    /// firebase-server, the open server of the same protocol, which has no last words; needs Node
+    FirebaseServer,
 }
 
 /// How the server is reached.
@@ -260,7 +269,14 @@ impl Plan {
         let is_mixed = self.scenario == Scenario::Mixed;
         let is_goodbye = if is_mixed { self.mix().0[Mix::GOODBYE] > 0 } else { self.ending == EndingName::Goodbye };
         let is_silent = self.scenario == Scenario::SilentDeath || (is_mixed && self.mix().0[Mix::SILENT] > 0);
+        let is_wordless = matches!(self.scenario, Scenario::Idle | Scenario::Storm) && self.driver == Driver::Firebase;
         match self.driver {
+            _ if self.words == 0 && !is_wordless => {
+                Err("without last words, the driver firebase plays idle and storm: --words 1")
+            }
+            Driver::Engine if self.watcher_pause.is_some() => {
+                Err("a watcher that does not read needs a socket: another --driver")
+            }
             Driver::Mqtt if self.words > 1 => Err("MQTT has one will a session: --words 1"),
             Driver::Mqtt if is_goodbye => {
                 Err("a broker forgets the will of who says goodbye: --ending close or reset, --mix 4,0,2,1")

@@ -9,7 +9,7 @@ use crate::clock::{self, Moment};
 use crate::devices::{Act, Devices};
 use crate::pace::Pace;
 use crate::plan::{Driver, Plan, Scenario};
-use crate::plays::{FanOut, Flap, Goal, Hold, Join, Leave, Mixed, Rates, Setup, Silence, Watcher, Writes};
+use crate::plays::{FanOut, Flap, Goal, Hold, Join, Leave, Mixed, Rates, Reading, Setup, Silence, Watcher, Writes};
 use crate::process::Process;
 use crate::report::{Report, Sample};
 
@@ -126,6 +126,9 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
     }
 
     fn last_words(&self) -> Setup {
+        if self.plan.words == 0 {
+            return Setup::Nothing;
+        }
         Setup::LastWords { root: self.root.clone(), words: self.plan.words, first: OTHERS }
     }
 
@@ -190,6 +193,16 @@ impl<'p, L: Link, S: FnMut(Moment, &str)> Run<'p, L, S> {
         self.swarm.link.take_longest_ns();
         let from = self.sample()?;
         let mut leave = Leave::new(clients, self.plan.words, self.plan.ending(), &mut watcher);
+        if let Some(pause) = self.plan.watcher_pause {
+            leave.order(Reading::Pauses);
+            self.play(&mut leave, from.at + pause)?;
+            let paused = self.sample()?;
+            if let Some((before, waiting)) = from.server_bytes.zip(paused.server_bytes) {
+                let grown_mib = (count(waiting) - count(before)) / f64::from(1 << 20);
+                self.report.row("memory grown while nobody reads", grown_mib, "MiB");
+            }
+            leave.order(Reading::GoesOn);
+        }
         self.play(&mut leave, Moment::NEVER)?;
         let to = Sample { at: leave.last_seen, ..self.sample()? };
         let (begun, seen) = (leave.begun.unwrap_or(to.at), leave.since_own.count());

@@ -196,6 +196,13 @@ impl Link for Sockets {
         }
     }
 
+    fn thaw(&mut self, client: u32) {
+        if let Some(socket) = &self.sockets[client as usize] {
+            let data = EventData::new_u64(client.into());
+            epoll::add(&self.epoll, &socket.fd, data, EventFlags::IN).expect("a frozen socket is not in the set");
+        }
+    }
+
     fn next(&mut self, until: Moment, room: &mut Vec<u8>) -> io::Result<Option<(u32, Happening)>> {
         loop {
             if let Some(client) = self.broken.pop_front() {

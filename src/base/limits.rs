@@ -54,6 +54,9 @@ pub const LAST_WORDS_BYTES_MAX: usize = 1024 * 1024;
 pub const REQUESTS_IN_FLIGHT_MAX: u32 = 1_024;
 /// Bytes that may wait to be sent to one client before it is disconnected as too slow.
 pub const SEND_BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that may wait to be sent to all connections of one engine: beyond, those are disconnected for whom more than
+/// the average waits.
+pub const SEND_BACKLOGS_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Bytes to be sent that one turn may bring up; what is left of its work goes on in the next one. One message
 /// may go beyond it.
 pub const OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -142,6 +145,7 @@ const _: () = assert!(BODY_BYTES_MAX < BODIES_BYTES_MAX, "the longest body must 
 const _: () = assert!(SEGMENTS_MAX * SEGMENT_UNITS_MAX >= MESSAGE_BYTES_MAX, "a full message must be segmentable");
 const _: () = assert!(DEVICE_BODY_BYTES_MAX < DEVICE_BODIES_BYTES_MAX, "the longest body must fit");
 const _: () = assert!(SHARDS_MAX <= u8::MAX as usize, "a shard's number is one byte");
+const _: () = assert!(SEND_BACKLOG_BYTES_MAX < SEND_BACKLOGS_BYTES_MAX, "one slow reader alone may be owed its bound");
 const _: () = assert!(MESSAGE_BYTES_MAX < SEND_BACKLOG_BYTES_MAX, "one full message must not disconnect its reader");
 const _: () = assert!(HEARTBEAT_MIN.0 > TICK.0, "a heartbeat must be longer than a tick");
 const _: () = assert!(HEARTBEAT_MIN.0 < SESSION_TIMEOUT_MAX.0, "some session timeout must be allowed");

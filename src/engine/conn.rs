@@ -11,7 +11,7 @@ use super::poll;
 use super::rest::{Arrived, Dialogue};
 use super::visit::Visitor;
 use super::{Effect, Engine, HOSTS_MAX, Hangup, Notice, Output};
-use crate::base::limits::{HANDSHAKE_MAX, SEND_BACKLOG_BYTES_MAX};
+use crate::base::limits::HANDSHAKE_MAX;
 use crate::base::{ConnId, Instant, Now, SessionId, SessionRef};
 use crate::json;
 use crate::op::{End, Namespace, Refusal};
@@ -497,6 +497,7 @@ impl Engine {
             Link::Vacant => *self.link(conn) = Link::Vacant,
             Link::Closing => {}
             link => {
+                self.backlogs.forget(conn);
                 if let Link::Http(http) = link {
                     self.rest_forget(conn, &http);
                 }
@@ -508,6 +509,7 @@ impl Engine {
     pub(super) fn hung_up(&mut self, now: Now, conn: ConnId, how: Hangup, output: &mut Output) {
         self.meters.connections -= 1;
         self.warden.connection_goes(conn);
+        self.backlogs.forget(conn);
         let end = match how {
             Hangup::Finished | Hangup::Ours => End::Closed,
             Hangup::Broken => End::Dropped,
@@ -532,7 +534,7 @@ impl Engine {
     /// The driver says how much waits to be sent.
     pub(super) fn backlog(&mut self, now: Now, conn: ConnId, bytes: usize, output: &mut Output) {
         self.rest_backlog(now, conn, bytes);
-        if bytes <= SEND_BACKLOG_BYTES_MAX {
+        if matches!(self.link(conn), Link::Vacant | Link::Closing) || !self.backlogs.note(conn, bytes) {
             return;
         }
         output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));

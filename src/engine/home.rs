@@ -197,6 +197,7 @@ impl Engine {
         if !self.lets_begin(&channel) {
             return Err(session::Full);
         }
+        let namespace = self.shared(namespace);
         let secret = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         let settings = self.config.namespaces.get(&*namespace).unwrap_or(&self.config.settings).clone();
         let settings = self.settings_for(&channel, settings);
@@ -241,6 +242,16 @@ impl Engine {
         self.sessions.get_mut(session).expect("it was opened just now").next_look = look;
         let id = self.sessions.id(session).expect("it was opened just now");
         Ok((session, id))
+    }
+
+    /// The same name, as the sessions before hold it: a million need not have a copy each.
+    fn shared(&mut self, namespace: Namespace) -> Namespace {
+        let count = self.namespaces.len() as u64;
+        let index = usize::try_from(self.hashing.hash_one(&*namespace) % count).expect("it is below a length");
+        match &self.namespaces[index] {
+            Some(known) if *known == namespace => known.clone(),
+            _ => self.namespaces[index].insert(namespace).clone(),
+        }
     }
 
     /// A client says which session it replaces. That one's last words take effect before anything

@@ -9,6 +9,7 @@
 //! one message each way.
 
 mod account;
+mod backlogs;
 mod config;
 mod conn;
 mod device;
@@ -85,6 +86,8 @@ const DRAIN_PAUSE: Millis = Millis(10);
 const DRAIN_PER_SECOND_MIN: u64 = 2_000;
 /// What clients call us: so many names are kept.
 const HOSTS_MAX: usize = 16;
+/// Names of databases that are remembered, to be shared by sessions.
+const NAMESPACES_SHARED: usize = 256;
 
 /// One core's engine.
 #[derive(Debug)]
@@ -132,6 +135,8 @@ pub struct Engine {
     room: Room,
     /// Who most sessions are: shared by all of them.
     nobody: Arc<Identity>,
+    /// By their hashes: names of databases, each shared by its sessions.
+    namespaces: Box<[Option<Namespace>; NAMESPACES_SHARED]>,
     /// Requests without a socket.
     desk: rest::Desk,
     /// By `GuestId`: the driver numbers guests densely.
@@ -145,6 +150,7 @@ pub struct Engine {
     journal: Journal,
     meters: Meters,
     warden: Warden,
+    backlogs: backlogs::Backlogs,
     /// What clients call us, for as many as there usually are.
     hosts: VecDeque<Arc<str>>,
     reader: json::Reader,
@@ -198,6 +204,7 @@ impl Engine {
             is_full: false,
             room: Room::Ample,
             nobody: Arc::new(Identity::NOBODY),
+            namespaces: Box::new([const { None }; NAMESPACES_SHARED]),
             desk: rest::Desk::default(),
             guests: Vec::new(),
             devices: device::Devices::new(&hashing),
@@ -207,6 +214,7 @@ impl Engine {
             journal: Journal::default(),
             meters: Meters::default(),
             warden: Warden::new(&hashing),
+            backlogs: backlogs::Backlogs::new(&hashing),
             hosts: VecDeque::new(),
             reader: json::Reader::default(),
             event_text: firebase::EventText::default(),

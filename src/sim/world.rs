@@ -338,10 +338,15 @@ impl World {
 
     /// The client does not read, and too much waits for it.
     pub fn choke(&mut self, client: Client) {
+        self.owe(client, usize::MAX);
+    }
+
+    /// The client reads slowly, and so much waits for it.
+    pub fn owe(&mut self, client: Client, bytes: usize) {
         let peer = &self.clients[client.0];
         if peer.is_open {
             let (shard, conn) = (peer.shard, peer.conn);
-            self.input(shard, Input::Backlog { conn, bytes: usize::MAX });
+            self.input(shard, Input::Backlog { conn, bytes });
         }
     }
 

@@ -115,6 +115,11 @@ fn every_scenario_is_played_and_checked() {
         check(&["writes", "--sessions", "10", "--for", "300ms"], "server CPU per write", 10);
         check(&["writes", "--sessions", "10", "--for", "300ms", "--rate", "200", "--depth", "2"], "writes", 10);
         check(&["mass-disconnect", "--sessions", "200", "--words", "2"], "server CPU per last word", 400);
+        check(
+            &["mass-disconnect", "--sessions", "100", "--words", "20", "--watcher-pause", "500ms"],
+            "last words",
+            2_000,
+        );
         check(&["mass-disconnect", "--sessions", "50", "--ending", "goodbye"], "last words", 50);
         check(&["mass-disconnect", "--sessions", "50", "--ending", "close"], "last words", 50);
         check(&["silent-death", "--sessions", "20", "--session-timeout", "4s"], "last words", 20);
@@ -270,6 +275,8 @@ fn what_a_driver_cannot_play_is_refused() {
     check("mqtt", &["mixed", "--mix", "1,1,0,0"], "forgets the will");
     check("mqtt", &["silent-death", "--session-timeout", "2s"], "one and a half times");
     check("rest", &["silent-death"], "nobody can tell");
+    check("engine", &["mass-disconnect", "--watcher-pause", "1s"], "needs a socket");
+    check("firebase", &["flap", "--words", "0"], "without last words");
     check("rest", &["mixed", "--mix", "1,0,0,1"], "nobody can tell");
     check("rest", &["flap", "--ending", "goodbye"], "no goodbye");
     check("coap", &["mixed"], "idle, storm and silent-death");

@@ -84,11 +84,22 @@ impl Troop {
     }
 }
 
+/// Whether what has come is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Not any more.
+    Pauses,
+    /// Again.
+    GoesOn,
+}
+
 /// All clients go at once; over when the watcher has seen all their last words.
 pub struct Leave<'w> {
     troop: Troop,
     ending: Ending,
     watcher: &'w mut Watcher,
+    /// What the watcher is to do next.
+    reading: Option<Reading>,
     /// When the first went.
     pub begun: Option<Moment>,
     /// When the last went.
@@ -110,6 +121,7 @@ impl<'w> Leave<'w> {
             troop: Troop::new(clients, words),
             ending,
             watcher,
+            reading: None,
             begun: None,
             all_gone: None,
             last_seen: Moment::START,
@@ -117,6 +129,11 @@ impl<'w> Leave<'w> {
             since_own: Latency::default(),
             seen: 0,
         }
+    }
+
+    /// The watcher does so from the next tick on.
+    pub const fn order(&mut self, reading: Reading) {
+        self.reading = Some(reading);
     }
 }
 
@@ -133,6 +150,11 @@ impl Play for Leave<'_> {
 
     fn tick(&mut self, now: Moment, orders: &mut Orders) -> Moment {
         self.begun.get_or_insert(now);
+        match self.reading.take() {
+            Some(Reading::Pauses) => orders.freeze(self.watcher.client),
+            Some(Reading::GoesOn) => orders.thaw(self.watcher.client),
+            None => {}
+        }
         for _ in 0..SLICE {
             if self.troop.next >= self.troop.clients.end {
                 self.all_gone.get_or_insert(now);

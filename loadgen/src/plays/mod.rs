@@ -14,7 +14,7 @@ mod writes;
 pub use fan_out::FanOut;
 pub use flap::Flap;
 pub use join::{Join, Setup};
-pub use leave::{Hold, Leave, Silence};
+pub use leave::{Hold, Leave, Reading, Silence};
 pub use mixed::{Goal, Mixed, Rates};
 pub use watcher::{Watcher, place};
 pub use writes::Writes;
