@@ -404,6 +404,27 @@ fn a_share_in_an_update_counts_when_all_have_written_theirs() {
     check_parts(&[(0, &x(1, 3, "5")), (1, &[whole(), written("a/x", "1"), written("b/y", "1")])], both, &[]);
 }
 
+/// What was written after a moment is not read, and what is behind that is no damage.
+#[test]
+fn a_file_is_read_until_a_moment() {
+    let stamped = |sequence: u32, stamp: u64| {
+        let mut frame = Vec::new();
+        begin_frame(&mut frame);
+        written("a", &sequence.to_string()).encode(&mut frame);
+        seal_frame(&mut frame, FILE, sequence, stamp);
+        frame
+    };
+    let mut file = [stamped(0, 10), stamped(1, 20), stamped(2, 1 << 40)].concat();
+    for (moment, frames, stamp) in [(9, 0, 0), (10, 1, 10), (19, 1, 10), (20, 2, 20), (u64::MAX, 3, 1 << 40)] {
+        let read = scan_until(&mut &file[..], FILE, moment, |_| {}).unwrap();
+        assert_eq!((read.frames, read.stamp, read.tail), (frames, stamp, Tail::Clean), "until {moment}");
+        assert_eq!(read.end, u64::from(frames) * BLOCK_BYTES as u64);
+    }
+    file[BLOCK_BYTES + 41] ^= 1;
+    let read = scan_until(&mut &file[..], FILE, u64::MAX, |_| {}).unwrap();
+    assert_eq!(read.tail, Tail::Damaged(Damage::Sum), "a stamp that has changed is noticed");
+}
+
 fn whole() -> Record {
     Record::Database { namespace: "chat".into() }
 }
