@@ -706,8 +706,9 @@ impl World {
     pub fn sync(&mut self, shard: usize) {
         let shard = shard % self.engines.len();
         self.disks[shard].sync(shard);
-        // What is brought up meanwhile waits for the next time.
-        for Held { output, tenants, journal } in std::mem::take(&mut self.disks[shard].held) {
+        // What is brought up meanwhile waits for the next time, and stands behind what is yet to be done.
+        for _ in 0..self.disks[shard].held.len() {
+            let Held { output, tenants, journal } = self.disks[shard].held.pop_front().expect("it was counted");
             self.journal.extend(journal);
             self.perform(shard, output, Some(&tenants));
         }
