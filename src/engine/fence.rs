@@ -434,7 +434,7 @@ impl Engine {
         self.let_go_on(namespace, number, output);
     }
 
-    /// Other rules are in place: what was judged by the old ones and is not decided is judged anew.
+    /// Other rules are in place, or there is room, or none: what was judged by what was and is not decided is judged anew.
     pub(super) fn judge_fences_anew(&mut self, output: &mut Output) {
         let is_open = |standing: &Standing| standing.lead.as_ref().is_some_and(|lead| !lead.is_decided);
         let open = self.fences.standing.iter().filter(|(_, standing)| is_open(standing));

@@ -245,8 +245,14 @@ impl Engine {
             Input::Datagram { peer, bytes } => self.datagram_came(now, peer, bytes, false, output),
             Input::Guest { guest, saying } => self.guest_says(now, guest, saying, output),
             Input::Forwarded { from: _, message } => self.inner.push_back(message),
-            Input::Full(is_full) => self.is_full = is_full,
-            Input::Room(room) => self.room = room,
+            Input::Full(is_full) => {
+                self.is_full = is_full;
+                self.judge_fences_anew(output);
+            }
+            Input::Room(room) => {
+                self.room = room;
+                self.judge_fences_anew(output);
+            }
             Input::Tick => self.tick(now, output),
             Input::Rules(rules) => self.set_rules(rules, output),
             Input::Verifier(verifier) => self.config.verifier = verifier,

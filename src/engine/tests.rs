@@ -86,6 +86,39 @@ fn a_listener_hears_the_value_then_the_answer_then_changes() {
 }
 
 #[test]
+fn slow_readers_are_bounded_together_and_those_who_are_owed_most_go() {
+    let mut world = World::new(1, 3);
+    let watcher = world.join(0, "&ns=db");
+    done(&mut world, watcher, r#"{"r":1,"a":"q","b":{"p":"/s","h":""}}"#);
+    let slow: Vec<_> = (0..9).map(|_| world.join(0, "&ns=db")).collect();
+    for (number, client) in slow.iter().enumerate() {
+        done(&mut world, *client, &format!(r#"{{"r":1,"a":"o","b":{{"p":"/s/{number}","d":1}}}}"#));
+    }
+    world.take(watcher);
+    // 511 MiB of eight, and then the ninth.
+    const MIB: usize = 1024 * 1024;
+    slow[..7].iter().for_each(|client| world.owe(*client, 64 * MIB));
+    world.owe(slow[7], 63 * MIB);
+    world.owe(slow[8], 2 * MIB);
+    world.settle();
+    assert_eq!(world.take(watcher), [""; 0], "the ninth is not to blame");
+    world.owe(slow[3], 63 * MIB);
+    world.settle();
+    assert_eq!(world.take(watcher), [""; 0], "there is room: the fourth has read enough");
+    world.owe(slow[7], 64 * MIB);
+    world.settle();
+    assert_eq!(world.take(watcher), [r#"{"t":"d","d":{"a":"d","b":{"p":"s/7","d":1}}}"#]);
+    // What waited for those who are gone is not counted.
+    world.owe(slow[8], 3 * MIB);
+    world.hang_up(slow[2], Hangup::Broken);
+    world.owe(slow[8], 64 * MIB);
+    world.owe(watcher, 63 * MIB);
+    world.owe(slow[3], 64 * MIB);
+    world.settle();
+    assert_eq!(world.take(watcher), [r#"{"t":"d","d":{"a":"d","b":{"p":"s/2","d":1}}}"#]);
+}
+
+#[test]
 fn namespaces_share_nothing() {
     for_shards(|shards| {
         let mut world = World::new(shards, 3);
