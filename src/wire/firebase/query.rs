@@ -18,86 +18,52 @@ const MAX_KEY: &str = "[MAX_KEY]";
 /// Bounds may hold keys longer than keys can be: Android writes "just before k" as `k` followed by
 /// hundreds of `z`.
 pub fn read_query(item: Item<'_>) -> Result<Query, Refusal> {
-    let mut fields = Fields::default();
-    for (name, value) in item.as_object().ok_or(Refusal::Malformed("q"))? {
-        fields.set(name, value);
+    if item.as_object().is_none() {
+        return Err(Refusal::Malformed("q"));
     }
-    let index = match fields.i.map(|i| i.as_text().ok_or(Refusal::Malformed("i"))).transpose()? {
+    // By their names on the wire; what nobody knows is ignored.
+    let [order, limit, side] = item.pick(["i", "l", "vf"]);
+    let [start, start_name, starts_there] = item.pick(["sp", "sn", "sin"]);
+    let [end, end_name, ends_there] = item.pick(["ep", "en", "ein"]);
+    let index = match order.map(|order| order.as_text().ok_or(Refusal::Malformed("i"))).transpose()? {
         None | Some(".priority") => Index::Priority,
         Some(".key") => Index::Key,
         Some(".value") => Index::Value,
         Some(path) => Index::Child(Path::parse(path).map_err(Refusal::Path)?),
     };
-    let limit = fields.limit()?;
+    let limit = read_limit(limit, side, start.is_some())?;
     let is_by_key = index == Index::Key;
-    let start = match fields.sp {
+    let start = match start {
         None => None,
         Some(value) => Some(Bound {
-            is_inclusive: flag(fields.sin, "sin")?,
-            ..if is_by_key { bound_by_key(value, "sp")? } else { bound(value, fields.sn, BoundKey::Min, "sp", "sn")? }
+            is_inclusive: flag(starts_there, "sin")?,
+            ..if is_by_key { bound_by_key(value, "sp")? } else { bound(value, start_name, BoundKey::Min, "sp", "sn")? }
         }),
     };
-    let end = match fields.ep {
+    let end = match end {
         None => None,
         Some(value) => Some(Bound {
-            is_inclusive: flag(fields.ein, "ein")?,
-            ..if is_by_key { bound_by_key(value, "ep")? } else { bound(value, fields.en, BoundKey::Max, "ep", "en")? }
+            is_inclusive: flag(ends_there, "ein")?,
+            ..if is_by_key { bound_by_key(value, "ep")? } else { bound(value, end_name, BoundKey::Max, "ep", "en")? }
         }),
     };
     Ok(Query { index, start, end, limit })
 }
 
-/// The members of a query object, by their names on the wire.
-#[derive(Default)]
-struct Fields<'t> {
-    i: Option<Item<'t>>,
-    sp: Option<Item<'t>>,
-    sn: Option<Item<'t>>,
-    sin: Option<Item<'t>>,
-    ep: Option<Item<'t>>,
-    en: Option<Item<'t>>,
-    ein: Option<Item<'t>>,
-    l: Option<Item<'t>>,
-    vf: Option<Item<'t>>,
-}
-
-impl<'t> Fields<'t> {
-    /// Keeps a member; what nobody knows is ignored.
-    fn set(&mut self, name: &str, value: Item<'t>) {
-        let field = match name {
-            "i" => &mut self.i,
-            "sp" => &mut self.sp,
-            "sn" => &mut self.sn,
-            "sin" => &mut self.sin,
-            "ep" => &mut self.ep,
-            "en" => &mut self.en,
-            "ein" => &mut self.ein,
-            "l" => &mut self.l,
-            "vf" => &mut self.vf,
-            _ => return,
-        };
-        *field = Some(value);
-    }
-
-    fn limit(&self) -> Result<Option<Limit>, Refusal> {
-        let Some(count) = self.l else { return Ok(None) };
-        let count = count.as_int().filter(|count| *count > 0).ok_or(Refusal::Malformed("l"))?;
-        // Nobody has four billion children, so more than that is the same.
-        let count = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)).ok_or(Refusal::Malformed("l"))?;
-        let from = match self.vf.map(Item::as_text) {
-            Some(Some("l")) => Direction::First,
-            Some(Some("r")) => Direction::Last,
-            None => {
-                if self.sp.is_some() {
-                    Direction::First
-                } else {
-                    Direction::Last
-                }
-            }
-            Some(_) => return Err(Refusal::Malformed("vf")),
-        };
-        Ok(Some(Limit { count, from }))
-    }
+/// How many children a query wants, and from which side. Who does not say it means the end, unless there is a start.
+fn read_limit(count: Option<Item<'_>>, side: Option<Item<'_>>, has_start: bool) -> Result<Option<Limit>, Refusal> {
+    let Some(count) = count else { return Ok(None) };
+    let count = count.as_int().filter(|count| *count > 0).ok_or(Refusal::Malformed("l"))?;
+    // Nobody has four billion children, so more than that is the same.
+    let count = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)).ok_or(Refusal::Malformed("l"))?;
+    let from = match side.map(Item::as_text) {
+        Some(Some("l")) => Direction::First,
+        Some(Some("r")) => Direction::Last,
+        None if has_start => Direction::First,
+        None => Direction::Last,
+        Some(_) => return Err(Refusal::Malformed("vf")),
+    };
+    Ok(Some(Limit { count, from }))
 }
 
 /// Whether a bound is inclusive. Clients from before exclusive bounds do not say; it is.
