@@ -56,12 +56,12 @@ fn read_limit(count: Option<Item<'_>>, side: Option<Item<'_>>, has_start: bool) 
     let count = count.as_int().filter(|count| *count > 0).ok_or(Refusal::Malformed("l"))?;
     // Nobody has four billion children, so more than that is the same.
     let count = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)).ok_or(Refusal::Malformed("l"))?;
-    let from = match side.map(Item::as_text) {
-        Some(Some("l")) => Direction::First,
-        Some(Some("r")) => Direction::Last,
-        None if has_start => Direction::First,
-        None => Direction::Last,
-        Some(_) => return Err(Refusal::Malformed("vf")),
+    let side =
+        side.map_or(Ok(if has_start { "l" } else { "r" }), |side| side.as_text().ok_or(Refusal::Malformed("vf")))?;
+    let from = match side {
+        "l" => Direction::First,
+        "r" => Direction::Last,
+        _ => return Err(Refusal::Malformed("vf")),
     };
     Ok(Some(Limit { count, from }))
 }
