@@ -14,6 +14,17 @@ impl ShardId {
     pub const fn index(self) -> usize {
         self.0 as usize
     }
+
+    /// Its bit in a set of shards.
+    #[must_use]
+    pub const fn bit(self) -> u64 {
+        1 << self.0
+    }
+
+    /// The shards of a set, in their order.
+    pub fn of_bits(bits: u64) -> impl Iterator<Item = Self> {
+        (0..64).map(Self).filter(move |shard| bits & shard.bit() != 0)
+    }
 }
 
 /// A transport: a TCP connection of one core. The driver chooses it; it may be reused after

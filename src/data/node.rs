@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use super::children::Children;
 use super::key::{Key, KeyStr};
 use super::leaf::{Leaf, Priority};
+use super::path::Path;
 
 /// A tree. Clones in O(1) and shares what is below; a change copies only what is shared on the way.
 #[derive(Clone, Default)]
@@ -163,6 +164,15 @@ impl Node {
             return Self::Empty;
         }
         self.change(path, |place| std::mem::replace(place, new))
+    }
+
+    /// Adds what stands two keys below another root, where nothing stands here: one part of a tree to another.
+    pub fn take_in(&mut self, part: &Self) {
+        for (first, below) in part.children().iter() {
+            for (second, node) in below.children().iter() {
+                self.set(Path::ROOT.child(first).child(second).as_str(), node.clone());
+            }
+        }
     }
 
     /// Gives what stands at `path` below this node a priority. Nothing has none.

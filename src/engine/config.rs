@@ -95,14 +95,16 @@ impl Homes<'_> {
 
 /// See [`Engine::holder`](super::Engine::holder).
 pub(super) fn holder(common: &Hashing, shards: u8, namespace: &str, path: &Path) -> Option<ShardId> {
-    let hash = common.hash_one((namespace, path.first_keys(PART_KEYS)?));
-    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the count of shards, a byte")]
-    Some(ShardId((hash % u64::from(shards)) as u8))
+    Some(shard_of(common.hash_one((namespace, path.first_keys(PART_KEYS)?)), shards))
 }
 
 pub(super) fn owner(common: &Hashing, shards: u8, namespace: &str) -> ShardId {
+    shard_of(common.hash_one(namespace), shards)
+}
+
+fn shard_of(hash: u64, shards: u8) -> ShardId {
     #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the count of shards, a byte")]
-    ShardId((common.hash_one(namespace) % u64::from(shards)) as u8)
+    ShardId((hash % u64::from(shards)) as u8)
 }
 
 /// How the sessions of a namespace are treated.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::spread::Route;
 use super::{Ask, Came, Engine, Kind, Message, Output, Record};
 use crate::base::{Hashing, Map, Now, ShardId};
-use crate::data::Node;
+use crate::data::{Node, Path};
 use crate::op::{Namespace, Outcome, Refusal, Request, Write};
 use crate::presence::places;
 use crate::shard::{Listener, Told};
@@ -92,7 +92,7 @@ struct Standing {
     number: u64,
     /// What this core is to write.
     part: Option<Part>,
-    /// What was here before it has written that, as long as others may not have written theirs.
+    /// If it is written down: what was here before it has written that, as long as others may not have written theirs.
     before: Option<Box<Before>>,
     /// At the keeper, until it is decided and done.
     lead: Option<Box<Lead>>,
@@ -130,14 +130,6 @@ struct Lead {
     refusal: Option<Refusal>,
     needs_whole: bool,
     told: Vec<(ShardId, Vec<Told>)>,
-}
-
-const fn bit(shard: ShardId) -> u64 {
-    1 << shard.0
-}
-
-fn shards(bits: u64) -> impl Iterator<Item = ShardId> {
-    (0..64).map(ShardId).filter(move |shard| bits & bit(*shard) != 0)
 }
 
 impl Fences {
@@ -179,7 +171,7 @@ fn database_of(message: &Message) -> Option<&Namespace> {
 }
 
 /// What a write changes at some places: those of one owner.
-fn part_of(write: &Write, is_its: impl Fn(&crate::data::Path) -> bool) -> Write {
+fn part_of(write: &Write, is_its: impl Fn(&Path) -> bool) -> Write {
     let Write::Merge { path, changes } = write else { unreachable!("only updates have several owners") };
     let changes = changes.iter().filter(|(place, _)| is_its(&path.join(&place.path)));
     Write::Merge { path: path.clone(), changes: changes.cloned().collect() }
@@ -225,7 +217,7 @@ impl Engine {
         }
         let namespace = ask.namespace.clone();
         let holders = places(write_of(&ask.request)).filter_map(|place| self.holder(&namespace, &place.path));
-        let owners = holders.fold(0, |owners, holder| owners | bit(holder));
+        let owners = holders.fold(0, |owners, holder| owners | holder.bit());
         self.fences.led_count += 1;
         let (number, ask) = (self.fences.led_count, Arc::new(ask));
         let lead = Lead {
@@ -253,7 +245,7 @@ impl Engine {
         step: impl Fn() -> Step,
         output: &mut Output,
     ) {
-        for owner in shards(owners) {
+        for owner in ShardId::of_bits(owners) {
             let fencing = Fencing { namespace: namespace.clone(), number, step: step() };
             self.send(owner, Message::Fence(Box::new(fencing)), output);
         }
@@ -313,7 +305,7 @@ impl Engine {
     fn voted(&mut self, namespace: &Namespace, number: u64, from: ShardId, vote: Vote, output: &mut Output) {
         // It may have been called off.
         let Some(lead) = self.lead(namespace, number) else { return };
-        lead.missing &= !bit(from);
+        lead.missing &= !from.bit();
         match vote {
             Vote::Yes => {}
             Vote::Whole => lead.needs_whole = true,
@@ -328,7 +320,7 @@ impl Engine {
             return self.call_off(namespace, true, output);
         }
         let Lead { ref ask, now, owners, .. } = *lead;
-        let (ask, stood) = (ask.clone(), owners | bit(self.config.shard));
+        let (ask, stood) = (ask.clone(), owners | self.config.shard.bit());
         let lead = self.lead(namespace, number).expect("it was there just now");
         if let Some(refusal) = lead.refusal.take() {
             self.fence_answered(now, &ask, Outcome::Refused(refusal), stood, output);
@@ -346,13 +338,16 @@ impl Engine {
         let Part { ask, now, write } = part.expect("who is told to write stands still");
         let mut told = Vec::new();
         let shard = self.shards.get_mut(namespace).expect("who may write has room");
-        let (root, last_joint) = (shard.root().clone(), shard.last_joint());
+        // Where nothing is written down no snapshot asks, and a second root would have pages copied.
+        let before = shard.is_recorded().then(|| (shard.root().clone(), shard.last_joint()));
         shard.write_part(now, &ask.asker(), &write, (number, owners), &mut told);
         let from = output.records.len();
         self.finish_owning(namespace, Vec::new(), output);
-        let records = output.records[from..].to_vec();
-        let standing = self.fences.standing.get_mut(namespace).expect("it stands still");
-        standing.before = Some(Box::new(Before { root, last_joint, records }));
+        if let Some((root, last_joint)) = before {
+            let records = output.records[from..].to_vec();
+            let standing = self.fences.standing.get_mut(namespace).expect("it stands still");
+            standing.before = Some(Box::new(Before { root, last_joint, records }));
+        }
         let (keeper, from) = (self.owner(namespace), self.config.shard);
         let fencing = Fencing { namespace: namespace.clone(), number, step: Step::Written { from, told } };
         self.send(keeper, Message::Fence(Box::new(fencing)), output);
@@ -361,7 +356,7 @@ impl Engine {
     /// An owner has written its part.
     fn written(&mut self, namespace: &Namespace, number: u64, from: ShardId, told: Vec<Told>, output: &mut Output) {
         let lead = self.lead(namespace, number).expect("what is decided is not called off");
-        lead.missing &= !bit(from);
+        lead.missing &= !from.bit();
         lead.told.push((from, told));
         if lead.missing > 0 {
             return;
@@ -408,7 +403,7 @@ impl Engine {
 
     /// An update is over, for the keeper: behind what it has told of it.
     fn let_go_on(&mut self, namespace: &Namespace, number: u64, output: &mut Output) {
-        let own = bit(self.config.shard);
+        let own = self.config.shard.bit();
         let standing = self.fences.standing.get_mut(namespace).expect("it stands still");
         let lead = standing.lead.take().expect("the keeper leads");
         self.step_all(lead.owners | own, namespace, number, || Step::GoOn, output);

@@ -19,7 +19,7 @@ impl Engine {
         let (by, is_apart) = (self.config.shard, self.is_spread(&namespace));
         self.journal.write(|| {
             let identity = identity.clone();
-            Record::Asked { now, session, number, identity, by: 1 << by.0, is_apart }
+            Record::Asked { now, session, number, identity, by: by.bit(), is_apart }
         });
         let mut told = Vec::new();
         let kind = Kind::of(&request);

@@ -383,7 +383,7 @@ impl Engine {
         self.journal.write(|| {
             let Ask { session, number, ref identity, .. } = ask;
             let by = self.config.shard;
-            Record::Asked { now, session, number, identity: identity.clone(), by: 1 << by.0, is_apart: true }
+            Record::Asked { now, session, number, identity: identity.clone(), by: by.bit(), is_apart: true }
         });
         let (session, number) = (ask.session, ask.number);
         let kind = Kind::of(&ask.request);

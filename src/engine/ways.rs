@@ -116,10 +116,9 @@ impl Ways {
             for (index, run) in self.runs.iter().enumerate() {
                 let comes_again = self.runs[index + 1..].iter().any(|later| later.owner == run.owner);
                 add(run.owner, if comes_again { run.number } else { u32::MAX });
-                rest &= !(1 << run.owner.0);
+                rest &= !run.owner.bit();
             }
-            let owners = (0..64).map(ShardId).filter(|owner| rest & 1 << owner.0 != 0);
-            owners.for_each(|owner| add(owner, u32::MAX));
+            ShardId::of_bits(rest).for_each(|owner| add(owner, u32::MAX));
         }
         if !is_spread || (self.runs.is_empty() && self.known == 0) {
             add(keeper, u32::MAX);
@@ -200,7 +199,7 @@ impl Engine {
         if let Some(ways) = self.ways(session) {
             ways.target = Some(route);
             ways.sent_count += 1;
-            ways.known |= if route == Route::All { all } else { 1 << to.0 };
+            ways.known |= if route == Route::All { all } else { to.bit() };
             if is_leaving {
                 ask.beside = ways.beside(to);
             }
@@ -246,7 +245,7 @@ impl Engine {
         let (known, identity) = (self.ways.get(&session).map_or(0, |ways| ways.known), state.identity.clone());
         for owner in (0..self.config.shards).map(ShardId) {
             // The keeper may be about to hold all of it.
-            let is_known = owner == keeper || (is_spread && known & 1 << owner.0 != 0);
+            let is_known = owner == keeper || (is_spread && known & owner.bit() != 0);
             if is_known && to.is_none_or(|to| to == owner) {
                 let (namespace, identity) = (namespace.clone(), identity.clone());
                 self.send(owner, Message::Identify { session, namespace, identity }, output);

@@ -69,12 +69,8 @@ struct Gathering {
 impl Gathering {
     /// Whether it puts together this listen, and a part has sent its share.
     fn has_from(&self, path: &Path, tag: Tag, from: ShardId) -> bool {
-        (&self.path, self.tag) == (path, tag) && self.missing & bit(from) == 0
+        (&self.path, self.tag) == (path, tag) && self.missing & from.bit() == 0
     }
-}
-
-const fn bit(shard: ShardId) -> u64 {
-    1 << shard.0
 }
 
 impl Engine {
@@ -150,7 +146,7 @@ impl Engine {
     ) {
         let gathering = self.wide.get_mut(&session).and_then(|wide| wide.gathering.as_mut());
         let Some(gathering) = gathering.filter(|gathering| gathering.number == number) else { return };
-        gathering.missing &= !bit(from);
+        gathering.missing &= !from.bit();
         match part {
             Some(part) => gather(&mut gathering.node, &gathering.path, &part),
             // It has nothing of it, either.

@@ -14,7 +14,7 @@ use super::device::KeptDevice;
 use super::frame::ALL_SHARDS;
 use super::record::{OwnRules, Place, Record, Saved};
 use crate::base::{SessionId, ShardId};
-use crate::data::{Node, Path};
+use crate::data::Node;
 use crate::op::Identity;
 use crate::presence::Ledger;
 
@@ -220,13 +220,13 @@ impl Found {
         if let Some((_, whole)) = self.whole {
             return whole;
         }
-        let last: Vec<(u8, u64)> = self.parts.iter().map(|(shard, part)| (*shard, part.last_joint)).collect();
+        let last: BTreeMap<u8, u64> = self.parts.iter().map(|(shard, part)| (*shard, part.last_joint)).collect();
         let mut whole = Database::default();
         for mut part in self.parts.into_values() {
             let number = part.last_joint;
-            let has_had = |shard: u8| last.iter().any(|(other, last)| *other == shard && *last >= number);
+            let has_had = |shard: ShardId| last.get(&shard.0).is_some_and(|last| *last >= number);
             // Who was about to go on had heard that all of them had written theirs.
-            let is_done = |share: &Share| (0..64).filter(|shard| share.owners & 1 << shard != 0).all(has_had);
+            let is_done = |share: &Share| ShardId::of_bits(share.owners).all(has_had);
             match &part.share {
                 Some(share) if !is_done(share) => *undone_count += 1,
                 _ => part.settle(),
@@ -261,11 +261,7 @@ impl Database {
         if self.root.is_empty() {
             self.root = part.root;
         } else {
-            for (first, below) in part.root.children().iter() {
-                for (second, node) in below.children().iter() {
-                    self.root.set(Path::ROOT.child(first).child(second).as_str(), node.clone());
-                }
-            }
+            self.root.take_in(&part.root);
         }
         self.rules = self.rules.take().or(part.rules);
         for (secret, estate) in part.estates {

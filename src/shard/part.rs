@@ -110,7 +110,7 @@ impl Shard {
         for mut other in others {
             assert!(other.profilers.is_empty(), "who records the operations needs the whole");
             assert!(!other.recording.has_news(), "what a part has done is written down where it has done it");
-            take_in(&mut self.root, &other.root);
+            self.root.take_in(&other.root);
             self.stamps.unite(other.stamps);
             self.wills.unite(other.wills);
             self.fallen.append(&mut other.fallen);
@@ -145,15 +145,6 @@ impl Shard {
     }
 }
 
-/// Adds the places that a part holds to those of others.
-fn take_in(root: &mut Node, part: &Node) {
-    for (first, below) in part.children().iter() {
-        for (second, node) in below.children().iter() {
-            root.set(Path::ROOT.child(first).child(second).as_str(), node.clone());
-        }
-    }
-}
-
 /// Cuts a tree into the parts of so many shards. `None`: something stands above the parts.
 #[must_use]
 pub fn divide(root: &Node, shards: u8, holder: impl Fn(&Path) -> ShardId) -> Option<Vec<Node>> {
@@ -174,7 +165,7 @@ pub fn divide(root: &Node, shards: u8, holder: impl Fn(&Path) -> ShardId) -> Opt
 /// The same for what parts hold of one place above: its own children, or theirs.
 pub fn gather(whole: &mut Node, place: &Path, part: &Node) {
     if place.is_root() {
-        return take_in(whole, part);
+        return whole.take_in(part);
     }
     assert!(place.depth() < PART_KEYS, "only what is above the parts is gathered");
     for (key, node) in part.children().iter() {
