@@ -19,10 +19,12 @@ use stillhere::wire::ws;
 const WRITERS: u32 = 20_000;
 /// Writes of each.
 const ROUNDS: u32 = 10;
+/// Clients that a core hears of in one turn, as a busy server does.
+const TURN: u32 = 64;
 
 struct Core {
     engine: Engine,
-    inbox: VecDeque<(ShardId, Message)>,
+    inbox: VecDeque<Message>,
     spent_ns: u64,
     calls: Vec<u64>,
     handled: u64,
@@ -34,7 +36,6 @@ struct Cores {
     messages: u64,
     /// Lent to the engines again and again, as a driver does.
     output: Output,
-    frame: Vec<u8>,
 }
 
 impl Cores {
@@ -58,7 +59,7 @@ impl Cores {
             let engine = Engine::new(config, time(now));
             Core { engine, inbox: VecDeque::new(), spent_ns: 0, calls: Vec::new(), handled: 0 }
         };
-        Self { cores: (0..shards).map(core).collect(), now, messages: 0, output: Output::default(), frame: Vec::new() }
+        Self { cores: (0..shards).map(core).collect(), now, messages: 0, output: Output::default() }
     }
 
     fn input(&mut self, shard: usize, input: Input<'_>) {
@@ -67,11 +68,15 @@ impl Cores {
         let spent = u64::try_from(begun.elapsed().as_nanos()).expect("a call is short");
         self.cores[shard].spent_ns += spent;
         self.cores[shard].calls.push(spent);
-        let from = ShardId(u8::try_from(shard).expect("shards are few"));
+        self.pass_on();
+    }
+
+    /// What a core has done in a turn goes where it is for.
+    fn pass_on(&mut self) {
         for effect in self.output.effects.drain(..) {
             if let Effect::Forward { to, message } = effect {
                 self.messages += 1;
-                self.cores[to.index()].inbox.push_back((from, message));
+                self.cores[to.index()].inbox.push_back(message);
             }
         }
         self.output.clear();
@@ -79,18 +84,43 @@ impl Cores {
 
     fn settle(&mut self) {
         while let Some(shard) = self.cores.iter().position(|core| !core.inbox.is_empty()) {
-            let (from, message) = self.cores[shard].inbox.pop_front().expect("it is not empty");
-            self.input(shard, Input::Forwarded { from, message });
+            let mut messages = std::mem::take(&mut self.cores[shard].inbox);
+            self.input(shard, Input::Forwarded { messages: &mut messages });
         }
     }
 
     fn send(&mut self, client: u32, text: &str) {
         let (shard, conn) = self.place(client);
-        let mut frame = std::mem::take(&mut self.frame);
-        frame.clear();
-        ws::write_masked(&mut frame, ws::Kind::Text, text.as_bytes(), [1, 2, 3, 4]);
-        self.input(shard, Input::Bytes { conn, bytes: &mut frame });
-        self.frame = frame;
+        self.input(shard, Input::Bytes { conn, bytes: &mut frame(text) });
+    }
+
+    /// A turn of each core, in which it hears of some of its clients, and further turns until they have been served.
+    /// As the server does: the messages of a turn leave at its end.
+    fn turns(&mut self, mut frames: Vec<Vec<(ConnId, Vec<u8>)>>) {
+        loop {
+            for (shard, frames) in frames.iter_mut().enumerate() {
+                let core = &mut self.cores[shard];
+                if core.inbox.is_empty() && frames.is_empty() {
+                    continue;
+                }
+                let begun = Clock::now();
+                if !core.inbox.is_empty() {
+                    core.engine.handle(
+                        time(self.now),
+                        Input::Forwarded { messages: &mut core.inbox },
+                        &mut self.output,
+                    );
+                }
+                for (conn, mut bytes) in frames.drain(..) {
+                    core.engine.handle(time(self.now), Input::Bytes { conn, bytes: &mut bytes }, &mut self.output);
+                }
+                core.spent_ns += u64::try_from(begun.elapsed().as_nanos()).expect("a turn is short");
+                self.pass_on();
+            }
+            if self.cores.iter().all(|core| core.inbox.is_empty()) {
+                return;
+            }
+        }
     }
 
     fn place(&self, client: u32) -> (usize, ConnId) {
@@ -118,6 +148,12 @@ impl Cores {
     }
 }
 
+fn frame(text: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    ws::write_masked(&mut frame, ws::Kind::Text, text.as_bytes(), [1, 2, 3, 4]);
+    frame
+}
+
 const fn time(now: Instant) -> Now {
     Now { instant: now, wall: WallMillis(1_700_000_000_000 + now.0) }
 }
@@ -128,11 +164,18 @@ fn writes(shards: u8) -> f64 {
     cores.settle();
     let mut number = 0;
     let mut round = |cores: &mut Cores| {
-        for client in 0..WRITERS {
-            number += 1;
-            let body = format!(r#"{{"p":"/status/user{client}","d":{{"state":"online","last_changed":{number}}}}}"#);
-            cores.send(client, &format!(r#"{{"t":"d","d":{{"r":{number},"a":"p","b":{body}}}}}"#));
-            cores.settle();
+        let clients: Vec<u32> = (0..WRITERS).collect();
+        for heard in clients.chunks((TURN * u32::from(shards)) as usize) {
+            let mut frames = vec![Vec::new(); usize::from(shards)];
+            for &client in heard {
+                number += 1;
+                let body =
+                    format!(r#"{{"p":"/status/user{client}","d":{{"state":"online","last_changed":{number}}}}}"#);
+                let text = format!(r#"{{"t":"d","d":{{"r":{number},"a":"p","b":{body}}}}}"#);
+                let (shard, conn) = cores.place(client);
+                frames[shard].push((conn, frame(&text)));
+            }
+            cores.turns(frames);
         }
     };
     round(&mut cores);

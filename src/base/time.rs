@@ -29,6 +29,9 @@ impl fmt::Display for Millis {
 pub struct Instant(pub u64);
 
 impl Instant {
+    /// Later than whatever happens.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// The time from `earlier` to `self`; zero when `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Millis {

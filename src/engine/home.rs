@@ -9,7 +9,7 @@ use super::engineio::EngineIo;
 use super::guest::Guest;
 use super::poll::Polled;
 use super::rest::Stream;
-use super::ways::place;
+use super::ways::{Ways, place};
 use super::{Effect, Engine, LateLastWords, Message, Notice, Output, Over, Settings};
 use crate::base::limits::{REQUESTS_IN_FLIGHT_MAX, TICK};
 use crate::base::{ConnId, Few, Instant, Millis, Now, SessionId, SessionRef, ShardId};
@@ -25,8 +25,8 @@ pub(super) struct Session {
     pub(super) channel: Channel,
     pub(super) namespace: Namespace,
     pub(super) identity: Arc<Identity>,
-    /// When the identity runs out.
-    expires: Option<Instant>,
+    /// When the identity runs out; [`Instant::NEVER`] if it does not.
+    expires: Instant,
     pub(super) settings: Arc<Settings>,
     /// How its client speaks with us.
     pub(super) protocol: Protocol,
@@ -50,6 +50,8 @@ pub(super) struct Session {
     pub(super) is_waiting: bool,
     /// It has ended while it was waiting.
     parting: Option<Box<Parting>>,
+    /// Where its requests have gone, if its database may be spread.
+    pub(super) ways: Option<Box<Ways>>,
     /// Its connection is not read from, because it asks faster than it is answered.
     is_paused: bool,
     /// It is on the engine's list of those that have something to say or to hear.
@@ -142,8 +144,13 @@ impl Session {
         self.asked.wrapping_sub(self.answered)
     }
 
+    /// Whether it has something to do before it can end.
+    fn has_more_to_do(&self) -> bool {
+        self.ways.as_ref().is_some_and(|ways| ways.is_waiting())
+    }
+
     fn is_expired(&self, now: Now) -> bool {
-        self.expires.is_some_and(|expires| now.instant >= expires)
+        now.instant >= self.expires
     }
 
     /// Whether what the client says now has to wait.
@@ -178,7 +185,7 @@ impl Session {
             Channel::Guest(_) => self.deadline(),
             _ => ping.min(self.deadline()),
         };
-        let expires = self.expires.map_or(duty, |expires| duty.min(expires));
+        let expires = duty.min(self.expires);
         match &self.channel {
             Channel::EngineIo(packets) => packets.mute_until().map_or(expires, |until| expires.min(until)),
             _ => expires,
@@ -210,7 +217,7 @@ impl Engine {
             channel,
             namespace,
             identity: Arc::clone(&self.nobody),
-            expires: None,
+            expires: Instant::NEVER,
             settings,
             protocol,
             opened: now.instant,
@@ -222,6 +229,7 @@ impl Engine {
             later: Few::new(),
             is_waiting: false,
             parting: None,
+            ways: None,
             is_paused: false,
             is_stirred: false,
         };
@@ -363,7 +371,7 @@ impl Engine {
     fn part_for_good(&mut self, now: Now, session: SessionRef, parting: Parting, output: &mut Output) {
         let Parting { end, made, successors } = parting;
         let Some(state) = self.sessions.get(session) else { return };
-        if self.ways.get(&session).is_some_and(|ways| ways.is_waiting()) {
+        if state.has_more_to_do() {
             let state = self.sessions.get_mut(session).expect("it is there");
             state.parting = Some(Box::new(Parting { end, made, successors }));
             return;
@@ -466,9 +474,9 @@ impl Engine {
     }
 
     /// When an identity runs out that is taken on now.
-    fn expiry(&self, now: Now, identity: &Identity) -> Option<Instant> {
+    fn expiry(&self, now: Now, identity: &Identity) -> Instant {
         let leeway_s = self.config.verifier.leeway_s();
-        identity.expires_s.map(|expires_s| {
+        identity.expires_s.map_or(Instant::NEVER, |expires_s| {
             let expires_ms = expires_s.saturating_mul(1_000);
             // What was accepted although it has run out, because clocks differ, lasts as long as they may.
             let leeway_ms = if expires_ms <= now.wall.0 { leeway_s.saturating_mul(1_000) } else { 0 };
@@ -696,8 +704,7 @@ impl Engine {
     /// session that is already over.
     pub(super) fn end(&mut self, now: Now, session: SessionRef, end: End, output: &mut Output) {
         let state = self.sessions.get(session);
-        let has_more_to_do = self.ways.get(&session).is_some_and(|ways| ways.is_waiting());
-        if state.is_some_and(|state| state.is_waiting || has_more_to_do) && end != End::ServerStopped {
+        if state.is_some_and(|state| state.is_waiting || state.has_more_to_do()) && end != End::ServerStopped {
             return self.part(now, session, end, output);
         }
         self.end_for_good(now, session, end, None, output);
@@ -717,11 +724,10 @@ impl Engine {
         let departs =
             self.sessions.get(session).is_some_and(|state| state.protocol != Protocol::Rest && self.may_be_spread());
         // Until all of its owners have heard of its end, nobody else gets its place.
-        let ways = self.ways.remove(&session);
         let vacated = if departs { self.vacate_session(session) } else { self.close_session(session) };
         let Some(state) = vacated else { return };
         let is_expired = state.is_expired(now);
-        let Session { mut channel, namespace, identity, settings, heard, .. } = state;
+        let Session { mut channel, namespace, identity, settings, heard, ways, .. } = state;
         if let Channel::Rest(conn) = channel {
             // It has said nothing that would outlive it.
             return self.close(conn, output);

@@ -1,5 +1,6 @@
 //! The contract with the driver: one list of what can happen, one list of what may be done.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
@@ -67,12 +68,10 @@ pub enum Input<'a> {
         /// What.
         saying: Saying,
     },
-    /// A message from another shard. From one shard they come in the order in which they were sent.
+    /// Messages from other shards. From one shard they come in the order in which they were sent. All are taken out.
     Forwarded {
-        /// From which.
-        from: ShardId,
         /// What.
-        message: Message,
+        messages: &'a mut VecDeque<Message>,
     },
     /// Other rules apply from here on.
     Rules(Arc<Ruleset>),

@@ -7,6 +7,7 @@ use super::engineio::Order;
 use super::fence::Fencing;
 use super::io::Peer;
 use super::look::Memory;
+use super::spread::Route;
 use super::visit::{Caller, Response, Visit};
 use crate::base::{Instant, SessionId, SessionRef, ShardId};
 use crate::data::{Node, Path};
@@ -377,6 +378,8 @@ pub struct Ask {
     pub request: Request,
     /// What it leaves with other owners.
     pub beside: Beside,
+    /// Where it can be done, if its home takes the database for one that is spread.
+    pub(super) route: Option<Route>,
 }
 
 /// One owner that a session's end has to visit.

@@ -114,8 +114,6 @@ pub struct Engine {
     fences: fence::Fences,
     /// What sessions here read and listen to that no core holds alone.
     wide: Map<SessionRef, wide::Wide>,
-    /// Where the requests of sessions here have gone whose databases are, or were, spread.
-    ways: Map<SessionRef, Box<ways::Ways>>,
     /// Sessions of here that are over and whose last words may not be spoken, with those that replace them.
     departing: Map<(u32, u32), ways::Departing>,
     /// What this engine has to say to itself.
@@ -193,7 +191,6 @@ impl Engine {
             spread: spread::Spread::new(&hashing, &config.rules),
             fences: fence::Fences::new(&hashing),
             wide: hashing.map(),
-            ways: hashing.map(),
             departing: hashing.map(),
             inner: VecDeque::new(),
             tickets: 0,
@@ -244,7 +241,8 @@ impl Engine {
             Input::Backlog { conn, bytes } => self.backlog(now, conn, bytes, output),
             Input::Datagram { peer, bytes } => self.datagram_came(now, peer, bytes, false, output),
             Input::Guest { guest, saying } => self.guest_says(now, guest, saying, output),
-            Input::Forwarded { from: _, message } => self.inner.push_back(message),
+            Input::Forwarded { messages } if self.inner.is_empty() => std::mem::swap(&mut self.inner, messages),
+            Input::Forwarded { messages } => self.inner.append(messages),
             Input::Full(is_full) => {
                 self.is_full = is_full;
                 self.judge_fences_anew(output);

@@ -14,7 +14,7 @@ use crate::shard::{Asker, Listener, Shard, Told};
 impl Engine {
     pub(super) fn asked(&mut self, now: Now, ask: Box<Ask>, output: &mut Output) {
         let Some(ask) = self.takes_ask(now, ask, output) else { return };
-        let Ask { session, id, number, namespace, identity, heard, is_plain, request, beside } = *ask;
+        let Ask { session, id, number, namespace, identity, heard, is_plain, request, beside, .. } = *ask;
         self.speak_owed_before(now, &namespace, &request, output);
         let (by, is_apart) = (self.config.shard, self.is_spread(&namespace));
         self.journal.write(|| {
@@ -223,8 +223,8 @@ impl Engine {
         let Some(state) = self.sessions.get_mut(session) else { return };
         state.asked();
         let (namespace, identity, heard) = (state.namespace.clone(), state.identity.clone(), state.heard);
-        let beside = Beside::default();
-        let ask = Ask { session, id, number, namespace, identity, heard, is_plain: false, request, beside };
+        let (beside, route) = (Beside::default(), None);
+        let ask = Ask { session, id, number, namespace, identity, heard, is_plain: false, request, beside, route };
         self.dispatch(Box::new(ask), output);
     }
 }

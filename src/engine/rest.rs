@@ -482,8 +482,8 @@ impl Engine {
         if let Some(state) = self.sessions.get_mut(session) {
             state.asked();
         }
-        let (heard, beside) = (now.instant, Beside::default());
-        let ask = Ask { session, id: None, number, namespace, identity, heard, is_plain: true, request, beside };
+        let (id, heard, beside, route) = (None, now.instant, Beside::default(), None);
+        let ask = Ask { session, id, number, namespace, identity, heard, is_plain: true, request, beside, route };
         self.dispatch(Box::new(ask), output);
     }
 

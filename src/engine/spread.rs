@@ -251,7 +251,11 @@ impl Engine {
         if !self.may_be_spread() {
             return Some(ask);
         }
-        let route = self.route(&ask.namespace, &ask.request);
+        let is_whole_here = matches!(self.spread.modes.get(&ask.namespace), Some(Mode::Whole));
+        if is_whole_here && self.owner(&ask.namespace) == self.config.shard {
+            return Some(ask);
+        }
+        let route = ask.route.unwrap_or_else(|| self.route(&ask.namespace, &ask.request));
         let (namespace, own) = (ask.namespace.clone(), self.config.shard);
         let is_ours = match route {
             Route::One(one) => one == own,
@@ -438,8 +442,9 @@ impl Engine {
         if self.takes(&namespace, is_keeper, message, output) && self.is_spread(&namespace) {
             let (heard, beside) = (Instant(0), Beside::default());
             let request = Request::Unlisten { path, tag: Some(READING) };
-            let (id, number, is_plain) = (None, 0, true);
-            self.give_word(Ask { session, id, number, namespace, identity, heard, is_plain, request, beside }, output);
+            let (id, number, is_plain, route) = (None, 0, true, Some(Route::All));
+            let ask = Ask { session, id, number, namespace, identity, heard, is_plain, request, beside, route };
+            self.give_word(ask, output);
         }
     }
 

@@ -136,17 +136,13 @@ impl Engine {
             return self.send(owner, Message::Ask(ask), output);
         }
         let session = ask.session;
+        let route = self.way_of(&ask);
         if ask.is_plain {
             // There is never more than one on its way.
-            let route =
-                if self.is_spread(&ask.namespace) { self.route(&ask.namespace, &ask.request) } else { Route::Keeper };
             return self.go_way(ask, route, output);
         }
-        if self.sessions.get(session).is_none() {
-            return;
-        }
-        let route = self.way_of(&ask);
-        let ways = self.ways.entry(session).or_default();
+        let Some(state) = self.sessions.get_mut(session) else { return };
+        let ways = state.ways.get_or_insert_default();
         if ways.waiting.is_empty() && ways.lets_go(Some(route)) {
             return self.go_way(ask, route, output);
         }
@@ -170,13 +166,13 @@ impl Engine {
     }
 
     fn ways(&mut self, session: SessionRef) -> Option<&mut Ways> {
-        self.ways.get_mut(&session).map(|ways| &mut **ways)
+        self.sessions.get_mut(session)?.ways.as_deref_mut()
     }
 
     /// Where the next thing goes that waits.
     fn next_way(&self, session: SessionRef) -> Option<(Namespace, Option<Route>)> {
         let state = self.sessions.get(session)?;
-        let route = match self.ways.get(&session)?.waiting.front()? {
+        let route = match state.ways.as_deref()?.waiting.front()? {
             Waiting::Introduction(_) | Waiting::Over(_) => None,
             Waiting::Ask(ask) => Some(self.way_of(ask)),
         };
@@ -195,7 +191,9 @@ impl Engine {
         let session = ask.session;
         let to = if let Route::One(owner) = route { owner } else { self.owner(&ask.namespace) };
         let all = u64::MAX >> (64 - u32::from(self.config.shards));
-        let is_leaving = matches!(ask.request, Request::MayWrite { .. }) && self.is_spread(&ask.namespace);
+        let is_spread = self.is_spread(&ask.namespace);
+        let is_leaving = is_spread && matches!(ask.request, Request::MayWrite { .. });
+        ask.route = is_spread.then_some(route);
         if let Some(ways) = self.ways(session) {
             ways.target = Some(route);
             ways.sent_count += 1;
@@ -242,7 +240,7 @@ impl Engine {
         let keeper = self.owner(namespace);
         let is_spread = self.is_spread(namespace);
         let Some(state) = self.sessions.get(session) else { return };
-        let (known, identity) = (self.ways.get(&session).map_or(0, |ways| ways.known), state.identity.clone());
+        let (known, identity) = (state.ways.as_ref().map_or(0, |ways| ways.known), state.identity.clone());
         for owner in (0..self.config.shards).map(ShardId) {
             // The keeper may be about to hold all of it.
             let is_known = owner == keeper || (is_spread && known & owner.bit() != 0);
@@ -271,8 +269,8 @@ impl Engine {
             return self.send_over(over, None, output);
         }
         let session = over.session;
-        if self.sessions.get(session).is_some() {
-            self.ways.entry(session).or_default().waiting.push_back(Waiting::Over(Box::new(over)));
+        if let Some(state) = self.sessions.get_mut(session) {
+            state.ways.get_or_insert_default().waiting.push_back(Waiting::Over(Box::new(over)));
             self.go_ways(session, output);
         }
     }

@@ -9,6 +9,7 @@
 //! - Whatever a client has sent is handled after all messages that had been sent to this core when it
 //!   was received. A client that acts upon an answer never outruns that answer's cause.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,6 +29,8 @@ use super::{Notify, clock};
 use crate::base::{Instant, Millis, Now, ShardId};
 use crate::engine::{self, Effect, Engine, Input, Message, Output, Room};
 
+/// Messages of other cores that the core is given in one call.
+const MESSAGES_PER_CALL: usize = 64;
 /// Turns between two looks at the executor's other tasks.
 const TURNS_PER_YIELD: u32 = 8;
 /// Bytes for clients that may gather in a turn before they are sent.
@@ -95,6 +98,8 @@ pub(super) struct Loop<C, N> {
     pub(super) core: C,
     pub(super) net: N,
     pub(super) port: Port<Message>,
+    /// Lent to the core with what has come from others.
+    pub(super) inbox: VecDeque<Message>,
     pub(super) seats: Arc<[Seat]>,
     pub(super) commands: Receiver<Command>,
     pub(super) notify: Notify,
@@ -274,7 +279,7 @@ impl<C: Core, N: Net> Loop<C, N> {
         while let Some((guest, saying)) = self.guests.next() {
             // What had been sent to us when this was said comes first.
             if self.port.has_news() {
-                hand_over(&mut self.port, &mut self.core, now, &mut self.output);
+                hand_over(&mut self.port, &mut self.inbox, &mut self.core, now, &mut self.output);
             }
             self.core.handle(now, Input::Guest { guest, saying }, &mut self.output);
             if self.output.bytes.len() >= OUTPUT_BYTES {
@@ -295,7 +300,7 @@ impl<C: Core, N: Net> Loop<C, N> {
 
     fn take_messages(&mut self, now: Now) {
         if self.port.has_news() {
-            hand_over(&mut self.port, &mut self.core, now, &mut self.output);
+            hand_over(&mut self.port, &mut self.inbox, &mut self.core, now, &mut self.output);
         }
     }
 
@@ -303,7 +308,7 @@ impl<C: Core, N: Net> Loop<C, N> {
         while let Some(input) = self.net.next() {
             // What had been sent to us when these bytes arrived comes first.
             if self.port.has_news() {
-                hand_over(&mut self.port, &mut self.core, now, &mut self.output);
+                hand_over(&mut self.port, &mut self.inbox, &mut self.core, now, &mut self.output);
             }
             self.core.handle(now, input, &mut self.output);
             if self.output.bytes.len() >= OUTPUT_BYTES {
@@ -412,11 +417,22 @@ impl<C: Core, N: Net> Loop<C, N> {
     }
 }
 
-/// Gives the core every message that had been sent to it by now.
-fn hand_over(port: &mut Port<Message>, core: &mut impl Core, now: Now, output: &mut Output) {
+/// Gives the core every message that had been sent to it by now, by way of an empty `inbox`.
+fn hand_over(
+    port: &mut Port<Message>,
+    inbox: &mut VecDeque<Message>,
+    core: &mut impl Core,
+    now: Now,
+    output: &mut Output,
+) {
     port.look(clock::stamp);
-    while let Some((from, message)) = port.next() {
-        core.handle(now, Input::Forwarded { from, message }, output);
+    loop {
+        inbox.extend(std::iter::from_fn(|| port.next()).map(|(_, message)| message).take(MESSAGES_PER_CALL));
+        if inbox.is_empty() {
+            break;
+        }
+        core.handle(now, Input::Forwarded { messages: inbox }, output);
+        assert!(inbox.is_empty(), "what is handed over is taken");
     }
     port.tell_taken();
 }

@@ -34,6 +34,7 @@ mod store;
 mod tls;
 mod wake;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -477,6 +478,7 @@ impl ShardPlan {
                 core: make_core(self.shard),
                 net: TlsNet::new(net, self.plan.tls.clone(), dtls),
                 port: self.port,
+                inbox: VecDeque::new(),
                 seats: Arc::clone(&self.seats),
                 commands: self.commands,
                 notify: Arc::clone(&self.plan.notify),

@@ -8,7 +8,7 @@
 
 mod faults;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
@@ -60,13 +60,13 @@ enum Told {
     Bytes(ConnId, Vec<u8>),
     Closed(ConnId, Hangup),
     Backlog(ConnId, usize),
-    Forwarded(ShardId),
+    Forwarded(usize),
     Tick(Instant),
     Drain,
 }
 
 impl Told {
-    fn of(now: Now, input: &Input<'_>) -> Self {
+    fn of(now: Now, input: &mut Input<'_>) -> Self {
         match input {
             Input::Opened { conn, peer } => {
                 assert!(peer.ip().is_loopback() && peer.port() != 0, "{peer}");
@@ -76,7 +76,7 @@ impl Told {
             Input::Bytes { conn, bytes } => Self::Bytes(*conn, bytes.to_vec()),
             Input::Closed { conn, how } => Self::Closed(*conn, *how),
             Input::Backlog { conn, bytes } => Self::Backlog(*conn, *bytes),
-            Input::Forwarded { from, .. } => Self::Forwarded(*from),
+            Input::Forwarded { messages } => Self::Forwarded(messages.drain(..).count()),
             Input::Tick => Self::Tick(now.instant),
             Input::Drain => Self::Drain,
             other => panic!("{other:?} is for engines"),
@@ -126,8 +126,8 @@ where
     let running = start(plan, move |_| {
         let (mut act, tell) = (act.clone(), tell.clone());
         let mut is_open: HashMap<ConnId, bool> = HashMap::new();
-        let act = move |timing: &mut Timing, now: Now, input: Input<'_>, output: &mut Output| {
-            let what = Told::of(now, &input);
+        let act = move |timing: &mut Timing, now: Now, mut input: Input<'_>, output: &mut Output| {
+            let what = Told::of(now, &mut input);
             match &what {
                 Told::Opened(conn) => assert_eq!(is_open.insert(*conn, true), None, "opened twice"),
                 Told::Closed(conn, _) => assert_eq!(is_open.remove(conn), Some(true), "closed, not open"),
@@ -463,12 +463,13 @@ fn messages_between_shards_wake_them() {
                 waiting.push(conn);
                 output.effects.push(Effect::Forward { to: other, message: message() });
             }
-            Input::Forwarded { from, .. } => {
-                assert_eq!(from, other);
-                match waiting.pop() {
-                    // It is the answer.
-                    Some(conn) => reply(output, conn, b"ok"),
-                    None => output.effects.push(Effect::Forward { to: other, message: message() }),
+            Input::Forwarded { messages } => {
+                for message in messages.drain(..) {
+                    match waiting.pop() {
+                        // It is the answer.
+                        Some(conn) => reply(output, conn, b"ok"),
+                        None => output.effects.push(Effect::Forward { to: other, message }),
+                    }
                 }
             }
             Input::Drain => output.effects.push(Effect::Drained),
@@ -503,7 +504,7 @@ fn nobody_outruns_a_message() {
                 output.effects.extend((0..flood).map(|_| Effect::Forward { to: other, message: message() }));
             }
             Input::Bytes { conn, .. } => reply(output, conn, &heard.to_be_bytes()),
-            Input::Forwarded { .. } => heard += 1,
+            Input::Forwarded { messages } => heard += messages.drain(..).count() as u64,
             Input::Drain => output.effects.push(Effect::Drained),
             _ => {}
         };
@@ -579,11 +580,11 @@ fn messages_come_before_the_bytes_that_may_follow_from_them() {
     let seats: Arc<[Seat]> = (0..2).map(|_| Seat::new(Bell::new().unwrap())).collect();
     let [port, peer] = mesh::connect(&seats, 2).try_into().unwrap();
     let (tell, told) = channel();
-    let act = move |_: &mut Timing, now: Now, input: Input<'_>, output: &mut Output| {
+    let act = move |_: &mut Timing, now: Now, mut input: Input<'_>, output: &mut Output| {
         if let Input::Bytes { .. } = input {
             output.effects.extend((0..3).map(|_| Effect::Forward { to: ShardId(1), message: message() }));
         }
-        tell.send(Told::of(now, &input)).unwrap();
+        tell.send(Told::of(now, &mut input)).unwrap();
     };
     let (guests, ..) = guests::connect(ShardId(0), &seats, false).unwrap();
     let mut turns = Loop {
@@ -591,6 +592,7 @@ fn messages_come_before_the_bytes_that_may_follow_from_them() {
         core: Act { act, timing: Timing::default() },
         net: Outrun { to_come: vec![7], heard: Vec::new(), peer, is_allowed: true },
         port,
+        inbox: VecDeque::new(),
         seats,
         commands: channel().1,
         notify: plan(1).notify,
@@ -606,7 +608,7 @@ fn messages_come_before_the_bytes_that_may_follow_from_them() {
     };
     turns.turn(clock::read());
     let told: Vec<Told> = told.try_iter().collect();
-    assert_eq!(told[..], [Told::Forwarded(ShardId(1)), Told::Bytes(ConnId(0), vec![7])]);
+    assert_eq!(told[..], [Told::Forwarded(1), Told::Bytes(ConnId(0), vec![7])]);
     assert!(!turns.net.is_allowed, "a message does not fit: clients must not hear of its effects yet");
 }
 
@@ -765,10 +767,10 @@ fn a_drain_says_goodbye() {
                 }
             }
             Input::Tick => output.effects.push(Effect::Forward { to: ShardId(0), message: message() }),
-            Input::Forwarded { from, .. } => match shard.0 {
-                0 => output.effects.push(Effect::Forward { to: from, message: message() }),
-                _ => output.effects.push(Effect::Drained),
-            },
+            Input::Forwarded { messages } => output.effects.extend(messages.drain(..).map(|message| match shard.0 {
+                0 => Effect::Forward { to: ShardId(1), message },
+                _ => Effect::Drained,
+            })),
             _ => {}
         };
         Act { act, timing: Timing::default() }

@@ -567,8 +567,7 @@ impl World {
         self.taken[to][from] += 1;
         learn(&mut self.known[to], &behind);
         self.known[to][from][to] = self.known[to][from][to].max(self.taken[to][from]);
-        #[expect(clippy::cast_possible_truncation, reason = "shards are few")]
-        self.input(to, Input::Forwarded { from: ShardId(from as u8), message });
+        self.input(to, Input::Forwarded { messages: &mut VecDeque::from([message]) });
     }
 
     /// Carries everything that clients have sent, and settles what comes of it.
