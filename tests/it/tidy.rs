@@ -135,6 +135,16 @@ fn every_document_is_in_the_index() {
     none_wrong(&wrong);
 }
 
+/// `cargo sim -- 42`: what follows the dashes is for the program, so the alias must not end in dashes of its own.
+#[test]
+fn verbs_take_their_arguments_after_dashes() {
+    let verbs = source::read(".cargo/config.toml");
+    let runs: Vec<&str> = verbs.lines().filter(|line| line.contains("\"run ")).collect();
+    assert_eq!(runs.len(), 2, "{runs:?}");
+    let wrong: Vec<String> = runs.into_iter().filter(|line| line.ends_with("--\"")).map(String::from).collect();
+    none_wrong(&wrong);
+}
+
 #[test]
 fn links_lead_somewhere() {
     let mut wrong = Vec::new();
