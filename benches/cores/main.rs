@@ -1,8 +1,10 @@
 //! One database over 1 to 8 engines, driven in one thread: what each of them has to do for the same writes, and how
 //! long the calls are when half a million sessions end at once. No kernel, no clients' cost: the time is that of the
-//! calls to the engines.
+//! calls to the engines. And the same writes with a [thread](threads) for each engine.
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "it measures and tells")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
+
+mod threads;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -21,6 +23,9 @@ const WRITERS: u32 = 20_000;
 const ROUNDS: u32 = 10;
 /// Clients that a core hears of in one turn, as a busy server does.
 const TURN: u32 = 64;
+
+/// What can be played.
+const PARTS: [&str; 3] = ["writes", "threads", "end"];
 
 struct Core {
     engine: Engine,
@@ -154,6 +159,11 @@ fn frame(text: &str) -> Vec<u8> {
     frame
 }
 
+fn write(client: u32, number: u32) -> String {
+    let body = format!(r#"{{"p":"/status/user{client}","d":{{"state":"online","last_changed":{number}}}}}"#);
+    format!(r#"{{"t":"d","d":{{"r":{number},"a":"p","b":{body}}}}}"#)
+}
+
 const fn time(now: Instant) -> Now {
     Now { instant: now, wall: WallMillis(1_700_000_000_000 + now.0) }
 }
@@ -259,13 +269,12 @@ fn mass_end(shards: u8, sessions: u32) {
     );
 }
 
-/// Which parts to play and how often: `[writes|end] [ROUNDS]`; all of them 5 times by default, so that the
+/// Which parts to play and how often: `[writes|threads|end] [ROUNDS]`; all of them 5 times by default, so that the
 /// machine's moods fall upon one engine and upon several alike.
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    let has = |part: &str| {
-        words.iter().all(|word| word != "writes" && word != "end") || words.iter().any(|word| word == part)
-    };
+    let has =
+        |part: &str| !words.iter().any(|word| PARTS.contains(&word.as_str())) || words.iter().any(|word| word == part);
     let repeats = words.iter().find_map(|word| word.parse().ok()).unwrap_or(5);
     if has("writes") {
         let mut ratios: Vec<(u8, Vec<f64>)> = [2, 3, 4, 8].map(|shards| (shards, Vec::new())).to_vec();
@@ -281,6 +290,9 @@ fn main() {
             let median = ratios[ratios.len() / 2];
             println!("{shards} engines do {median:.2} times the writes of one ({least:.2} to {most:.2})");
         }
+    }
+    if has("threads") {
+        threads::compare(repeats);
     }
     if has("end") {
         for _ in 0..repeats {
