@@ -32,7 +32,7 @@ pub enum Message {
         outcome: Outcome,
     },
     /// Owner to home: something that these sessions listen to has happened.
-    Tell(Told),
+    Tell(Box<Told>),
     /// One of several owners to home: the same, to those who listen to what all of them hold.
     TellWide {
         /// Who.
@@ -245,6 +245,8 @@ pub enum Message {
     Silence,
 }
 
+const _: () = assert!(size_of::<Message>() <= 80, "each is moved four times on its way, and between caches");
+
 /// What one of several owners has held.
 #[derive(Debug)]
 pub struct Returned {
@@ -381,6 +383,8 @@ pub struct Ask {
     /// Where it can be done, if its home takes the database for one that is spread.
     pub(super) route: Option<Route>,
 }
+
+const _: () = assert!(size_of::<Ask>() <= 256, "four cache lines, which go from core to core");
 
 /// One owner that a session's end has to visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

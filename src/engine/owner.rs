@@ -191,7 +191,7 @@ impl Engine {
             }
             let is_all_here = listeners.iter().all(|listener| listener.session.home == self.config.shard);
             if is_all_here {
-                self.inner.push_back(Message::Tell(Told { event, listeners }));
+                self.inner.push_back(Message::Tell(Box::new(Told { event, listeners })));
                 continue;
             }
             let mut rest = listeners;
@@ -199,7 +199,8 @@ impl Engine {
                 let home = first.session.home;
                 let (here, elsewhere) = rest.into_iter().partition(|listener| listener.session.home == home);
                 rest = elsewhere;
-                self.send(home, Message::Tell(Told { event: event.clone(), listeners: here }), output);
+                let told = Box::new(Told { event: event.clone(), listeners: here });
+                self.send(home, Message::Tell(told), output);
             }
         }
     }

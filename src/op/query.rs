@@ -11,9 +11,9 @@ pub struct Query {
     /// What children are ordered by.
     pub index: Index,
     /// The first that is wanted.
-    pub start: Option<Bound>,
+    pub start: Option<Box<Bound>>,
     /// The last that is wanted.
-    pub end: Option<Bound>,
+    pub end: Option<Box<Bound>>,
     /// How many of those, and from which side.
     pub limit: Option<Limit>,
 }

@@ -201,7 +201,7 @@ impl<'q> Asking<'q> {
     /// some children without naming an order gets them by priority.
     pub(super) fn of(query: &'q Query) -> Self {
         let by_key = matches!(query.index, Index::Key);
-        let value = |bound: &'q Option<crate::op::Bound>| match bound {
+        let value = |bound: &'q Option<Box<crate::op::Bound>>| match bound {
             None => Value::Null,
             Some(bound) if by_key => match &bound.key {
                 BoundKey::Key(text) => Value::Text(&text.0),
@@ -210,7 +210,7 @@ impl<'q> Asking<'q> {
             Some(bound) => bound.value.as_ref().map_or(Value::Null, Value::of_leaf),
         };
         let (start, end) = (value(&query.start), value(&query.end));
-        let is_closed = |bound: &Option<crate::op::Bound>| bound.as_ref().is_some_and(|bound| bound.is_inclusive);
+        let is_closed = |bound: &Option<Box<crate::op::Bound>>| bound.as_ref().is_some_and(|bound| bound.is_inclusive);
         let is_point = is_closed(&query.start) && is_closed(&query.end) && equal(&start, &end) == Ok(true);
         let count = |from: Direction| query.limit.filter(|limit| limit.from == from).map(|limit| limit.count.get());
         Self {

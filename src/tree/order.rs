@@ -76,7 +76,7 @@ impl Post {
 
 /// The range of a query; `None` where nothing can be in it.
 pub(super) fn span_of(query: &Query) -> Option<Span> {
-    let edge = |bound: &Option<Bound>| match bound {
+    let edge = |bound: &Option<Box<Bound>>| match bound {
         None => Edge::Unbounded,
         Some(bound) if bound.is_inclusive => Edge::Included(Post::of_bound(&query.index, bound)),
         Some(bound) => Edge::Excluded(Post::of_bound(&query.index, bound)),

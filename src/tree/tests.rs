@@ -75,8 +75,8 @@ fn query(text: &str) -> Query {
     for part in parts {
         if let Some((start, end)) = part.split_once("..") {
             let is_key = query.index == Index::Key;
-            query.start = bound(start, is_key, BoundKey::Min);
-            query.end = bound(end, is_key, BoundKey::Max);
+            query.start = bound(start, is_key, BoundKey::Min).map(Box::new);
+            query.end = bound(end, is_key, BoundKey::Max).map(Box::new);
         } else {
             let from = if part.starts_with('+') { Direction::First } else { Direction::Last };
             query.limit = Some(Limit { count: part[1..].parse().unwrap(), from });
@@ -283,7 +283,7 @@ fn random_child(dice: &mut Dice) -> Node {
     child
 }
 
-fn random_bound(dice: &mut Dice, world: World, is_key: bool) -> Option<Bound> {
+fn random_bound(dice: &mut Dice, world: World, is_key: bool) -> Option<Box<Bound>> {
     if dice.below(3) == 0 {
         return None;
     }
@@ -293,7 +293,7 @@ fn random_bound(dice: &mut Dice, world: World, is_key: bool) -> Option<Bound> {
         _ => BoundKey::Key(BoundText(random_key(dice, world).as_str().into())),
     };
     let value = if is_key { None } else { node(random_value(dice)).as_leaf().cloned() };
-    Some(Bound { value, key, is_inclusive: dice.below(2) == 0 })
+    Some(Box::new(Bound { value, key, is_inclusive: dice.below(2) == 0 }))
 }
 
 fn random_query(dice: &mut Dice, world: World) -> Query {

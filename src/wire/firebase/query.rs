@@ -47,7 +47,7 @@ pub fn read_query(item: Item<'_>) -> Result<Query, Refusal> {
             ..if is_by_key { bound_by_key(value, "ep")? } else { bound(value, end_name, BoundKey::Max, "ep", "en")? }
         }),
     };
-    Ok(Query { index, start, end, limit })
+    Ok(Query { index, start: start.map(Box::new), end: end.map(Box::new), limit })
 }
 
 /// How many children a query wants, and from which side. Who does not say it means the end, unless there is a start.

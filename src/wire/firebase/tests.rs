@@ -63,7 +63,7 @@ fn write_words(write: &Write) -> Value {
 
 fn query_words(query: &Query) -> Value {
     let is_by_key = query.index == Index::Key;
-    let bound = |bound: &Bound| {
+    let bound = |bound: &Box<Bound>| {
         let key = match &bound.key {
             BoundKey::Min => "min".to_owned(),
             BoundKey::Max => "max".to_owned(),
@@ -437,7 +437,7 @@ fn a_query_survives_its_text() {
     for value in numbers.into_iter().chain(others) {
         for key in [BoundKey::Min, BoundKey::Max, BoundKey::Key(crate::op::BoundText("k".into()))] {
             for is_inclusive in [false, true] {
-                let bound = Bound { value: value.clone(), key: key.clone(), is_inclusive };
+                let bound = Box::new(Bound { value: value.clone(), key: key.clone(), is_inclusive });
                 for (start, end) in [(Some(bound.clone()), None), (None, Some(bound))] {
                     let query = Query { index: Index::Value, start, end, limit: None };
                     let text = written(|out| write_query(out, &query));

@@ -46,7 +46,7 @@ pub(super) fn read(params: http::Query<'_>, is_shallow: bool) -> Result<Query, R
         (None, Some(text), None) => Some(bound(text, BoundKey::Min, false)?),
         _ => return Err(Reply::bad(TWO_BOUNDS)),
     };
-    Ok(Query { index, start, end, limit })
+    Ok(Query { index, start: start.map(Box::new), end: end.map(Box::new), limit })
 }
 
 fn limit(first: Option<&str>, last: Option<&str>) -> Result<Option<Limit>, Reply> {
