@@ -15,7 +15,12 @@ use stillhere::auth::{AuthConfig, Verifier};
 use stillhere::base::{ConnId, Instant, Millis, Now, ShardId, WallMillis};
 use stillhere::engine::{Config, Effect, Engine, Input, Message, Output, Settings};
 use stillhere::rules::{Dialect, Ruleset};
+use stillhere::runtime::Counted;
 use stillhere::wire::ws;
+
+/// The server's.
+#[global_allocator]
+static ALLOCATOR: Counted = Counted;
 
 /// Sessions that write.
 const WRITERS: u32 = 20_000;

@@ -59,6 +59,10 @@ use rest::Rest;
 use scenario::Run;
 use sockets::Sockets;
 
+/// The server's, so that an engine in this process does what it does there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Files that are open beside the clients' sockets.
 const FILES_RESERVED: u64 = 32;
 
