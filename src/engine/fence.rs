@@ -17,10 +17,10 @@ use std::sync::Arc;
 use super::spread::Route;
 use super::{Ask, Came, Engine, Kind, Message, Output, Record};
 use crate::base::{Hashing, Map, Now, ShardId};
-use crate::data::{Node, Path};
+use crate::data::{Draft, Location, Node, Path};
 use crate::op::{Namespace, Outcome, Refusal, Request, Write};
 use crate::presence::places;
-use crate::shard::{Listener, Told};
+use crate::shard::{Listener, PART_KEYS, Told, cut};
 
 /// What a keeper and the owners of the places of an update say to each other.
 #[derive(Debug)]
@@ -170,11 +170,28 @@ fn database_of(message: &Message) -> Option<&Namespace> {
     }
 }
 
-/// What a write changes at some places: those of one owner.
+/// What a write changes at some places: those of one owner. What stands above the parts has all of them for owners,
+/// each of what it gets of that.
 fn part_of(write: &Write, is_its: impl Fn(&Path) -> bool) -> Write {
-    let Write::Merge { path, changes } = write else { unreachable!("only updates have several owners") };
-    let changes = changes.iter().filter(|(place, _)| is_its(&path.join(&place.path)));
-    Write::Merge { path: path.clone(), changes: changes.cloned().collect() }
+    match write {
+        Write::Set { path, value } => Write::Set { path: path.clone(), value: cut(path, value, &is_its) },
+        Write::SetPriority { .. } => unreachable!("a priority has one owner"),
+        Write::Merge { path, changes } => {
+            let part = |(place, value): &(Location, Draft)| {
+                let at = path.join(&place.path);
+                if at.depth() >= PART_KEYS {
+                    return is_its(&at).then(|| (place.clone(), value.clone()));
+                }
+                Some((place.clone(), cut(&at, value, &is_its)))
+            };
+            Write::Merge { path: path.clone(), changes: changes.iter().filter_map(part).collect() }
+        }
+    }
+}
+
+/// Whether something of it stands above the parts.
+fn has_above(write: &Write) -> bool {
+    places(write).any(|place| place.path.depth() < PART_KEYS)
 }
 
 /// The write that several owners are asked for.
@@ -216,8 +233,14 @@ impl Engine {
             return self.fence_answered(now, &ask, Outcome::Refused(refusal), 0, output);
         }
         let namespace = ask.namespace.clone();
-        let holders = places(write_of(&ask.request)).filter_map(|place| self.holder(&namespace, &place.path));
-        let owners = holders.fold(0, |owners, holder| owners | holder.bit());
+        let places = places(write_of(&ask.request));
+        let owners = places.fold(0, |owners, place| {
+            // Of what stands above all parts each has one.
+            owners | self.holder(&namespace, &place.path).map_or_else(|| self.all(), ShardId::bit)
+        });
+        if has_above(write_of(&ask.request)) {
+            self.journal.write(|| Record::Reached("write above all parts"));
+        }
         self.fences.led_count += 1;
         let (number, ask) = (self.fences.led_count, Arc::new(ask));
         let lead = Lead {
@@ -289,6 +312,7 @@ impl Engine {
         match self.shard(namespace) {
             None => Vote::No(Refusal::Limit("too many databases")),
             Some(shard) => match shard.may_write_part(now, &ask.asker(), write_of(request)) {
+                Ok(()) if shard.is_below_leaf(write_of(request)) => Vote::Whole,
                 Ok(()) => Vote::Yes,
                 Err(refusal) => Vote::No(refusal),
             },
@@ -377,7 +401,7 @@ impl Engine {
         let mut wide_count_max = 0;
         for (from, told) in told {
             let mut wide_count = 0;
-            for Told { event, listeners } in told {
+            for Told { event, listeners, is_same } in told {
                 let wide_here = listeners.iter().filter(|listener| listener.width > 0).count();
                 wide_count += wide_here;
                 if listeners.len() > wide_here {
@@ -388,7 +412,7 @@ impl Engine {
                     by_home.entry(listener.session.home).or_default().push(listener);
                 }
                 for (home, listeners) in by_home {
-                    homes.entry(home).or_default().push((from, Told { event: event.clone(), listeners }));
+                    homes.entry(home).or_default().push((from, Told { event: event.clone(), listeners, is_same }));
                 }
             }
             wide_count_max = wide_count.max(wide_count_max);

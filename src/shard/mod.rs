@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use listens::{Listener, Told, window_event};
-pub use part::{PART_KEYS, READING, divide, gather};
+pub use part::{PART_KEYS, READING, cut, divide, gather, may_be_cut};
 
 use crate::base::{Hashing, Instant, Now, SessionId, SessionRef};
 use crate::data::{Fallen, Node, Path};
@@ -276,7 +276,7 @@ impl Shard {
         if !identity.is_admin && self.stop_profiling(session) {
             let listener = Listener { session, tag: None, is_conditional: false, width: 0 };
             let event = Event::Revoked { path: Path::ROOT, query: Query::ALL };
-            told.push(Told { event, listeners: vec![listener] });
+            told.push(Told::new(event, vec![listener]));
         }
         self.listens.set_identity(session, identity);
         self.identify_will(session, identity);
@@ -298,7 +298,7 @@ impl Shard {
     /// Ends a listen that the rules no longer allow.
     fn revoke(&mut self, listener: Listener, path: Path, query: Query, told: &mut Vec<Told>) {
         self.listens.remove(listener.session, &path, listener.tag);
-        told.push(Told { event: Event::Revoked { path, query }, listeners: vec![listener] });
+        told.push(Told::new(Event::Revoked { path, query }, vec![listener]));
     }
 
     /// Lets those conditional listeners hear what was told that still may.
@@ -382,7 +382,7 @@ impl Shard {
         let node = self.listens.add(&wish, self.root.at(path.as_str()))?;
         let is_known = hash.is_some_and(|hash| hash == node.hash());
         if !is_known {
-            told.push(Told { event: Event::Set { path, node }, listeners: vec![listener] });
+            told.push(Told::new(Event::Set { path, node }, vec![listener]));
         }
         Ok(Outcome::Listening { is_unindexed })
     }

@@ -126,7 +126,7 @@ impl Shard {
     }
 
     fn record(&self, operation: Operation, told: &mut Vec<Told>) {
-        told.push(Told { event: Event::Operation(Box::new(operation)), listeners: self.profilers.clone() });
+        told.push(Told::new(Event::Operation(Box::new(operation)), self.profilers.clone()));
     }
 }
 
