@@ -177,7 +177,7 @@ impl Engine {
 
     /// Carries what listeners must hear to their homes: one message for each home.
     pub(super) fn tell_homes(&mut self, told: Vec<Told>, output: &mut Output) {
-        for Told { event, mut listeners, .. } in told {
+        for Told { event, mut listeners } in told {
             if listeners.is_empty() {
                 continue;
             }
@@ -191,7 +191,7 @@ impl Engine {
             }
             let is_all_here = listeners.iter().all(|listener| listener.session.home == self.config.shard);
             if is_all_here {
-                self.inner.push_back(Message::Tell(Told::new(event, listeners)));
+                self.inner.push_back(Message::Tell(Told { event, listeners }));
                 continue;
             }
             let mut rest = listeners;
@@ -199,7 +199,7 @@ impl Engine {
                 let home = first.session.home;
                 let (here, elsewhere) = rest.into_iter().partition(|listener| listener.session.home == home);
                 rest = elsewhere;
-                self.send(home, Message::Tell(Told::new(event.clone(), here)), output);
+                self.send(home, Message::Tell(Told { event: event.clone(), listeners: here }), output);
             }
         }
     }
@@ -211,7 +211,7 @@ impl Engine {
             let home = first.session.home;
             let (listeners, elsewhere) = rest.into_iter().partition(|listener| listener.session.home == home);
             rest = elsewhere;
-            let told = Box::new(Told::new(event.clone(), listeners));
+            let told = Box::new(Told { event: event.clone(), listeners });
             self.send(home, Message::TellWide { from, told }, output);
         }
     }

@@ -42,7 +42,7 @@ impl Engine {
 
     /// Tells the sessions that live here what has happened.
     pub(super) fn tell(&mut self, told: &Told, output: &mut Output) {
-        let Told { event, listeners, .. } = told;
+        let Told { event, listeners } = told;
         let mut firebase = Telling::new(std::mem::take(&mut self.event_text));
         let mut wilddog = Telling::new(std::mem::take(&mut self.wilddog_text));
         let mut streamed = None;

@@ -157,6 +157,9 @@ impl Engine {
                 Route::Several => Route::Keeper,
                 route => route,
             },
+            // Of an update it would matter what stands above its places.
+            Request::Write { write: write @ Write::Set { .. }, .. }
+            | Request::Exchange { write: write @ Write::Set { .. }, .. } => self.route_write(namespace, write),
             Request::Write { write, .. } | Request::Exchange { write, .. } => at(write.path()).unwrap_or(Route::Keeper),
             Request::Get { path, .. } | Request::Unlisten { path, .. } => at(path).unwrap_or(Route::All),
             Request::Listen { path, query, .. } => at(path).unwrap_or({

@@ -30,6 +30,9 @@ pub(super) struct Wide {
     gathering: Option<Gathering>,
 }
 
+/// Whose listen, to what.
+type Listen = (SessionRef, Path, Tag);
+
 /// What is kept of a listen: something only where there is a limit.
 #[derive(Debug)]
 enum Window {
@@ -179,15 +182,15 @@ impl Engine {
         let wide = self.wide.entry(session).or_default();
         wide.open.insert((path.clone(), tag), window);
         if hash.is_none_or(|hash| hash != seen.hash()) {
-            let listener = Listener { session, tag, is_conditional: false, width: 0 };
-            self.tell(&Told::new(Event::Set { path, node: seen }, vec![listener]), output);
+            let listener = Listener::new(session, tag, 0);
+            self.tell(&Told { event: Event::Set { path, node: seen }, listeners: vec![listener] }, output);
         }
         self.answered(now, session, number, &Outcome::Listening { is_unindexed }, output);
     }
 
     /// Something has happened in one part that sessions here hear of who listen above.
     pub(super) fn tell_wide(&mut self, from: ShardId, told: Told, output: &mut Output) {
-        let Told { event, listeners, .. } = told;
+        let Told { event, listeners } = told;
         let mut as_it_is = Vec::new();
         for listener in listeners {
             let Some(wide) = self.wide.get_mut(&listener.session) else { continue };
@@ -211,33 +214,35 @@ impl Engine {
                 continue;
             };
             let mut told = Vec::new();
-            union.hear(&place.0, &[&event], |event| told.push(Told::new(event, vec![listener])));
+            union.hear(&place.0, &[&event], |event| told.push(Told { event, listeners: vec![listener] }));
             told.iter().for_each(|told| self.tell(told, output));
         }
         if !as_it_is.is_empty() {
-            self.tell(&Told::new(event, as_it_is), output);
+            self.tell(&Told { event, listeners: as_it_is }, output);
         }
     }
 
     /// Several parts have changed as one, by an update. Whoever listens above them hears of it as of one change.
     pub(super) fn tell_joint(&mut self, write: &Write, parts: &[(ShardId, Told)], output: &mut Output) {
         // By listen: which of these it hears.
-        let mut heard: BTreeMap<(SessionRef, Path, Tag), (Listener, Vec<usize>)> = BTreeMap::new();
-        for (index, (_, Told { event, listeners, .. })) in parts.iter().enumerate() {
+        let mut heard: BTreeMap<Listen, (Vec<Listener>, Vec<usize>)> = BTreeMap::new();
+        for (index, (_, Told { event, listeners })) in parts.iter().enumerate() {
             let (near, wide): (Vec<_>, Vec<_>) = listeners.iter().partition(|listener| listener.width == 0);
             if !near.is_empty() {
-                self.tell(&Told::new(event.clone(), near), output);
+                self.tell(&Told { event: event.clone(), listeners: near }, output);
             }
             for listener in wide {
                 let listen = (listener.session, place_of(event, listener.width), listener.tag);
-                heard.entry(listen).or_insert((listener, Vec::new())).1.push(index);
+                let (listeners, indices) = heard.entry(listen).or_default();
+                listeners.push(listener);
+                indices.push(index);
             }
         }
         // Those who hear the same are told the same. A range hears of children in their own order.
         let mut alike: BTreeMap<(Path, bool, Vec<usize>), Vec<Listener>> = BTreeMap::new();
         let events = |indices: &[usize]| indices.iter().map(|index| &parts[*index].1.event).collect::<Vec<_>>();
         let is_replaced = |at: &Path| places(write).any(|place| !place.is_priority && place.path.contains(at));
-        for ((session, path, tag), (listener, indices)) in heard {
+        for ((session, path, tag), (listeners, indices)) in heard {
             let Some(wide) = self.wide.get_mut(&session) else { continue };
             if let Some(gathering) = &mut wide.gathering {
                 let has_from = |index: &usize| gathering.has_from(&path, tag, parts[*index].0);
@@ -247,15 +252,13 @@ impl Engine {
                     continue;
                 }
             }
-            if indices.iter().all(|index| parts[*index].1.is_same) {
-                continue;
-            }
+            let Some(listener) = listeners.into_iter().find(|listener| !listener.is_same) else { continue };
             let place = (path, tag);
             match wide.open.get_mut(&place) {
                 None => {}
                 Some(Window::Limited(union)) => {
                     let mut told = Vec::new();
-                    let tell = |event| told.push(Told::new(event, vec![listener]));
+                    let tell = |event| told.push(Told { event, listeners: vec![listener] });
                     if is_replaced(&place.0) {
                         union.hear_replaced(&place.0, &events(&indices), tell);
                     } else {
@@ -272,7 +275,7 @@ impl Engine {
         let order: BTreeMap<Path, usize> = places(write).map(|place| place.path).zip(0..).collect();
         for ((path, is_all, indices), listeners) in alike {
             let event = as_one(&path, &events(&indices), is_all.then_some(&order));
-            self.tell(&Told::new(event, listeners), output);
+            self.tell(&Told { event, listeners }, output);
         }
     }
 }

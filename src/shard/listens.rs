@@ -30,6 +30,16 @@ pub struct Listener {
     pub is_conditional: bool,
     /// How many keys its place lacks to be one core's alone; 0: what it hears is all there is to hear.
     pub width: u8,
+    /// What it sees here is as it was: it is told for the sake of what others tell of their parts.
+    pub is_same: bool,
+}
+
+impl Listener {
+    /// One that hears of all changes, whatever rules say.
+    #[must_use]
+    pub const fn new(session: SessionRef, tag: Tag, width: u8) -> Self {
+        Self { session, tag, is_conditional: false, width, is_same: false }
+    }
 }
 
 /// Something that has happened, and who must hear of it.
@@ -39,16 +49,6 @@ pub struct Told {
     pub event: Event,
     /// Who.
     pub listeners: Vec<Listener>,
-    /// Nothing of what they see here is another now: it is told for the sake of what others tell of their parts.
-    pub is_same: bool,
-}
-
-impl Told {
-    /// Something that is news.
-    #[must_use]
-    pub const fn new(event: Event, listeners: Vec<Listener>) -> Self {
-        Self { event, listeners, is_same: false }
-    }
 }
 
 /// All listens of one shard.
@@ -378,8 +378,8 @@ impl Listens {
                 telling.tell(event, [(&path, whole)]);
             } else if is_wide(whole) && is_replaced(&path, changes) {
                 let node = root.at(path.as_str()).clone();
-                let listeners = whole.iter().map(|(_, listener)| *listener).collect();
-                telling.told.push(Told { event: Event::Set { path, node }, listeners, is_same: true });
+                let listeners = whole.iter().map(|(_, listener)| Listener { is_same: true, ..*listener }).collect();
+                telling.told.push(Told { event: Event::Set { path, node }, listeners });
             }
         }
         for (path, touched) in noticing.windows {
@@ -425,7 +425,7 @@ impl Telling<'_> {
                 }
             }
         }
-        self.told.push(Told::new(event, listeners));
+        self.told.push(Told { event, listeners });
     }
 }
 

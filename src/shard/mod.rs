@@ -274,9 +274,9 @@ impl Shard {
     /// The session's identity, or the rules, have changed: ends the listens that it no longer may have.
     pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Arc<Identity>, told: &mut Vec<Told>) {
         if !identity.is_admin && self.stop_profiling(session) {
-            let listener = Listener { session, tag: None, is_conditional: false, width: 0 };
+            let listener = Listener::new(session, None, 0);
             let event = Event::Revoked { path: Path::ROOT, query: Query::ALL };
-            told.push(Told::new(event, vec![listener]));
+            told.push(Told { event, listeners: vec![listener] });
         }
         self.listens.set_identity(session, identity);
         self.identify_will(session, identity);
@@ -286,7 +286,7 @@ impl Shard {
                 self.listens.set_conditional(session, &path, tag, is_conditional);
             } else {
                 let width = self.width_at(&path);
-                self.revoke(Listener { session, tag, is_conditional: false, width }, path, query, told);
+                self.revoke(Listener::new(session, tag, width), path, query, told);
             }
         }
     }
@@ -298,7 +298,7 @@ impl Shard {
     /// Ends a listen that the rules no longer allow.
     fn revoke(&mut self, listener: Listener, path: Path, query: Query, told: &mut Vec<Told>) {
         self.listens.remove(listener.session, &path, listener.tag);
-        told.push(Told::new(Event::Revoked { path, query }, vec![listener]));
+        told.push(Told { event: Event::Revoked { path, query }, listeners: vec![listener] });
     }
 
     /// Lets those conditional listeners hear what was told that still may.
@@ -377,12 +377,12 @@ impl Shard {
         }
         let is_unindexed = !query.is_all() && !self.rules.is_indexed(&path, &query.index);
         let is_conditional = self.is_conditional(&asker.identity, &path);
-        let listener = Listener { session, tag, is_conditional, width: self.width_at(&path) };
+        let listener = Listener { is_conditional, ..Listener::new(session, tag, self.width_at(&path)) };
         let wish = Wish { path: &path, query: &query, listener, identity: &asker.identity };
         let node = self.listens.add(&wish, self.root.at(path.as_str()))?;
         let is_known = hash.is_some_and(|hash| hash == node.hash());
         if !is_known {
-            told.push(Told::new(Event::Set { path, node }, vec![listener]));
+            told.push(Told { event: Event::Set { path, node }, listeners: vec![listener] });
         }
         Ok(Outcome::Listening { is_unindexed })
     }

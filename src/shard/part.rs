@@ -40,7 +40,7 @@ impl Shard {
     /// A session listens to a place of which every part holds some, and may. Returns what it sees of this one.
     pub fn join(&mut self, session: SessionRef, identity: &Arc<Identity>, wish: (&Path, &Query, Tag)) -> Node {
         let (path, query, tag) = wish;
-        let listener = Listener { session, tag, is_conditional: false, width: Listener::width_at(path) };
+        let listener = Listener::new(session, tag, Listener::width_at(path));
         let wish = Wish { path, query, listener, identity };
         self.listens.add_any(&wish, self.root.at(path.as_str()))
     }

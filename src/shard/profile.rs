@@ -43,7 +43,7 @@ impl Shard {
         if !asker.identity.is_admin {
             return Err(Refusal::Denied);
         }
-        self.profilers.push(Listener { session, tag: None, is_conditional: false, width: 0 });
+        self.profilers.push(Listener::new(session, None, 0));
         Ok(Outcome::Done)
     }
 
@@ -126,7 +126,7 @@ impl Shard {
     }
 
     fn record(&self, operation: Operation, told: &mut Vec<Told>) {
-        told.push(Told::new(Event::Operation(Box::new(operation)), self.profilers.clone()));
+        told.push(Told { event: Event::Operation(Box::new(operation)), listeners: self.profilers.clone() });
     }
 }
 

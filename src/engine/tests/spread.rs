@@ -129,7 +129,7 @@ fn what_needs_the_whole_makes_it_whole() {
         r#""a":"m","b":{"p":"/","d":{"s/a":1,"s/b":2,"t/.priority":3}}"#,
         r#""a":"m","b":{"p":"/","d":{"s/a":1,"s/b":2,"t":{"x":3,".priority":4}}}"#,
         r#""a":"m","b":{"p":"/","d":{}}"#,
-        r#""a":"p","b":{"p":"/s","d":1,"h":"no"}"#,
+        r#""a":"m","b":{"p":"/s","d":{"a":1},"h":"no"}"#,
         r#""a":"q","b":{"p":"/","q":{"i":".key","l":1,"vf":"l"},"t":9,"h":""}"#,
         r#""a":"om","b":{"p":"/","d":{"s/a":0,"s/b":0,"s/c":0,"s/d":0,"t/g":0}}"#,
         r#""a":"oc","b":{"p":"/","d":null}"#,
@@ -227,6 +227,28 @@ fn a_leaf_above_the_parts_is_one_leaf() {
         (0, r#""a":"p","b":{"p":"/","d":{"leaf":6,"s":"s","t":{"h":{"n":9}}}}"#),
         (1, r#""a":"p","b":{"p":"/s","d":null}"#),
     ];
+    check(&after_users(&[&ABOVE[..], &requests].concat()), true);
+}
+
+/// What stands above the parts is compared with what a client believes as if one core had all of it.
+#[test]
+fn a_transaction_above_the_parts_is_one_transaction() {
+    let number = |number: i64| crate::data::Node::leaf(crate::data::Leaf::Number(crate::data::Number::Int(number)));
+    let mut both = crate::data::Node::Empty;
+    ["x/n", "y/n", "z"].iter().for_each(|place| drop(both.set(place, number(1))));
+    let set = |value: &str, hash: &str| format!(r#""a":"p","b":{{"p":"/leaf","d":{value},"h":"{hash}"}}"#);
+    let requests = [
+        set("1", "no"),
+        set(r#"{"x":{"n":1},"y":{"n":1},"z":{".sv":{"increment":1}}}"#, ""),
+        set("2", ""),
+        set("2", &number(1).hash()),
+        set("2", &both.hash()),
+        set("3", &both.hash()),
+        set(r#"{".sv":{"increment":1}}"#, &number(2).hash()),
+        set("null", &number(3).hash()),
+        set("null", ""),
+    ];
+    let requests: Vec<(usize, &str)> = requests.iter().enumerate().map(|(at, text)| (at % 2, text.as_str())).collect();
     check(&after_users(&[&ABOVE[..], &requests].concat()), true);
 }
 
