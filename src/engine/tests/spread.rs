@@ -353,6 +353,37 @@ fn an_update_comes_before_or_after_what_is_put_together() {
     assert!(after > 50, "{after}");
 }
 
+/// What is put together while something is written above the parts is what stood there before, or what stands there after.
+#[test]
+fn what_is_put_together_is_from_before_a_write_above_the_parts_or_from_after() {
+    let (mut before, mut after) = (0, 0);
+    for seed in 0..300 {
+        let mut world = World::new(8, seed);
+        let clients = [world.join(seed as usize, "&ns=db"), world.join(seed as usize / 8, "&ns=db")];
+        world.settle();
+        done(&mut world, clients[1], r#"{"r":1,"a":"p","b":{"p":"/s","d":{"x":0,"y":0,"z":0}}}"#);
+        clients.iter().for_each(|client| drop(world.take(*client)));
+        let is_read = seed % 2 == 0;
+        let asked = if is_read { r#""a":"g","b":{"p":"/s"}"# } else { r#""a":"q","b":{"p":"/s","h":"?"}"# };
+        world.send(clients[0], &format!(r#"{{"t":"d","d":{{"r":2,{asked}}}}}"#));
+        for _ in 0..seed / 2 % 5 {
+            world.deliver();
+        }
+        let (old, new) = (r#""d":{"x":0,"y":0,"z":0}"#, r#""d":{"a":1,"b":1,"c":1,"z":1}"#);
+        world.send(clients[1], &format!(r#"{{"t":"d","d":{{"r":2,"a":"p","b":{{"p":"/s",{new}}}}}}}"#));
+        world.settle();
+        let texts = world.take(clients[0]);
+        let is_one = |text: &&String| text.contains(old) || text.contains(new);
+        let values = texts.iter().filter(|text| text.contains(r#""d":{""#) && text.contains(r#":1"#));
+        assert!(values.clone().all(|text| is_one(&text)), "seed {seed}: {texts:?}");
+        let at = |wanted: &str| texts.iter().filter(|text| text.contains(wanted)).count();
+        assert_eq!(at(new), 1 - usize::from(is_read && at(old) == 1), "seed {seed}: {texts:?}");
+        (before, after) = (before + at(old), after + usize::from(at(old) == 0));
+    }
+    assert!(before > 20, "{before} {after}");
+    assert!(after > 20, "{before} {after}");
+}
+
 /// Many want the same places, and rules give each to whoever comes first: an update gets all of its places or none.
 #[test]
 fn what_an_owner_has_said_yes_to_stays_free_until_it_is_written() {
