@@ -20,7 +20,7 @@ use super::{Ask, Came, Durability, Engine, Kind, Manage, Message, Output, Over, 
 use crate::base::limits::NAMESPACES_MAX;
 use crate::base::{Hashing, Instant, Map, Now, SessionRef, ShardId};
 use crate::data::{Draft, Node, Path};
-use crate::op::{Identity, Look, Namespace, Outcome, Query, Refusal, Request, Write};
+use crate::op::{Identity, Look, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
 use crate::presence::Beside;
 use crate::rules;
 use crate::shard::{Asker, PART_KEYS, READING, Shard, may_be_cut};
@@ -466,23 +466,24 @@ impl Engine {
         self.joined(&ask, output);
     }
 
-    /// What was read once, and therefore listened to, is read.
+    /// What was read once, and therefore listened to, is read; or what was listened to may not be by what one part knows.
     pub(super) fn forgotten(
         &mut self,
         session: SessionRef,
         namespace: Namespace,
-        path: Path,
+        listen: (Path, Tag),
         identity: Arc<Identity>,
         output: &mut Output,
     ) {
         let is_keeper = self.owner(&namespace) == self.config.shard;
         let message = || {
-            let (namespace, path, identity) = (namespace.clone(), path.clone(), identity.clone());
-            Message::Forget { session, namespace, path, identity }
+            let (namespace, (path, tag), identity) = (namespace.clone(), listen.clone(), identity.clone());
+            Message::Forget { session, namespace, path, tag, identity }
         };
         if self.takes(&namespace, is_keeper, message, output) && self.is_spread(&namespace) {
             let (heard, beside) = (Instant(0), Beside::default());
-            let request = Request::Unlisten { path, tag: Some(READING) };
+            let (path, tag) = listen;
+            let request = Request::Unlisten { path, tag };
             let (id, number, is_plain) = (None, 0, true);
             self.give_word(Ask { session, id, number, namespace, identity, heard, is_plain, request, beside }, output);
         }

@@ -120,14 +120,15 @@ impl Engine {
     pub(super) fn forget_wide(&mut self, session: SessionRef) {
         let gathering = self.wide.remove(&session).and_then(|wide| wide.gathering);
         if let Some(gathering) = gathering.filter(|gathering| gathering.is_read_once) {
-            self.forget_reading(session, gathering.path);
+            self.forget(session, gathering.path, Some(READING));
         }
     }
 
-    fn forget_reading(&mut self, session: SessionRef, path: Path) {
+    /// No part is to tell of this any more.
+    fn forget(&mut self, session: SessionRef, path: Path, tag: Tag) {
         let Some(state) = self.sessions.get(session) else { return };
         let (namespace, identity) = (state.namespace.clone(), state.identity.clone());
-        self.inner.push_back(Message::Forget { session, namespace, path, identity });
+        self.inner.push_back(Message::Forget { session, namespace, path, tag, identity });
     }
 
     /// A database is one again: whoever listens is told by its keeper alone.
@@ -164,7 +165,7 @@ impl Engine {
     fn gathered_all(&mut self, now: Now, session: SessionRef, gathering: Gathering, output: &mut Output) {
         let Gathering { number, path, query, tag, is_read_once, hash, node, refusal, is_unindexed, .. } = gathering;
         if is_read_once {
-            self.forget_reading(session, path);
+            self.forget(session, path, Some(READING));
             self.tidy_wide(session);
             return self.answered(now, session, number, &Outcome::Value(select(&node, &query)), output);
         }
@@ -207,6 +208,8 @@ impl Engine {
                 wide.open.remove(&place);
                 as_it_is.push(listener);
                 self.tidy_wide(listener.session);
+                // Others may have looked when it was allowed, or will look when it is again.
+                self.forget(listener.session, place.0, place.1);
                 continue;
             }
             let Window::Limited(union) = window else {

@@ -94,6 +94,25 @@ fn a_start_divides_what_can_be_done_apart() {
     check(&words, &ranked, false);
 }
 
+/// Whoever holds what is put below a leaf above the parts must know of the leaf.
+#[test]
+fn a_start_gives_a_leaf_above_the_parts_to_all() {
+    for key in ["a", "b", "c", "d", "e", "f"] {
+        let mut world = kept(2, Durability::Fsync);
+        let client = world.join(0, "&ns=db");
+        world.calm();
+        done(&mut world, client, "p", r#"{"p":"/top","d":7}"#);
+        let (mut world, found, is_spread) = after_a_cut(world, 4);
+        assert_eq!((found, is_spread), (json!({"top": 7}), true));
+        let client = world.join(0, "&ns=db");
+        world.calm();
+        done(&mut world, client, "p", &format!(r#"{{"p":"/top/{key}","d":1}}"#));
+        assert!(!world.is_spread("db"), "all parts have to know");
+        let (_, found, _) = after_a_cut(world, 3);
+        assert_eq!(found, json!({"top": {key: 1}}));
+    }
+}
+
 /// What has come together replaces what was safe long before: so it must be safe itself, whatever is promised of what
 /// is new.
 #[test]
