@@ -384,6 +384,33 @@ fn what_is_put_together_is_from_before_a_write_above_the_parts_or_from_after() {
     assert!(after > 20, "{before} {after}");
 }
 
+/// Rules forbid a listen and allow it again, and each core looks at it when it looks.
+#[test]
+fn a_listen_above_the_parts_has_ended_in_all_of_them_or_in_none() {
+    let open = Arc::new(crate::rules::Ruleset::open());
+    let text = r#"{"rules":{"$room":{".read":true,".write":true}}}"#;
+    let closed = Arc::new(crate::rules::Ruleset::parse(text, crate::rules::Dialect::Firebase).unwrap());
+    let mut counts = [0, 0];
+    for seed in 0..60 {
+        let mut world = World::with(4, seed, &Arc::new(Settings::default()), &open);
+        let client = world.join(seed as usize, "&ns=db");
+        last_messages(&mut world, client);
+        done(&mut world, client, r#"{"r":1,"a":"q","b":{"p":"/","h":""}}"#);
+        world.take(client);
+        world.input_all(|| Input::Rules(closed.clone()));
+        for _ in 0..seed % 30 {
+            world.deliver();
+        }
+        world.input_all(|| Input::Rules(open.clone()));
+        world.settle();
+        let has_ended = world.take(client).iter().any(|text| text.contains(r#""a":"c""#));
+        counts[usize::from(has_ended)] += 1;
+        assert_eq!(world.stats().listens, usize::from(!has_ended), "seed {seed}");
+        done(&mut world, client, r#"{"r":2,"a":"p","b":{"p":"/s/a","d":1}}"#);
+    }
+    assert!(counts[1] > 5, "{counts:?}");
+}
+
 /// Many want the same places, and rules give each to whoever comes first: an update gets all of its places or none.
 #[test]
 fn what_an_owner_has_said_yes_to_stays_free_until_it_is_written() {
