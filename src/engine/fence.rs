@@ -8,6 +8,9 @@
 //! written still may when the word comes; and since whatever it told before has arrived before what the keeper tells,
 //! and whatever it tells later arrives later, standing still is all it takes for many cores to do one thing.
 //!
+//! What is written above the parts has all cores for owners: each writes what it gets of that, be it nothing, and says what it
+//! holds there, so that homes can put it together.
+//!
 //! Costs: four messages for each core with a part in it, and one for each home of a listener; on these cores, and on the
 //! keeper, whatever is asked of the same database meanwhile waits: two ways there and back.
 

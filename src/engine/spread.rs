@@ -1,7 +1,8 @@
 //! One database over many cores: who holds what, and how it all comes together where somebody must see it whole.
 //!
 //! A database begins *spread*: each core holds the places whose first [`PART_KEYS`] keys are its own. What touches
-//! the places of one core goes there; who listens or reads above is served by all ([`wide`](super::wide)). One core
+//! the places of one core goes there; who listens or reads above is served by all ([`wide`](super::wide)), and what is
+//! written above is written by all ([`fence`](super::fence)). A leaf one key below the root stands in every part. One core
 //! is the database's *keeper*. What cannot be done apart goes to it: it calls all parts home and from then on holds
 //! the *whole*, for good.
 //!

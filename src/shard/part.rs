@@ -2,7 +2,8 @@
 //! keys; and how they become one again.
 //!
 //! The surprising idea: a part is a whole. It does not know that there are others, and answers for what it
-//! holds as if that were all; who asks it has made sure that nothing else matters.
+//! holds as if that were all; who asks it has made sure that nothing else matters. Only of a leaf that stands above
+//! the parts it has what all have, and [says](Shard::is_below_leaf) so.
 
 use std::sync::Arc;
 
