@@ -153,15 +153,14 @@ impl Engine {
     pub(super) fn route(&self, namespace: &str, request: &Request) -> Route {
         let at = |path: &Path| self.holder(namespace, path).map(Route::One);
         match request {
-            Request::Write { write, if_hash: None } => self.route_write(namespace, write),
+            // Of an update on condition it matters what stands beside its places.
+            Request::Write { write: write @ Write::Merge { .. }, if_hash: Some(_) }
+            | Request::Exchange { write: write @ Write::Merge { .. }, .. } => at(write.path()).unwrap_or(Route::Keeper),
+            Request::Write { write, .. } | Request::Exchange { write, .. } => self.route_write(namespace, write),
             Request::MayWrite { write, .. } => match self.route_write(namespace, write) {
                 Route::Several => Route::Keeper,
                 route => route,
             },
-            // Of an update it would matter what stands above its places.
-            Request::Write { write: write @ Write::Set { .. }, .. }
-            | Request::Exchange { write: write @ Write::Set { .. }, .. } => self.route_write(namespace, write),
-            Request::Write { write, .. } | Request::Exchange { write, .. } => at(write.path()).unwrap_or(Route::Keeper),
             Request::Get { path, .. } | Request::Unlisten { path, .. } => at(path).unwrap_or(Route::All),
             Request::Listen { path, query, .. } => at(path).unwrap_or({
                 // The children of the root are nobody's alone.
