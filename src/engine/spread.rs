@@ -506,6 +506,12 @@ impl Engine {
         self.send(session.home, Message::Part { session, number, from, node: Some(node) }, output);
     }
 
+    /// Whether a last word that was left here is to be written where another core holds what stands there.
+    fn goes_elsewhere(&self, over: &Over) -> bool {
+        let is_here = |path: &Path| self.holder(&over.namespace, path).is_none_or(|holder| holder == self.config.shard);
+        over.made.iter().any(|(left, made)| is_here(left) && !is_here(made))
+    }
+
     /// Whether the end of a session is to be performed here, now.
     pub(super) fn takes_over(&mut self, over: Over, output: &mut Output) -> Option<Over> {
         let namespace = over.namespace.clone();
@@ -513,6 +519,8 @@ impl Engine {
         let part = self.shards.get(&namespace).filter(|shard| is_ours && shard.is_part());
         if part.is_some_and(|part| part.leaves_below_leaf(over.session)) {
             self.pass_on(&namespace);
+        } else if is_ours && self.is_spread(&namespace) && self.goes_elsewhere(&over) {
+            self.spread.passing.insert(namespace.clone(), ());
         }
         let mut over = Some(Box::new(over));
         let is_taken = self.takes(&namespace, is_ours, || Message::Over(over.take().expect("it is sent once")), output);
