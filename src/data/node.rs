@@ -166,9 +166,13 @@ impl Node {
         self.change(path, |place| std::mem::replace(place, new))
     }
 
-    /// Adds what stands two keys below another root, where nothing stands here: one part of a tree to another.
+    /// Adds what stands two keys below another root, where nothing stands here: one part of a tree to another. A leaf
+    /// one key below stands in both.
     pub fn take_in(&mut self, part: &Self) {
         for (first, below) in part.children().iter() {
+            if below.as_leaf().is_some() {
+                self.set(first.as_str(), below.clone());
+            }
             for (second, node) in below.children().iter() {
                 self.set(Path::ROOT.child(first).child(second).as_str(), node.clone());
             }

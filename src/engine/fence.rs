@@ -8,6 +8,9 @@
 //! written still may when the word comes; and since whatever it told before has arrived before what the keeper tells,
 //! and whatever it tells later arrives later, standing still is all it takes for many cores to do one thing.
 //!
+//! What is written above the parts has all cores for owners: each writes what it gets of that, be it nothing, and says what it
+//! holds there, so that homes can put it together.
+//!
 //! Costs: four messages for each core with a part in it, and one for each home of a listener; on these cores, and on the
 //! keeper, whatever is asked of the same database meanwhile waits: two ways there and back.
 
@@ -17,10 +20,11 @@ use std::sync::Arc;
 use super::spread::Route;
 use super::{Ask, Came, Engine, Kind, Message, Output, Record};
 use crate::base::{Hashing, Map, Now, ShardId};
-use crate::data::{Node, Path};
-use crate::op::{Namespace, Outcome, Refusal, Request, Write};
+use crate::data::{Draft, Location, Node, Path};
+use crate::op::{Namespace, Outcome, Query, Refusal, Request, Write};
 use crate::presence::places;
-use crate::shard::{Listener, Told};
+use crate::rules;
+use crate::shard::{Listener, PART_KEYS, Told, cut, gather};
 
 /// What a keeper and the owners of the places of an update say to each other.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub enum Step {
         from: ShardId,
         /// Whether its part may be written.
         vote: Vote,
+        /// What stands there of the place, if it matters.
+        standing: Node,
     },
     /// To an owner: write it.
     Commit {
@@ -129,6 +135,10 @@ struct Lead {
     is_decided: bool,
     refusal: Option<Refusal>,
     needs_whole: bool,
+    /// What stands at the place, of those who have answered, if it matters.
+    standing: Node,
+    /// What is answered if it is made.
+    outcome: Outcome,
     told: Vec<(ShardId, Vec<Told>)>,
 }
 
@@ -170,17 +180,41 @@ fn database_of(message: &Message) -> Option<&Namespace> {
     }
 }
 
-/// What a write changes at some places: those of one owner.
+/// What a write changes at some places: those of one owner. What stands above the parts has all of them for owners,
+/// each of what it gets of that.
 fn part_of(write: &Write, is_its: impl Fn(&Path) -> bool) -> Write {
-    let Write::Merge { path, changes } = write else { unreachable!("only updates have several owners") };
-    let changes = changes.iter().filter(|(place, _)| is_its(&path.join(&place.path)));
-    Write::Merge { path: path.clone(), changes: changes.cloned().collect() }
+    match write {
+        Write::Set { path, value } => Write::Set { path: path.clone(), value: cut(path, value, &is_its) },
+        Write::SetPriority { .. } => unreachable!("a priority has one owner"),
+        Write::Merge { path, changes } => {
+            let part = |(place, value): &(Location, Draft)| {
+                let at = path.join(&place.path);
+                if at.depth() >= PART_KEYS {
+                    return is_its(&at).then(|| (place.clone(), value.clone()));
+                }
+                Some((place.clone(), cut(&at, value, &is_its)))
+            };
+            Write::Merge { path: path.clone(), changes: changes.iter().filter_map(part).collect() }
+        }
+    }
+}
+
+/// Whether something of it stands above the parts.
+fn has_above(write: &Write) -> bool {
+    places(write).any(|place| place.path.depth() < PART_KEYS)
 }
 
 /// The write that several owners are asked for.
 pub(super) fn write_of(request: &Request) -> &Write {
-    let Request::Write { write, .. } = request else { unreachable!("only writes have several owners") };
+    let (Request::Write { write, .. } | Request::Exchange { write, .. }) = request else {
+        unreachable!("only writes have several owners")
+    };
     write
+}
+
+/// Whether it matters what stands where this writes.
+const fn looks_first(request: &Request) -> bool {
+    matches!(request, Request::Write { if_hash: Some(_), .. } | Request::Exchange { .. })
 }
 
 impl Engine {
@@ -216,8 +250,14 @@ impl Engine {
             return self.fence_answered(now, &ask, Outcome::Refused(refusal), 0, output);
         }
         let namespace = ask.namespace.clone();
-        let holders = places(write_of(&ask.request)).filter_map(|place| self.holder(&namespace, &place.path));
-        let owners = holders.fold(0, |owners, holder| owners | holder.bit());
+        let places = places(write_of(&ask.request));
+        let owners = places.fold(0, |owners, place| {
+            // Of what stands above all parts each has one.
+            owners | self.holder(&namespace, &place.path).map_or_else(|| self.all(), ShardId::bit)
+        });
+        if has_above(write_of(&ask.request)) {
+            self.journal.write(|| Record::Reached("write above all parts"));
+        }
         self.fences.led_count += 1;
         let (number, ask) = (self.fences.led_count, Arc::new(ask));
         let lead = Lead {
@@ -228,6 +268,8 @@ impl Engine {
             is_decided: false,
             refusal: None,
             needs_whole: false,
+            standing: Node::Empty,
+            outcome: Outcome::Done,
             told: Vec::new(),
         };
         let standing =
@@ -256,7 +298,12 @@ impl Engine {
         let Fencing { namespace, number, step } = fencing;
         match step {
             Step::Halt { ask, now } => self.halted(namespace, number, ask, now, output),
-            Step::Vote { from, vote } => self.voted(&namespace, number, from, vote, output),
+            Step::Vote { from, vote, standing } => {
+                if let Some(lead) = self.lead(&namespace, number) {
+                    gather(&mut lead.standing, write_of(&lead.ask.request).path(), &standing);
+                }
+                self.voted(&namespace, number, from, vote, output);
+            }
             Step::Commit { owners } => self.write_part(&namespace, number, owners, output),
             Step::Written { from, told } => self.written(&namespace, number, from, told, output),
             Step::GoOn => self.goes_on(&namespace, number),
@@ -273,9 +320,13 @@ impl Engine {
         let nothing = || Standing { number, part: None, before: None, lead: None, waiting: VecDeque::new() };
         let standing = self.fences.standing.entry(namespace.clone()).or_insert_with(nothing);
         assert_eq!(standing.number, number, "a keeper does one after the other");
+        let place = looks_first(&ask.request).then(|| write.path().clone());
         standing.part = Some(Part { ask, now, write });
+        let shard = self.shards.get(&namespace);
+        let stands = |place: Path| shard.map(|shard| shard.root().at(place.as_str()).clone());
+        let standing = place.and_then(stands).unwrap_or_default();
         let keeper = self.owner(&namespace);
-        let fencing = Fencing { namespace, number, step: Step::Vote { from: own, vote } };
+        let fencing = Fencing { namespace, number, step: Step::Vote { from: own, vote, standing } };
         self.send(keeper, Message::Fence(Box::new(fencing)), output);
     }
 
@@ -289,6 +340,7 @@ impl Engine {
         match self.shard(namespace) {
             None => Vote::No(Refusal::Limit("too many databases")),
             Some(shard) => match shard.may_write_part(now, &ask.asker(), write_of(request)) {
+                Ok(()) if shard.is_below_leaf(write_of(request)) => Vote::Whole,
                 Ok(()) => Vote::Yes,
                 Err(refusal) => Vote::No(refusal),
             },
@@ -322,13 +374,42 @@ impl Engine {
         let Lead { ref ask, now, owners, .. } = *lead;
         let (ask, stood) = (ask.clone(), owners | self.config.shard.bit());
         let lead = self.lead(namespace, number).expect("it was there just now");
-        if let Some(refusal) = lead.refusal.take() {
-            self.fence_answered(now, &ask, Outcome::Refused(refusal), stood, output);
+        let (refusal, standing) = (lead.refusal.take(), std::mem::take(&mut lead.standing));
+        let outcome = self.outcome_of(now, &ask, refusal, standing);
+        if matches!(outcome, Outcome::Refused(_) | Outcome::Mismatch(_)) {
+            self.fence_answered(now, &ask, outcome, stood, output);
             return self.let_go_on(namespace, number, output);
         }
-        (lead.is_decided, lead.missing) = (true, owners);
-        self.fence_decided(now, &ask, &Outcome::Done, stood);
+        self.fence_decided(now, &ask, &outcome, stood);
+        let lead = self.lead(namespace, number).expect("it was there just now");
+        (lead.is_decided, lead.missing, lead.outcome) = (true, owners, outcome);
         self.step_all(owners, namespace, number, || Step::Commit { owners }, output);
+    }
+
+    /// What is answered to who asks, of whom the owners have said this, where this stands: as one owner would.
+    fn outcome_of(&self, now: Now, ask: &Ask, refusal: Option<Refusal>, standing: Node) -> Outcome {
+        let (write, if_hash, is_exchange) = match &ask.request {
+            Request::Exchange { write, if_hash } => (write, if_hash.as_deref(), true),
+            Request::Write { write, if_hash } => (write, if_hash.as_deref(), false),
+            _ => unreachable!("only writes have several owners"),
+        };
+        let is_stale = if_hash.is_some_and(|hash| hash != standing.hash());
+        // Such rules look at no data above the parts.
+        let asking = rules::Ask { root: &Node::Empty, identity: &ask.identity, now: now.wall };
+        let may_read =
+            || ask.identity.is_admin || self.config.rules.may_read(&asking, write.path(), &Query::ALL).is_allowed();
+        match refusal {
+            // Who may read learns that it has asked about old data, and nobody else learns anything of it.
+            None | Some(Refusal::Denied) if is_stale && is_exchange && may_read() => Outcome::Mismatch(standing),
+            Some(Refusal::Denied) if is_stale && may_read() => Outcome::Refused(Refusal::Stale),
+            Some(refusal) => Outcome::Refused(refusal),
+            None if is_stale => Outcome::Refused(Refusal::Stale),
+            None if is_exchange => match write {
+                Write::Set { value, .. } => Outcome::Value(value.resolve(&standing, now.wall)),
+                _ => unreachable!("only values are exchanged"),
+            },
+            None => Outcome::Done,
+        }
     }
 
     /// The word has come: nothing has happened here since this engine said yes.
@@ -362,10 +443,11 @@ impl Engine {
             return;
         }
         let (ask, mut told) = (lead.ask.clone(), std::mem::take(&mut lead.told));
+        let outcome = std::mem::replace(&mut lead.outcome, Outcome::Done);
         told.sort_by_key(|(from, _)| *from);
         self.tell_homes_joint(&ask, told, output);
         let (session, number_asked) = (ask.session, ask.number);
-        let answer = Message::Answer { session, number: number_asked, outcome: Outcome::Done };
+        let answer = Message::Answer { session, number: number_asked, outcome };
         self.send(session.home, answer, output);
         self.let_go_on(namespace, number, output);
     }
@@ -445,7 +527,10 @@ impl Engine {
             let Ask { session, number, ref identity, .. } = *ask;
             Record::Asked { now, session, number, identity: identity.clone(), by: stood, is_apart: true }
         });
-        let is_done = *outcome == Outcome::Done;
+        let is_done = matches!(outcome, Outcome::Done | Outcome::Value(_));
+        if looks_first(&ask.request) {
+            self.journal.write(|| Record::Reached(if is_done { "transaction above all parts" } else { "stale above" }));
+        }
         self.journal.write(|| {
             Record::Reached(if is_done { "update of several owners" } else { "update of several owners refused" })
         });

@@ -11,7 +11,7 @@ use super::spread::Route;
 use super::visit::{Caller, Response, Visit};
 use crate::base::{Instant, SessionId, SessionRef, ShardId};
 use crate::data::{Node, Path};
-use crate::op::{End, Identity, Look, Namespace, Outcome, Refusal, Request, Sight, Write};
+use crate::op::{End, Identity, Look, Namespace, Outcome, Refusal, Request, Sight, Tag, Write};
 use crate::presence::{Beside, Load};
 use crate::rules::Ruleset;
 use crate::shard::{Shard, Told, Trial};
@@ -51,14 +51,17 @@ pub enum Message {
     Fence(Box<Fencing>),
     /// Keeper to all: do your part of this.
     Join(Arc<Ask>),
-    /// Home to keeper: what a session has read is there; its parts need not tell of it any more.
+    /// Home to keeper: what a session has read is there, or one part no longer lets it listen; no part needs to tell
+    /// of it any more.
     Forget {
-        /// Who has read.
+        /// Whose.
         session: SessionRef,
         /// Of which database.
         namespace: Namespace,
         /// What.
         path: Path,
+        /// Its number for it.
+        tag: Tag,
         /// As far as the rules could see.
         identity: Arc<Identity>,
     },

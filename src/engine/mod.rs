@@ -401,8 +401,8 @@ impl Engine {
             Message::TellJoint { ask, parts } => self.tell_joint(fence::write_of(&ask.request), &parts, output),
             Message::Fence(fencing) => self.fencing(*fencing, output),
             Message::Join(ask) => self.joined(&ask, output),
-            Message::Forget { session, namespace, path, identity } => {
-                self.forgotten(session, namespace, path, identity, output);
+            Message::Forget { session, namespace, path, tag, identity } => {
+                self.forgotten(session, namespace, (path, tag), identity, output);
             }
             Message::Part { session, number, from, node } => self.part_came(now, session, number, from, node, output),
             Message::Load { session, from, load, first_run } => self.load_told(session, from, load, first_run),

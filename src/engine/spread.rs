@@ -1,7 +1,8 @@
 //! One database over many cores: who holds what, and how it all comes together where somebody must see it whole.
 //!
 //! A database begins *spread*: each core holds the places whose first [`PART_KEYS`] keys are its own. What touches
-//! the places of one core goes there; who listens or reads above is served by all ([`wide`](super::wide)). One core
+//! the places of one core goes there; who listens or reads above is served by all ([`wide`](super::wide)), and what is
+//! written above is written by all ([`fence`](super::fence)). A leaf one key below the root stands in every part. One core
 //! is the database's *keeper*. What cannot be done apart goes to it: it calls all parts home and from then on holds
 //! the *whole*, for good.
 //!
@@ -19,11 +20,11 @@ use super::config;
 use super::{Ask, Came, Durability, Engine, Kind, Manage, Message, Output, Over, Record, Returned, Task};
 use crate::base::limits::NAMESPACES_MAX;
 use crate::base::{Hashing, Instant, Map, Now, SessionRef, ShardId};
-use crate::data::{Node, Path};
-use crate::op::{Identity, Look, Namespace, Outcome, Query, Refusal, Request, Write};
-use crate::presence::{Beside, places};
+use crate::data::{Draft, Node, Path};
+use crate::op::{Identity, Look, Namespace, Outcome, Query, Refusal, Request, Tag, Write};
+use crate::presence::Beside;
 use crate::rules;
-use crate::shard::{Asker, PART_KEYS, READING, Shard};
+use crate::shard::{Asker, PART_KEYS, READING, Shard, may_be_cut};
 
 /// What an engine knows of databases that are not spread any more.
 #[derive(Debug)]
@@ -152,12 +153,14 @@ impl Engine {
     pub(super) fn route(&self, namespace: &str, request: &Request) -> Route {
         let at = |path: &Path| self.holder(namespace, path).map(Route::One);
         match request {
-            Request::Write { write, if_hash: None } => self.route_write(namespace, write),
+            // Of an update on condition it matters what stands beside its places.
+            Request::Write { write: write @ Write::Merge { .. }, if_hash: Some(_) }
+            | Request::Exchange { write: write @ Write::Merge { .. }, .. } => at(write.path()).unwrap_or(Route::Keeper),
+            Request::Write { write, .. } | Request::Exchange { write, .. } => self.route_write(namespace, write),
             Request::MayWrite { write, .. } => match self.route_write(namespace, write) {
                 Route::Several => Route::Keeper,
                 route => route,
             },
-            Request::Write { write, .. } | Request::Exchange { write, .. } => at(write.path()).unwrap_or(Route::Keeper),
             Request::Get { path, .. } | Request::Unlisten { path, .. } => at(path).unwrap_or(Route::All),
             Request::Listen { path, query, .. } => at(path).unwrap_or({
                 // The children of the root are nobody's alone.
@@ -172,14 +175,52 @@ impl Engine {
         if let Some(one) = self.holder(namespace, write.path()) {
             return Route::One(one);
         }
-        let mut holders = places(write).map(|place| self.holder(namespace, &place.path));
-        let Some(Some(first)) = holders.next() else { return Route::Keeper };
-        let mut rest = holders.skip_while(|other| *other == Some(first));
-        match rest.next() {
-            None => Route::One(first),
-            Some(Some(_)) if rest.all(|other| other.is_some()) => Route::Several,
-            Some(_) => Route::Keeper,
+        let (mut first, mut is_several) = (None, false);
+        let mut is_apart = |path: &Path, value: Option<&Draft>| match (self.holder(namespace, path), value) {
+            (Some(holder), _) => {
+                is_several |= *first.get_or_insert(holder) != holder;
+                true
+            }
+            (None, Some(value)) => {
+                is_several = true;
+                may_be_cut(path, value.stand_in())
+            }
+            (None, None) => false,
+        };
+        let is_all_apart = match write {
+            Write::Set { path, value } => is_apart(path, Some(value)),
+            Write::SetPriority { path, .. } => is_apart(path, None),
+            Write::Merge { path, changes } => changes.iter().all(|(place, value)| {
+                let value = (!place.is_priority).then_some(value);
+                is_apart(&path.join(&place.path), value)
+            }),
+        };
+        match first {
+            _ if !is_all_apart => Route::Keeper,
+            _ if is_several => Route::Several,
+            Some(one) => Route::One(one),
+            // It changes nothing.
+            None => Route::Keeper,
         }
+    }
+
+    /// A bit for each core.
+    pub(super) fn all(&self) -> u64 {
+        u64::MAX >> (64 - u32::from(self.config.shards))
+    }
+
+    /// Whether this would put something below a leaf, of which every core has its own: then it is not for one to do. What
+    /// is refused does nothing.
+    fn is_below_leaf(&mut self, now: Now, ask: &Ask) -> bool {
+        let (Request::Write { write, .. } | Request::Exchange { write, .. }) = &ask.request else { return false };
+        let shard = self.shards.get(&ask.namespace).filter(|shard| shard.is_part() && shard.is_below_leaf(write));
+        shard.is_some_and(|shard| shard.may_write_part(now, &ask.asker(), write).is_ok())
+    }
+
+    /// What comes next for a database is not to be decided here alone.
+    fn pass_on(&mut self, namespace: &Namespace) {
+        self.journal.write(|| Record::Reached("write below a leaf of all parts"));
+        self.spread.passing.insert(namespace.clone(), ());
     }
 
     /// Whether a part may decide by itself what is asked of it.
@@ -267,6 +308,9 @@ impl Engine {
             // There is no room for all of it: who asks is told so.
             return Some(ask);
         }
+        if is_ours && matches!(route, Route::One(_)) && self.is_below_leaf(now, &ask) {
+            self.pass_on(&namespace);
+        }
         let mut ask = Some(ask);
         let is_taken = self.takes(&namespace, is_ours, || Message::Ask(ask.take().expect("it is sent once")), output);
         let ask = ask.filter(|_| is_taken)?;
@@ -294,6 +338,7 @@ impl Engine {
         let uniting = Uniting { missing, parts: Vec::new(), waiting: VecDeque::new() };
         let before = self.spread.modes.insert(namespace.clone(), Mode::Uniting(Box::new(uniting)));
         assert!(before.is_none(), "it was spread");
+        self.spread.passing.remove(namespace);
         let own = self.config.shard;
         for other in (0..self.config.shards).map(ShardId).filter(|other| *other != own) {
             self.send(other, Message::Recall { namespace: namespace.clone() }, output);
@@ -425,23 +470,24 @@ impl Engine {
         self.joined(&ask, output);
     }
 
-    /// What was read once, and therefore listened to, is read.
+    /// What was read once, and therefore listened to, is read; or what was listened to may not be by what one part knows.
     pub(super) fn forgotten(
         &mut self,
         session: SessionRef,
         namespace: Namespace,
-        path: Path,
+        listen: (Path, Tag),
         identity: Arc<Identity>,
         output: &mut Output,
     ) {
         let is_keeper = self.owner(&namespace) == self.config.shard;
         let message = || {
-            let (namespace, path, identity) = (namespace.clone(), path.clone(), identity.clone());
-            Message::Forget { session, namespace, path, identity }
+            let (namespace, (path, tag), identity) = (namespace.clone(), listen.clone(), identity.clone());
+            Message::Forget { session, namespace, path, tag, identity }
         };
         if self.takes(&namespace, is_keeper, message, output) && self.is_spread(&namespace) {
             let (heard, beside) = (Instant(0), Beside::default());
-            let request = Request::Unlisten { path, tag: Some(READING) };
+            let (path, tag) = listen;
+            let request = Request::Unlisten { path, tag };
             let (id, number, is_plain, route) = (None, 0, true, Some(Route::All));
             let ask = Ask { session, id, number, namespace, identity, heard, is_plain, request, beside, route };
             self.give_word(ask, output);
@@ -465,10 +511,22 @@ impl Engine {
         self.send(session.home, Message::Part { session, number, from, node: Some(node) }, output);
     }
 
+    /// Whether a last word that was left here is to be written where another core holds what stands there.
+    fn goes_elsewhere(&self, over: &Over) -> bool {
+        let is_here = |path: &Path| self.holder(&over.namespace, path).is_none_or(|holder| holder == self.config.shard);
+        over.made.iter().any(|(left, made)| is_here(left) && !is_here(made))
+    }
+
     /// Whether the end of a session is to be performed here, now.
     pub(super) fn takes_over(&mut self, over: Over, output: &mut Output) -> Option<Over> {
         let namespace = over.namespace.clone();
         let is_ours = over.tour.last().is_some_and(|stop| stop.at == self.config.shard);
+        let part = self.shards.get(&namespace).filter(|shard| is_ours && shard.is_part());
+        if part.is_some_and(|part| part.leaves_below_leaf(over.session)) {
+            self.pass_on(&namespace);
+        } else if is_ours && self.is_spread(&namespace) && self.goes_elsewhere(&over) {
+            self.spread.passing.insert(namespace.clone(), ());
+        }
         let mut over = Some(Box::new(over));
         let is_taken = self.takes(&namespace, is_ours, || Message::Over(over.take().expect("it is sent once")), output);
         over.filter(|_| is_taken).map(|over| *over)

@@ -1,4 +1,5 @@
 mod auth;
+mod parts_kept;
 mod spread;
 
 use super::*;

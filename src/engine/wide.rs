@@ -30,6 +30,9 @@ pub(super) struct Wide {
     gathering: Option<Gathering>,
 }
 
+/// Whose listen, to what.
+type Listen = (SessionRef, Path, Tag);
+
 /// What is kept of a listen: something only where there is a limit.
 #[derive(Debug)]
 enum Window {
@@ -117,14 +120,15 @@ impl Engine {
     pub(super) fn forget_wide(&mut self, session: SessionRef) {
         let gathering = self.wide.remove(&session).and_then(|wide| wide.gathering);
         if let Some(gathering) = gathering.filter(|gathering| gathering.is_read_once) {
-            self.forget_reading(session, gathering.path);
+            self.forget(session, gathering.path, Some(READING));
         }
     }
 
-    fn forget_reading(&mut self, session: SessionRef, path: Path) {
+    /// No part is to tell of this any more.
+    fn forget(&mut self, session: SessionRef, path: Path, tag: Tag) {
         let Some(state) = self.sessions.get(session) else { return };
         let (namespace, identity) = (state.namespace.clone(), state.identity.clone());
-        self.inner.push_back(Message::Forget { session, namespace, path, identity });
+        self.inner.push_back(Message::Forget { session, namespace, path, tag, identity });
     }
 
     /// A database is one again: whoever listens is told by its keeper alone.
@@ -161,7 +165,7 @@ impl Engine {
     fn gathered_all(&mut self, now: Now, session: SessionRef, gathering: Gathering, output: &mut Output) {
         let Gathering { number, path, query, tag, is_read_once, hash, node, refusal, is_unindexed, .. } = gathering;
         if is_read_once {
-            self.forget_reading(session, path);
+            self.forget(session, path, Some(READING));
             self.tidy_wide(session);
             return self.answered(now, session, number, &Outcome::Value(select(&node, &query)), output);
         }
@@ -179,7 +183,7 @@ impl Engine {
         let wide = self.wide.entry(session).or_default();
         wide.open.insert((path.clone(), tag), window);
         if hash.is_none_or(|hash| hash != seen.hash()) {
-            let listener = Listener { session, tag, is_conditional: false, width: 0 };
+            let listener = Listener::new(session, tag, 0);
             self.tell(&Told { event: Event::Set { path, node: seen }, listeners: vec![listener] }, output);
         }
         self.answered(now, session, number, &Outcome::Listening { is_unindexed }, output);
@@ -204,6 +208,8 @@ impl Engine {
                 wide.open.remove(&place);
                 as_it_is.push(listener);
                 self.tidy_wide(listener.session);
+                // Others may have looked when it was allowed, or will look when it is again.
+                self.forget(listener.session, place.0, place.1);
                 continue;
             }
             let Window::Limited(union) = window else {
@@ -222,38 +228,45 @@ impl Engine {
     /// Several parts have changed as one, by an update. Whoever listens above them hears of it as of one change.
     pub(super) fn tell_joint(&mut self, write: &Write, parts: &[(ShardId, Told)], output: &mut Output) {
         // By listen: which of these it hears.
-        let mut heard: BTreeMap<(SessionRef, Path, Tag), (Listener, Vec<usize>)> = BTreeMap::new();
-        for (index, (from, Told { event, listeners })) in parts.iter().enumerate() {
+        let mut heard: BTreeMap<Listen, (Vec<Listener>, Vec<usize>)> = BTreeMap::new();
+        for (index, (_, Told { event, listeners })) in parts.iter().enumerate() {
             let (near, wide): (Vec<_>, Vec<_>) = listeners.iter().partition(|listener| listener.width == 0);
             if !near.is_empty() {
                 self.tell(&Told { event: event.clone(), listeners: near }, output);
             }
             for listener in wide {
-                let Some(wide) = self.wide.get_mut(&listener.session) else { continue };
-                let path = place_of(event, listener.width);
-                match &mut wide.gathering {
-                    Some(gathering) if gathering.has_from(&path, listener.tag, *from) => {
-                        fold(&mut gathering.node, &path, event);
-                    }
-                    _ => {
-                        let listen = (listener.session, path, listener.tag);
-                        heard.entry(listen).or_insert((listener, Vec::new())).1.push(index);
-                    }
-                }
+                let listen = (listener.session, place_of(event, listener.width), listener.tag);
+                let (listeners, indices) = heard.entry(listen).or_default();
+                listeners.push(listener);
+                indices.push(index);
             }
         }
         // Those who hear the same are told the same. A range hears of children in their own order.
         let mut alike: BTreeMap<(Path, bool, Vec<usize>), Vec<Listener>> = BTreeMap::new();
         let events = |indices: &[usize]| indices.iter().map(|index| &parts[*index].1.event).collect::<Vec<_>>();
-        for ((session, path, tag), (listener, indices)) in heard {
+        let is_replaced = |at: &Path| places(write).any(|place| !place.is_priority && place.path.contains(at));
+        for ((session, path, tag), (listeners, indices)) in heard {
+            let Some(wide) = self.wide.get_mut(&session) else { continue };
+            if let Some(gathering) = &mut wide.gathering {
+                let has_from = |index: &usize| gathering.has_from(&path, tag, parts[*index].0);
+                // Their shares came before, and so of all of them.
+                if indices.iter().all(has_from) {
+                    fold(&mut gathering.node, &path, &as_one(&path, &events(&indices), None));
+                    continue;
+                }
+            }
+            let Some(listener) = listeners.into_iter().find(|listener| !listener.is_same) else { continue };
             let place = (path, tag);
-            match self.wide.get_mut(&session).and_then(|wide| wide.open.get_mut(&place)) {
+            match wide.open.get_mut(&place) {
                 None => {}
                 Some(Window::Limited(union)) => {
                     let mut told = Vec::new();
-                    union.hear(&place.0, &events(&indices), |event| {
-                        told.push(Told { event, listeners: vec![listener] });
-                    });
+                    let tell = |event| told.push(Told { event, listeners: vec![listener] });
+                    if is_replaced(&place.0) {
+                        union.hear_replaced(&place.0, &events(&indices), tell);
+                    } else {
+                        union.hear(&place.0, &events(&indices), tell);
+                    }
                     told.iter().for_each(|told| self.tell(told, output));
                 }
                 Some(window) => {
@@ -271,7 +284,7 @@ impl Engine {
 }
 
 /// What somebody hears who listens at `place`, of which several parts hold some, of what these have to tell: in the
-/// order of the places of an update, or of their keys.
+/// order of the places of an update, or of their keys. What each tells of a place above the parts is its share of that.
 fn as_one(place: &Path, events: &[&Event], order: Option<&BTreeMap<Path, usize>>) -> Event {
     let [first, rest @ ..] = events else { unreachable!("somebody has something to tell") };
     if rest.is_empty() {
@@ -281,9 +294,21 @@ fn as_one(place: &Path, events: &[&Event], order: Option<&BTreeMap<Path, usize>>
     // Told by all, an update is named by where it was made, if that is above; else by where it is heard.
     let path = base(first).filter(|path| rest.iter().all(|event| base(event).as_ref() == Some(path)));
     let path = path.unwrap_or_else(|| place.clone());
-    let mut changes = Vec::new();
+    let (mut changes, mut above) = (Vec::new(), BTreeMap::new());
     for event in events {
-        each_place(event, |place, node| changes.push((place.clone(), node.clone())));
+        each_place(event, |at, node| {
+            if at.depth() < PART_KEYS {
+                gather(above.entry(at.clone()).or_default(), at, node);
+            } else {
+                changes.push((at.clone(), node.clone()));
+            }
+        });
+    }
+    changes.extend(above);
+    let is_set = |event: &&Event| matches!(event, Event::Set { path, .. } if path.depth() < PART_KEYS);
+    if events.iter().all(is_set) {
+        let (path, node) = changes.pop().expect("each tells what it holds of the same place");
+        return Event::Set { path, node };
     }
     match order {
         Some(order) => changes.sort_by_key(|(place, _)| order.get(place).copied()),
@@ -294,7 +319,14 @@ fn as_one(place: &Path, events: &[&Event], order: Option<&BTreeMap<Path, usize>>
 }
 
 impl Union {
-    /// Takes in what has happened at once in the windows of some parts.
+    /// Takes in what has happened at once in the windows of some parts, where all of the place was written anew.
+    fn hear_replaced(&mut self, path: &Path, events: &[&Event], mut tell: impl FnMut(Event)) {
+        let old = self.node.clone();
+        events.iter().for_each(|event| fold(&mut self.node, path, event));
+        self.windows.replace(&old, &self.node, |_, delta| tell(window_event(path, delta)));
+    }
+
+    /// The same, where some of its children were.
     fn hear(&mut self, path: &Path, events: &[&Event], mut tell: impl FnMut(Event)) {
         let mut touched: Vec<(Key, Node)> = Vec::new();
         for event in events {

@@ -30,6 +30,16 @@ pub struct Listener {
     pub is_conditional: bool,
     /// How many keys its place lacks to be one core's alone; 0: what it hears is all there is to hear.
     pub width: u8,
+    /// What it sees here is as it was: it is told for the sake of what others tell of their parts.
+    pub is_same: bool,
+}
+
+impl Listener {
+    /// One that hears of all changes, whatever rules say.
+    #[must_use]
+    pub const fn new(session: SessionRef, tag: Tag, width: u8) -> Self {
+        Self { session, tag, is_conditional: false, width, is_same: false }
+    }
 }
 
 /// Something that has happened, and who must hear of it.
@@ -363,8 +373,13 @@ impl Listens {
             }
         }
         for (path, old) in noticing.below {
+            let whole = &self.places[&path].whole;
             if let Some(event) = event_below(&path, &old, changes, root) {
-                telling.tell(event, [(&path, &self.places[&path].whole)]);
+                telling.tell(event, [(&path, whole)]);
+            } else if is_wide(whole) && is_replaced(&path, changes) {
+                let node = root.at(path.as_str()).clone();
+                let listeners = whole.iter().map(|(_, listener)| Listener { is_same: true, ..*listener }).collect();
+                telling.told.push(Told { event: Event::Set { path, node }, listeners });
             }
         }
         for (path, touched) in noticing.windows {
@@ -375,6 +390,14 @@ impl Listens {
                 telling.tell(window_event(&path, delta), [(&path, &listeners[&window])]);
             };
             match touched {
+                Touched::Whole(old) if listeners.values().any(is_wide) => {
+                    // Others show other children: of these each is told by itself.
+                    let mut children: Vec<(Key, Node)> =
+                        old.children().iter().map(|(key, child)| (key.clone(), child.clone())).collect();
+                    let new = node.children().iter().filter(|(key, _)| old.child(key).is_empty());
+                    children.extend(new.map(|(key, _)| (key.clone(), Node::Empty)));
+                    windows.update(node, &children, tell);
+                }
                 Touched::Whole(old) => windows.replace(&old, node, tell),
                 Touched::Children(children) => windows.update(node, &children, tell),
             }
@@ -477,10 +500,19 @@ fn event_at(base: &Path, changes: &Changes, root: &Node) -> Event {
     Event::Merge { path: base.clone(), changes: places.collect() }
 }
 
+/// Whether these listen to more than one part holds.
+fn is_wide(listeners: &Slab<Listener>) -> bool {
+    listeners.iter().any(|(_, listener)| listener.width > 0)
+}
+
+/// Whether all of `path` is written anew.
+fn is_replaced(path: &Path, changes: &Changes) -> bool {
+    changes.iter().any(|change| change.path.contains(path))
+}
+
 /// What listeners to the whole of `path`, strictly below the write's base, hear of it.
 fn event_below(path: &Path, old: &Node, changes: &Changes, root: &Node) -> Option<Event> {
-    let is_replaced = changes.iter().any(|change| change.path.contains(path));
-    if is_replaced {
+    if is_replaced(path, changes) {
         let node = root.at(path.as_str());
         return (node != old).then(|| Event::Set { path: path.clone(), node: node.clone() });
     }

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use listens::{Listener, Told, window_event};
-pub use part::{PART_KEYS, READING, divide, gather};
+pub use part::{PART_KEYS, READING, cut, divide, gather, may_be_cut};
 
 use crate::base::{Hashing, Instant, Now, SessionId, SessionRef};
 use crate::data::{Fallen, Node, Path};
@@ -274,7 +274,7 @@ impl Shard {
     /// The session's identity, or the rules, have changed: ends the listens that it no longer may have.
     pub fn recheck(&mut self, now: Now, session: SessionRef, identity: &Arc<Identity>, told: &mut Vec<Told>) {
         if !identity.is_admin && self.stop_profiling(session) {
-            let listener = Listener { session, tag: None, is_conditional: false, width: 0 };
+            let listener = Listener::new(session, None, 0);
             let event = Event::Revoked { path: Path::ROOT, query: Query::ALL };
             told.push(Told { event, listeners: vec![listener] });
         }
@@ -286,7 +286,7 @@ impl Shard {
                 self.listens.set_conditional(session, &path, tag, is_conditional);
             } else {
                 let width = self.width_at(&path);
-                self.revoke(Listener { session, tag, is_conditional: false, width }, path, query, told);
+                self.revoke(Listener::new(session, tag, width), path, query, told);
             }
         }
     }
@@ -377,7 +377,7 @@ impl Shard {
         }
         let is_unindexed = !query.is_all() && !self.rules.is_indexed(&path, &query.index);
         let is_conditional = self.is_conditional(&asker.identity, &path);
-        let listener = Listener { session, tag, is_conditional, width: self.width_at(&path) };
+        let listener = Listener { is_conditional, ..Listener::new(session, tag, self.width_at(&path)) };
         let wish = Wish { path: &path, query: &query, listener, identity: &asker.identity };
         let node = self.listens.add(&wish, self.root.at(path.as_str()))?;
         let is_known = hash.is_some_and(|hash| hash == node.hash());

@@ -2,14 +2,15 @@
 //! keys; and how they become one again.
 //!
 //! The surprising idea: a part is a whole. It does not know that there are others, and answers for what it
-//! holds as if that were all; who asks it has made sure that nothing else matters.
+//! holds as if that were all; who asks it has made sure that nothing else matters. Only of a leaf that stands above
+//! the parts it has what all have, and [says](Shard::is_below_leaf) so.
 
 use std::sync::Arc;
 
 use super::listens::{Listens, Wish};
 use super::{Asker, Listener, Shard, Told, WillMark};
 use crate::base::{Hashing, Now, SessionRef, ShardId};
-use crate::data::{Node, Path};
+use crate::data::{Children, Draft, Location, Node, Path};
 use crate::log::{Record, TreeWalk};
 use crate::op::{Identity, Query, Refusal, Tag, Write};
 use crate::presence::Load;
@@ -40,7 +41,7 @@ impl Shard {
     /// A session listens to a place of which every part holds some, and may. Returns what it sees of this one.
     pub fn join(&mut self, session: SessionRef, identity: &Arc<Identity>, wish: (&Path, &Query, Tag)) -> Node {
         let (path, query, tag) = wish;
-        let listener = Listener { session, tag, is_conditional: false, width: Listener::width_at(path) };
+        let listener = Listener::new(session, tag, Listener::width_at(path));
         let wish = Wish { path, query, listener, identity };
         self.listens.add_any(&wish, self.root.at(path.as_str()))
     }
@@ -75,6 +76,28 @@ impl Shard {
     #[must_use]
     pub const fn last_joint(&self) -> u64 {
         self.last_joint
+    }
+
+    /// Whether this writes something below a leaf, of which every part has its own: all would have to know.
+    #[must_use]
+    pub fn is_below_leaf(&self, write: &Write) -> bool {
+        let is_covered =
+            |path: &Path| path.keys().next().is_some_and(|first| self.root.child(first).as_leaf().is_some());
+        match write {
+            Write::Set { path, value } => !value.is_empty() && path.depth() >= PART_KEYS && is_covered(path),
+            Write::SetPriority { .. } => false,
+            Write::Merge { path, changes } => changes.iter().any(|(Location { path: below, is_priority }, value)| {
+                let path = path.join(below);
+                !is_priority && !value.is_empty() && path.depth() >= PART_KEYS && is_covered(&path)
+            }),
+        }
+    }
+
+    /// Whether one of a session's last words does.
+    #[must_use]
+    pub fn leaves_below_leaf(&self, session: SessionRef) -> bool {
+        let ledger = self.wills.living.get(session).map(|will| &will.ledger);
+        ledger.is_some_and(|ledger| ledger.entries().any(|(word, ..)| self.is_below_leaf(word)))
     }
 
     /// What counts of a session's last words here, and the first run of them.
@@ -145,15 +168,59 @@ impl Shard {
     }
 }
 
-/// Cuts a tree into the parts of so many shards. `None`: something stands above the parts.
+/// Whether what is to stand at `place`, above the parts, can be [cut](cut) into them: what has children has no priority
+/// there, and at the root stands no leaf.
+#[must_use]
+pub fn may_be_cut(place: &Path, node: &Node) -> bool {
+    let is_everybodys = |node: &Node| node.as_leaf().is_some() || node.priority().is_none();
+    if !place.is_root() {
+        return is_everybodys(node);
+    }
+    let is_plain = node.as_leaf().is_none() && node.priority().is_none();
+    is_plain && node.children().iter().all(|(_, below)| is_everybodys(below))
+}
+
+/// What one part gets of something that [is to stand](may_be_cut) at `place`, above the parts: what stands at its own
+/// places, and each leaf above them.
+#[must_use]
+pub fn cut(place: &Path, draft: &Draft, is_its: &impl Fn(&Path) -> bool) -> Draft {
+    let node = cut_node(place, draft.stand_in(), is_its);
+    let holes = draft.holes().filter(|(below, ..)| {
+        let path = place.join(below);
+        path.depth() < PART_KEYS || is_its(&path)
+    });
+    Draft::from_parts(node, holes.map(|(below, is_priority, value)| (below.clone(), is_priority, value)))
+}
+
+fn cut_node(place: &Path, node: &Node, is_its: &impl Fn(&Path) -> bool) -> Node {
+    if place.depth() == PART_KEYS {
+        return if is_its(place) { node.clone() } else { Node::Empty };
+    }
+    if node.as_leaf().is_some() {
+        return node.clone();
+    }
+    let mut children = Children::new();
+    for (key, child) in node.children().iter() {
+        let own = cut_node(&place.child(key), child, is_its);
+        if !own.is_empty() {
+            children.insert(key.clone(), own);
+        }
+    }
+    children.shrink();
+    Node::branch(children)
+}
+
+/// Cuts a tree into the parts of so many shards. `None`: something stands above the parts that [cannot be](may_be_cut).
 #[must_use]
 pub fn divide(root: &Node, shards: u8, holder: impl Fn(&Path) -> ShardId) -> Option<Vec<Node>> {
-    let is_above = |node: &Node| node.as_leaf().is_some() || node.priority().is_some();
-    if is_above(root) || root.children().iter().any(|(_, below)| is_above(below)) {
+    if !may_be_cut(&Path::ROOT, root) {
         return None;
     }
     let mut parts = vec![Node::Empty; usize::from(shards)];
     for (first, below) in root.children().iter() {
+        if below.as_leaf().is_some() {
+            parts.iter_mut().for_each(|part| drop(part.set(first.as_str(), below.clone())));
+        }
         for (second, node) in below.children().iter() {
             let path = Path::ROOT.child(first).child(second);
             parts[holder(&path).index()].set(path.as_str(), node.clone());
@@ -162,12 +229,15 @@ pub fn divide(root: &Node, shards: u8, holder: impl Fn(&Path) -> ShardId) -> Opt
     Some(parts)
 }
 
-/// The same for what parts hold of one place above: its own children, or theirs.
+/// Puts together again what parts hold of one place above: its own children, or theirs, or the leaf that is there.
 pub fn gather(whole: &mut Node, place: &Path, part: &Node) {
     if place.is_root() {
         return whole.take_in(part);
     }
     assert!(place.depth() < PART_KEYS, "only what is above the parts is gathered");
+    if part.as_leaf().is_some() {
+        *whole = part.clone();
+    }
     for (key, node) in part.children().iter() {
         whole.set(key.as_str(), node.clone());
     }

@@ -43,7 +43,7 @@ impl Shard {
         if !asker.identity.is_admin {
             return Err(Refusal::Denied);
         }
-        self.profilers.push(Listener { session, tag: None, is_conditional: false, width: 0 });
+        self.profilers.push(Listener::new(session, None, 0));
         Ok(Outcome::Done)
     }
 

@@ -15,6 +15,8 @@ use crate::base::limits::REQUESTS_IN_FLIGHT_MAX;
 const KEYS: [&str; 6] = ["a", "b", "c", "1", "2", "10"];
 /// What stands first in a path.
 const ROOMS: [&str; 4] = ["a", "b", "c", "locked"];
+/// What stands first where leaves stand, mostly.
+const HALLS: [&str; 2] = ["n", "m"];
 /// Places of one big registration: two of them are more than a ledger takes.
 const BIG_WORD_PLACES: usize = 600;
 
@@ -192,6 +194,9 @@ impl History {
             3..=39 => depth_max.min(2),
             _ => depth_max.min(1 + self.dice.index(3)),
         };
+        if depth == 1 && self.plan.is_apart && self.dice.percent(25) {
+            return (*self.dice.pick(&HALLS)).to_owned();
+        }
         let mut path = String::new();
         for level in 0..depth {
             let room = if self.dice.percent(95) { *self.dice.pick(&ROOMS[..3]) } else { ROOMS[3] };
@@ -260,7 +265,54 @@ impl History {
         if places.is_empty() { None } else { Some(self.dice.pick(&places).clone()) }
     }
 
+    /// A write above the places that one core holds.
+    fn set_above(&mut self, actor: usize) {
+        let (path, value) = self.value_above();
+        self.set_at(actor, &path, &value);
+        if self.dice.percent(35) {
+            let places = [("a/1".to_owned(), Json::Null), ("b/2".to_owned(), Json::Null)].into_iter().collect();
+            self.interfere(actor, "", &places);
+        }
+    }
+
+    fn value_above(&mut self) -> (String, Json) {
+        if self.dice.percent(10) {
+            let mut members = Map::new();
+            for _ in 0..self.dice.below(6) {
+                let (room, value) = self.value_of_room();
+                members.insert(room, value);
+            }
+            return (String::new(), Json::Object(members));
+        }
+        self.value_of_room()
+    }
+
+    /// What is to stand one key below the root.
+    fn value_of_room(&mut self) -> (String, Json) {
+        let is_hall = self.dice.percent(45);
+        let room = if is_hall { *self.dice.pick(&HALLS) } else { *self.dice.pick(&ROOMS) };
+        let value = match self.dice.below(100) {
+            0..=24 => Json::Null,
+            25..=39 if !is_hall => self.value(2),
+            _ if is_hall => match self.dice.below(6) {
+                0 => json!({".sv": "timestamp"}),
+                1 => json!({".sv": {"increment": self.unique()}}),
+                2 => json!({".value": self.leaf(), ".priority": self.priority()}),
+                3 => json!({"1": self.leaf(), "c": self.value(1)}),
+                _ => self.leaf(),
+            },
+            _ => {
+                let members = (0..1 + self.dice.index(5)).map(|_| ((*self.dice.pick(&KEYS)).to_owned(), self.value(1)));
+                Json::Object(members.collect())
+            }
+        };
+        (room.to_owned(), value)
+    }
+
     fn set(&mut self, actor: usize) {
+        if self.plan.is_apart && self.dice.percent(15) {
+            return self.set_above(actor);
+        }
         let awaited = self.dice.percent(30).then(|| self.awaited(self.actors[actor].database)).flatten();
         let path = awaited.unwrap_or_else(|| self.path(3));
         let value = self.value(2);
@@ -309,6 +361,10 @@ impl History {
             base.push_str(room);
         }
         let mut places = Map::new();
+        if base.is_empty() && self.dice.percent(30) {
+            let (room, value) = self.value_of_room();
+            places.insert(room, value);
+        }
         for _ in 0..2 + self.dice.below(4) {
             let room = if self.dice.percent(97) { *self.dice.pick(&ROOMS[..3]) } else { ROOMS[3] };
             let mut keys = if base.is_empty() { vec![room] } else { Vec::new() };

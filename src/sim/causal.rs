@@ -13,7 +13,11 @@ use serde_json::Value as Json;
 use super::world::{Client, World};
 
 const WRITERS: usize = 4;
-const PLACES: usize = 12;
+/// Places that are written one by one, or some at once.
+const SINGLE_PLACES: usize = 12;
+/// Places of each writer that are always written together, by a write above all parts.
+const JOINT_PLACES: usize = 3;
+const PLACES: usize = SINGLE_PLACES + WRITERS * JOINT_PLACES;
 const STEPS: usize = 400;
 
 /// What of each place is acknowledged.
@@ -67,7 +71,8 @@ pub fn run(seed: u64) -> u64 {
     let mut world = World::new(shards, seed);
     let writers = (0..WRITERS).map(|writer| Writer::join(&mut world, writer)).collect();
     // With a limit that nobody reaches: what stands in such a window is put together otherwise.
-    let bases = [("", false), ("", false), ("a", false), ("b", false), ("a", true), ("b", true)];
+    let bases =
+        [("", false), ("", false), ("a", false), ("b", false), ("a", true), ("b", true), ("o1", false), ("o2", true)];
     let reader = |(shard, (base, is_limited))| Reader::join(&mut world, shard, base, is_limited);
     let readers = (4..).zip(bases).map(reader).collect();
     world.settle();
@@ -107,8 +112,13 @@ impl Story {
     }
 
     fn write(&mut self, writer: &mut Writer, index: usize, is_update: bool) {
-        let own: Vec<usize> = (0..PLACES).filter(|place| place % WRITERS == index).collect();
-        let places = if is_update { own } else { vec![own[self.below(own.len())]] };
+        let own: Vec<usize> = (0..SINGLE_PLACES).filter(|place| place % WRITERS == index).collect();
+        let is_above = is_update && self.below(2) == 0;
+        let places = match is_update {
+            _ if is_above => (0..JOINT_PLACES).map(|place| SINGLE_PLACES + index * JOINT_PLACES + place).collect(),
+            true => own,
+            false => vec![own[self.below(own.len())]],
+        };
         // One number for all of them.
         let number = places.iter().map(|place| self.next[*place]).max().expect("there is one") + 1;
         for place in &places {
@@ -118,7 +128,10 @@ impl Story {
         }
         writer.request += 1;
         let request = writer.request;
-        let body = if let [place] = places[..] {
+        let body = if is_above {
+            let members: Vec<String> = places.iter().map(|place| format!(r#""k{place}":{number}"#)).collect();
+            format!(r#""a":"p","b":{{"p":"/o{index}","d":{{{}}}}}"#, members.join(","))
+        } else if let [place] = places[..] {
             format!(r#""a":"p","b":{{"p":"/{}","d":{number}}}"#, path_of(place))
         } else {
             let members: Vec<String> =
@@ -253,7 +266,10 @@ impl Reader {
 }
 
 fn path_of(place: usize) -> String {
-    format!("{}/k{place}", ["a", "b"][place / WRITERS % 2])
+    match place.checked_sub(SINGLE_PLACES) {
+        None => format!("{}/k{place}", ["a", "b"][place / WRITERS % 2]),
+        Some(joint) => format!("o{}/k{place}", joint / JOINT_PLACES),
+    }
 }
 
 fn show(view: &mut Known, path: &str, value: &Json) {

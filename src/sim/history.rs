@@ -723,8 +723,13 @@ fn check_gathered(value: &Tree, path: &str, states: &[Tree]) {
         let is_known = states.iter().any(|state| state.at(&super::tree::join(path, place)) == *part);
         assert!(is_known, "never has this stood at {path} {place}: {part:?}");
     };
+    if value.value.is_some() {
+        check("", value);
+    }
     for (key, child) in &value.children {
-        if super::tree::keys(path).is_empty() {
+        if child.value.is_some() {
+            check(key, child);
+        } else if super::tree::keys(path).is_empty() {
             child.children.iter().for_each(|(second, part)| check(&format!("{key}/{second}"), part));
         } else {
             check(key, child);

@@ -18,9 +18,12 @@ const WRITERS: u64 = 6;
 const CUTS: usize = 3;
 const STEPS: u64 = 140;
 const SHARDS_MAX: u64 = 4;
-/// Places that each writer has: as many parts may hold them. The last stands above all parts.
-const PLACES: usize = 5;
-const TOP: usize = PLACES - 1;
+/// Places that each writer has: as many parts may hold them. The last two stand above all parts.
+const PLACES: usize = 6;
+/// A leaf: every part has its own.
+const TOP: usize = PLACES - 2;
+/// One time a leaf, one time something of which each part holds some.
+const TURN: usize = PLACES - 1;
 /// Places at which each leaves last words.
 const WORD_PLACES: usize = 3;
 
@@ -209,8 +212,25 @@ impl Writer {
         let place = usize::try_from(chance % TOP as u64).expect("places are few");
         let (chance, mut is_delete) = (chance / 64, false);
         let both = |place: usize| format!(r#""w{place}/{name}/a":{n},"w{place}/{name}/b/c":{n}"#);
+        let turn =
+            if n.is_multiple_of(2) { format!(r#"{{"a":{n},"b":{{"c":{n}}},"d":{n},"e":{n}}}"#) } else { n.to_string() };
         let (places, action, body) = match chance % 24 {
-            0 if is_uniting => (vec![TOP], "p", format!(r#"{{"p":"/top-{name}","d":{n}}}"#)),
+            0 if is_uniting => {
+                // Nothing was left there, but who cancels there needs all.
+                self.ask(world, Asked::Cancel(Vec::new()), "oc", r#"{"p":"/nowhere"}"#);
+                (vec![TOP], "p", format!(r#"{{"p":"/top-{name}","d":{n}}}"#))
+            }
+            9 => (vec![TOP], "p", format!(r#"{{"p":"/top-{name}","d":{n}}}"#)),
+            10 | 11 => (vec![TURN], "p", format!(r#"{{"p":"/turn-{name}","d":{turn}}}"#)),
+            12 => {
+                is_delete = true;
+                let above = if place.is_multiple_of(2) { TOP } else { TURN };
+                (vec![above], "p", format!(r#"{{"p":"/{}","d":null}}"#, self.above(above)))
+            }
+            13 => {
+                let body = format!(r#"{{"p":"/","d":{{"top-{name}":{n},"turn-{name}":{turn},{}}}}}"#, both(place));
+                (vec![place, TOP, TURN], "m", body)
+            }
             1 | 6..=8 => {
                 let other = (place + 1) % TOP;
                 (vec![place, other], "m", format!(r#"{{"p":"/","d":{{{},{}}}}}"#, both(place), both(other)))
@@ -224,6 +244,11 @@ impl Writer {
         let (is_done, is_refused, is_doubtful) = Default::default();
         self.acts.push(Act { places, is_delete, is_done, is_refused, is_doubtful });
         self.ask(world, Asked::Write(n - 1), action, &body);
+    }
+
+    /// The key of a place above all parts.
+    fn above(&self, place: usize) -> String {
+        format!("{}-{}", if place == TOP { "top" } else { "turn" }, self.name)
     }
 
     fn leave(&mut self, world: &mut World, chance: u64) {
@@ -304,10 +329,19 @@ impl Writer {
     fn check(&self, data: &Json) {
         let name = &self.name;
         let standing = std::array::from_fn(|place| {
-            let written = if place == TOP { &data[format!("top-{name}")] } else { &data[format!("w{place}")][name] };
-            let (one, other) = if place == TOP { (written, written) } else { (&written["a"], &written["b"]["c"]) };
-            assert_eq!(one, other, "{name}: both places of an update or none");
-            usize::try_from(one.as_u64().unwrap_or(0)).expect("acts are few")
+            let written = if place < TOP { &data[format!("w{place}")][name] } else { &data[self.above(place)] };
+            if let Some(number) = written.as_u64() {
+                return usize::try_from(number).expect("acts are few");
+            }
+            let mut leaves = Vec::new();
+            flatten("", written, &mut leaves);
+            let (count, one) = (leaves.len(), leaves.first().map_or(0, |(_, number)| *number));
+            assert!(
+                count == [0, if place < TOP { 2 } else { 4 }][usize::from(one > 0)],
+                "{name}: all of it: {written}"
+            );
+            assert!(leaves.iter().all(|(_, number)| *number == one), "{name}: all places of an update or none");
+            one
         });
         let done_count = self.acts.iter().rposition(|act| act.is_done).map_or(0, |last| last + 1);
         let least = done_count.max(self.heard_count);
@@ -341,7 +375,8 @@ impl Watcher {
             let is_one = leaves.len() == 1;
             for (path, value) in leaves {
                 let keys: Vec<&str> = path.split('/').filter(|key| !key.is_empty()).collect();
-                let name = keys.get(1).copied().unwrap_or_else(|| keys[0].trim_start_matches("top-"));
+                let above = keys[0].strip_prefix("top-").or_else(|| keys[0].strip_prefix("turn-"));
+                let name = above.unwrap_or_else(|| keys[1]);
                 let is_his = |writer: &&mut Writer| writer.database == self.database && writer.name == name;
                 let writer = writers.iter_mut().chain(dead.iter_mut()).find(is_his).expect("only they write");
                 if !keys[0].starts_with('s') {

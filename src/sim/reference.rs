@@ -246,15 +246,16 @@ impl Database {
 
     fn commit(&mut self, asking: Asking, write: &Write) {
         let before = self.tree.clone();
-        let mut places: Vec<_> = write.places.iter().collect();
-        places.sort_by_key(|place| (place.is_priority, place.draft.is_null()));
-        for Place { path, is_priority, draft } in places {
+        let values = write.places.iter().filter(|place| !place.is_priority);
+        let mut values: Vec<(&String, Tree)> = values
+            .map(|Place { path, draft, .. }| (path, Tree::resolve(draft, &before.at(path), asking.now.wall)))
+            .collect();
+        // What is nothing in the end is a removal, however it was written.
+        values.sort_by_key(|(_, tree)| tree.is_empty());
+        values.into_iter().for_each(|(path, tree)| self.tree.set(path, tree));
+        for Place { path, draft, .. } in write.places.iter().filter(|place| place.is_priority) {
             let standing = before.at(path);
-            if *is_priority {
-                self.tree.set_priority(path, priority(draft, standing.priority.as_ref(), asking.now.wall));
-            } else {
-                self.tree.set(path, Tree::resolve(draft, &standing, asking.now.wall));
-            }
+            self.tree.set_priority(path, priority(draft, standing.priority.as_ref(), asking.now.wall));
         }
         self.states.push(self.tree.clone());
         let Asking { actor, spoken_at, .. } = asking;

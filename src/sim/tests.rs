@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::{run, run_causal, run_power_cuts};
 
 /// What the smoke run must have seen at least once: else it proves nothing about it.
-const RARE: [&str; 42] = [
+const RARE: [&str; 45] = [
     "bytes split",
     "closed",
     "denied",
@@ -37,6 +37,9 @@ const RARE: [&str; 42] = [
     "waited for an update",
     "wanted whole in an update",
     "update called off",
+    "transaction above all parts",
+    "write above all parts",
+    "write below a leaf of all parts",
     "put together",
     "last words with several owners",
     "stale",

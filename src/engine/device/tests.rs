@@ -578,6 +578,27 @@ fn every_kind_of_last_word_is_left_spoken_and_cancelled() {
     });
 }
 
+/// The path that is made when a last word is spoken may be another core's than that under which it was left.
+#[test]
+fn what_a_last_word_pushes_stands_where_it_is_looked_for() {
+    for_shards(|shards| {
+        let mut field = Field::new(shards);
+        let watcher = field.watcher("/");
+        for slot in 1..6 {
+            let mut device = Device::up(&mut field, 0, slot);
+            let ask = Ask { path: "/log", payload: b"\x01", dis: Some("add"), ..Ask::default() };
+            assert_eq!(device.code(&mut field, Code::POST, &ask), Some(Code::CONTENT));
+            assert_eq!(device.off(&mut field), Some(Code::CONTENT));
+            let events = field.events(watcher);
+            let [event] = &events[..] else { panic!("it is spoken once: {events:?}") };
+            let path = format!("/{}", event.strip_suffix("=1").unwrap_or_else(|| panic!("{event}")));
+            let mut reader = Device::up(&mut field, 1, slot + 10);
+            assert_eq!(reader.get(&mut field, &path), b"\x01", "{path} with {shards} cores");
+        }
+        assert_eq!(field.world.stats().held_places, 0);
+    });
+}
+
 #[test]
 fn a_request_that_comes_again_is_answered_again_and_done_once() {
     for_shards(|shards| {

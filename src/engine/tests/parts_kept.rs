@@ -67,25 +67,50 @@ fn a_start_divides_what_can_be_done_apart() {
     // What made it whole is over with the server.
     let whole = [&few[..], &[("m", r#"{"p":"/","d":{"a/b":1,"a/z":2,"d/e/f":9}}"#)]].concat();
     check(&whole, &json!({"a": {"b": 1, "c": {"x": 2}, "z": 2}, "d": {"e": {"f": 9, "g": {"h": 4}}, "k": 5}}), true);
-    // What stands above the parts is nobody's part.
-    for (above, value) in
-        [(r#"{"p":"/top","d":7}"#, json!(7)), (r#"{"p":"/top","d":{".value":7,".priority":1}}"#, json!(7))]
-    {
+    // A leaf above the parts is everybody's, and there once.
+    for value in [json!(7), json!({".value": 7, ".priority": 1})] {
         let mut stands = stands.clone();
-        stands["top"] = value;
-        if above.contains("priority") {
-            stands["top"] = json!({".value": 7, ".priority": 1});
-        }
-        check(&[&few[..], &[("p", above)]].concat(), &stands, false);
+        stands["top"] = value.clone();
+        let above = format!(r#"{{"p":"/top","d":{value}}}"#);
+        check(&[&few[..], &[("p", &above)]].concat(), &stands, true);
     }
+    // A priority there is nobody's part.
+    let mut ranked = stands.clone();
+    ranked["a"][".priority"] = json!(3);
+    check(&[&few[..], &[("p", r#"{"p":"/a/.priority","d":3}"#)]].concat(), &ranked, false);
+    // What has been written above the parts is what their parts make, and a leaf is gone where something replaces it.
+    let above = [
+        ("p", r#"{"p":"/top","d":7}"#),
+        ("p", r#"{"p":"/d","d":8}"#),
+        ("p", r#"{"p":"/top","d":{"x":1,"y":2,"z":3}}"#),
+        ("m", r#"{"p":"/","d":{"a":null,"e":9,"d/k":null}}"#),
+    ];
+    check(&[&few[..], &above].concat(), &json!({"d": 8, "e": 9, "top": {"x": 1, "y": 2, "z": 3}}), true);
     // What was left is spoken, and does not keep it whole.
     let words = [&few[..], &[("o", r#"{"p":"/a/c/x","d":8}"#), ("o", r#"{"p":"/d/k","d":null}"#)]].concat();
     check(&words, &json!({"a": {"c": {"x": 8}}, "d": {"e": {"f": 3, "g": {"h": 4}}}}), true);
-    // Unless it leaves something above the parts.
-    let words = [&few[..], &[("o", r#"{"p":"/top","d":8}"#)]].concat();
-    let mut above = stands;
-    above["top"] = json!(8);
-    check(&words, &above, false);
+    // Unless it leaves a priority above the parts.
+    let words = [&few[..], &[("o", r#"{"p":"/a/.priority","d":3}"#)]].concat();
+    check(&words, &ranked, false);
+}
+
+/// Whoever holds what is put below a leaf above the parts must know of the leaf.
+#[test]
+fn a_start_gives_a_leaf_above_the_parts_to_all() {
+    for key in ["a", "b", "c", "d", "e", "f"] {
+        let mut world = kept(2, Durability::Fsync);
+        let client = world.join(0, "&ns=db");
+        world.calm();
+        done(&mut world, client, "p", r#"{"p":"/top","d":7}"#);
+        let (mut world, found, is_spread) = after_a_cut(world, 4);
+        assert_eq!((found, is_spread), (json!({"top": 7}), true));
+        let client = world.join(0, "&ns=db");
+        world.calm();
+        done(&mut world, client, "p", &format!(r#"{{"p":"/top/{key}","d":1}}"#));
+        assert!(!world.is_spread("db"), "all parts have to know");
+        let (_, found, _) = after_a_cut(world, 3);
+        assert_eq!(found, json!({"top": {key: 1}}));
+    }
 }
 
 /// What has come together replaces what was safe long before: so it must be safe itself, whatever is promised of what
@@ -100,7 +125,7 @@ fn what_has_come_together_is_synced_whatever_is_promised() {
             done(&mut world, client, "p", &format!(r#"{{"p":"/s/{key}","d":1}}"#));
         }
         assert_eq!(world.take_syncs() > 0, durability == Durability::Fsync);
-        done(&mut world, client, "p", r#"{"p":"/s","d":2}"#);
+        done(&mut world, client, "p", r#"{"p":"/s/.priority","d":2}"#);
         assert!(!world.is_spread("db"));
         assert!(world.take_syncs() > 0, "{durability:?}");
     }
@@ -120,7 +145,7 @@ fn a_snapshot_while_parts_go_home_loses_nothing_of_them() {
             done(&mut world, client, "p", &format!(r#"{{"p":"/s/{key}/is","d":1}}"#));
             done(&mut world, client, "o", &format!(r#"{{"p":"/s/{key}/was","d":1}}"#));
         }
-        world.send(client, r#"{"t":"d","d":{"r":1,"a":"p","b":{"p":"/top","d":2}}}"#);
+        world.send(client, r#"{"t":"d","d":{"r":1,"a":"p","b":{"p":"/nothing/.priority","d":2}}}"#);
         world.carry(client, usize::MAX);
         // Before the keeper calls the parts home, or after.
         while seed % 4 == 0 && world.deliver() {}

@@ -120,14 +120,16 @@ fn what_needs_the_whole_makes_it_whole() {
         (0, r#""a":"g","b":{"p":"/","q":{}}"#),
     ];
     let joint = [
-        r#""a":"p","b":{"p":"/s","d":{"a":1}}"#,
-        r#""a":"p","b":{"p":"/","d":null}"#,
+        r#""a":"p","b":{"p":"/s","d":{"a":1,".priority":2}}"#,
+        r#""a":"p","b":{"p":"/s","d":{"a":1,".priority":{".sv":"timestamp"}}}"#,
+        r#""a":"p","b":{"p":"/","d":{"s":{"a":1,".priority":2}}}"#,
+        r#""a":"p","b":{"p":"/","d":{"s":{"a":1},".priority":2}}"#,
+        r#""a":"p","b":{"p":"/","d":5}"#,
         r#""a":"p","b":{"p":"/t/.priority","d":1}"#,
-        r#""a":"p","b":{"p":"/leaf","d":1}"#,
         r#""a":"m","b":{"p":"/","d":{"s/a":1,"s/b":2,"t/.priority":3}}"#,
-        r#""a":"m","b":{"p":"/","d":{"s/a":1,"s/b":2,"t":3}}"#,
+        r#""a":"m","b":{"p":"/","d":{"s/a":1,"s/b":2,"t":{"x":3,".priority":4}}}"#,
         r#""a":"m","b":{"p":"/","d":{}}"#,
-        r#""a":"p","b":{"p":"/s","d":1,"h":"no"}"#,
+        r#""a":"m","b":{"p":"/s","d":{"a":1},"h":"no"}"#,
         r#""a":"q","b":{"p":"/","q":{"i":".key","l":1,"vf":"l"},"t":9,"h":""}"#,
         r#""a":"om","b":{"p":"/","d":{"s/a":0,"s/b":0,"s/c":0,"s/d":0,"t/g":0}}"#,
         r#""a":"oc","b":{"p":"/","d":null}"#,
@@ -164,6 +166,131 @@ fn an_update_of_several_owners_is_one_update() {
         (0, r#""a":"g","b":{"p":"/","q":{}}"#),
     ];
     check(&after_users(&requests), true);
+}
+
+/// Those who listen where somebody is about to write above the parts.
+const ABOVE: [(usize, &str); 12] = [
+    (0, r#""a":"q","b":{"p":"/s","q":{"i":"n","l":3,"vf":"l"},"t":1,"h":""}"#),
+    (1, r#""a":"q","b":{"p":"/s","q":{"i":"n","l":3,"vf":"r"},"t":2,"h":""}"#),
+    (1, r#""a":"q","b":{"p":"/leaf","q":{"i":".key","l":3,"vf":"r"},"t":3,"h":""}"#),
+    (1, r#""a":"q","b":{"p":"/","h":""}"#),
+    (0, r#""a":"q","b":{"p":"/s","h":""}"#),
+    (0, r#""a":"q","b":{"p":"/t","h":""}"#),
+    (1, r#""a":"q","b":{"p":"/s/a","h":""}"#),
+    (1, r#""a":"q","b":{"p":"/s/b/n","h":""}"#),
+    (0, r#""a":"q","b":{"p":"/t/h/n","h":""}"#),
+    (1, r#""a":"q","b":{"p":"/leaf","h":""}"#),
+    (0, r#""a":"q","b":{"p":"/leaf/x","h":""}"#),
+    (0, r#""a":"q","b":{"p":"/leaf","h":""}"#),
+];
+
+#[test]
+fn what_is_written_above_the_parts_is_one_write() {
+    let requests = [
+        (0, r#""a":"p","b":{"p":"/s","d":{"a":{"n":1},"b":{"n":7},"zz":{"n":0},"y":{"at":{".sv":"timestamp"}}}}"#),
+        (1, r#""a":"p","b":{"p":"/s","d":{"a":{"n":{".sv":{"increment":4}}},"b":{"n":7},"zz":{"n":0}}}"#),
+        (1, r#""a":"p","b":{"p":"/s","d":{"a":{"n":5},"b":{"n":7},"zz":{"n":0}}}"#),
+        (0, r#""a":"m","b":{"p":"/","d":{"s":{"a":{"n":5},"b":{"n":7},"zz":{"n":0}},"t/g":3}}"#),
+        (0, r#""a":"m","b":{"p":"/","d":{"s":{"a":{"n":6},"c":[1,2,null,3]},"t/g":null,"u/v":1}}"#),
+        (1, r#""a":"m","b":{"p":"/","d":{"s":null,"t":{"h":{"n":1},"i":{"n":2,".priority":3}}}}"#),
+        (1, r#""a":"p","b":{"p":"/t","d":null}"#),
+        (1, r#""a":"p","b":{"p":"/t","d":null}"#),
+        (0, r#""a":"p","b":{"p":"/s/a","d":{"n":1}}"#),
+        (0, r#""a":"p","b":{"p":"/","d":{"s":{"b":{"n":1},"d":{"n":2}},"t":{"h":{"n":8}},"w":{}}}"#),
+        (0, r#""a":"g","b":{"p":"/","q":{}}"#),
+        (0, r#""a":"g","b":{"p":"/s","q":{"i":"n","l":1,"vf":"r"}}"#),
+        (1, r#""a":"p","b":{"p":"/","d":null}"#),
+        (1, r#""a":"p","b":{"p":"/s/a","d":{"n":2}}"#),
+    ];
+    check(&after_users(&[&ABOVE[..], &requests].concat()), true);
+}
+
+/// Each part has the leaf, and nobody sees more than one.
+#[test]
+fn a_leaf_above_the_parts_is_one_leaf() {
+    let requests = [
+        (0, r#""a":"p","b":{"p":"/leaf","d":5}"#),
+        (1, r#""a":"p","b":{"p":"/leaf","d":{".sv":{"increment":3}}}"#),
+        (0, r#""a":"g","b":{"p":"/leaf","q":{}}"#),
+        (1, r#""a":"g","b":{"p":"/","q":{}}"#),
+        (0, r#""a":"g","b":{"p":"/leaf/x","q":{}}"#),
+        (0, r#""a":"g","b":{"p":"/leaf","q":{"i":".key","l":1,"vf":"l"}}"#),
+        (1, r#""a":"p","b":{"p":"/leaf/x","d":null}"#),
+        (1, r#""a":"m","b":{"p":"/","d":{"leaf/x":null,"leaf/y/z":null,"s/a/n":1,"s/b/n":2}}"#),
+        (1, r#""a":"o","b":{"p":"/leaf/x","d":null}"#),
+        (1, r#""a":"p","b":{"p":"/leaf","d":{".value":true,".priority":{".sv":"timestamp"}}}"#),
+        (0, r#""a":"m","b":{"p":"/","d":{"leaf":{".sv":"timestamp"},"t":"text"}}"#),
+        (1, r#""a":"n","b":{"p":"/leaf"}"#),
+        (1, r#""a":"q","b":{"p":"/leaf","h":""}"#),
+        (1, r#""a":"p","b":{"p":"/leaf","d":{"x":{"n":1},"y":2,"z":3}}"#),
+        (0, r#""a":"p","b":{"p":"/leaf/x/n","d":2}"#),
+        (0, r#""a":"p","b":{"p":"/","d":{"leaf":6,"s":"s","t":{"h":{"n":9}}}}"#),
+        (1, r#""a":"p","b":{"p":"/s","d":null}"#),
+    ];
+    check(&after_users(&[&ABOVE[..], &requests].concat()), true);
+}
+
+/// What stands above the parts is compared with what a client believes as if one core had all of it.
+#[test]
+fn a_transaction_above_the_parts_is_one_transaction() {
+    let number = |number: i64| crate::data::Node::leaf(crate::data::Leaf::Number(crate::data::Number::Int(number)));
+    let mut both = crate::data::Node::Empty;
+    ["x/n", "y/n", "z"].iter().for_each(|place| drop(both.set(place, number(1))));
+    let set = |value: &str, hash: &str| format!(r#""a":"p","b":{{"p":"/leaf","d":{value},"h":"{hash}"}}"#);
+    let requests = [
+        set("1", "no"),
+        set(r#"{"x":{"n":1},"y":{"n":1},"z":{".sv":{"increment":1}}}"#, ""),
+        set("2", ""),
+        set("2", &number(1).hash()),
+        set("2", &both.hash()),
+        set("3", &both.hash()),
+        set(r#"{".sv":{"increment":1}}"#, &number(2).hash()),
+        set("null", &number(3).hash()),
+        set("null", ""),
+    ];
+    let requests: Vec<(usize, &str)> = requests.iter().enumerate().map(|(at, text)| (at % 2, text.as_str())).collect();
+    check(&after_users(&[&ABOVE[..], &requests].concat()), true);
+}
+
+#[test]
+fn what_is_put_below_a_leaf_of_all_parts_makes_a_database_whole() {
+    let below = [
+        r#""a":"p","b":{"p":"/leaf/x","d":1}"#,
+        r#""a":"p","b":{"p":"/leaf/x/n","d":{".sv":"timestamp"}}"#,
+        r#""a":"m","b":{"p":"/","d":{"leaf/x":1,"s/a":2,"s/b":3,"s/c":4}}"#,
+        r#""a":"m","b":{"p":"/leaf","d":{"x":1,"y":2,"z":null}}"#,
+        r#""a":"p","b":{"p":"/leaf/.priority","d":1}"#,
+    ];
+    for request in below {
+        let requests = [
+            (0, r#""a":"p","b":{"p":"/leaf","d":{".value":5,".priority":7}}"#),
+            (1, request),
+            (1, r#""a":"p","b":{"p":"/leaf/x","d":8}"#),
+            (0, r#""a":"g","b":{"p":"/leaf","q":{}}"#),
+            (0, r#""a":"p","b":{"p":"/s","d":null}"#),
+        ];
+        check(&after_users(&[&ABOVE[..], &requests].concat()), false);
+    }
+    let left = [
+        (0, r#""a":"o","b":{"p":"/leaf/x","d":"bye"}"#),
+        (0, r#""a":"om","b":{"p":"/leaf/y","d":{"z":"bye"}}"#),
+        (1, r#""a":"p","b":{"p":"/leaf","d":5}"#),
+        (0, r#""a":"g","b":{"p":"/leaf","q":{}}"#),
+    ];
+    for shards in 1..=8 {
+        let mut world = World::new(shards, 83);
+        let clients = [world.join(0, "&ns=db"), world.join(1, "&ns=db")];
+        world.settle();
+        for (number, (who, request)) in left.iter().enumerate() {
+            done(&mut world, clients[*who], &format!(r#"{{"r":{number},{request}}}"#));
+        }
+        assert!(world.is_spread("db") || shards == 1);
+        world.hang_up(clients[0], Hangup::Broken);
+        world.settle();
+        assert!(!world.is_spread("db"));
+        assert_eq!(value_at(&mut world, clients[1], "/"), r#"{"leaf":{"x":"bye","y":{"z":"bye"}}}"#);
+        assert_eq!(world.stats().inner, 0);
+    }
 }
 
 /// Each owner judges its own places: whoever says no, nothing is written, and everything goes on.
@@ -224,6 +351,64 @@ fn an_update_comes_before_or_after_what_is_put_together() {
     }
     assert!(before > 50, "{before}");
     assert!(after > 50, "{after}");
+}
+
+/// What is put together while something is written above the parts is what stood there before, or what stands there after.
+#[test]
+fn what_is_put_together_is_from_before_a_write_above_the_parts_or_from_after() {
+    let (mut before, mut after) = (0, 0);
+    for seed in 0..300 {
+        let mut world = World::new(8, seed);
+        let clients = [world.join(seed as usize, "&ns=db"), world.join(seed as usize / 8, "&ns=db")];
+        world.settle();
+        done(&mut world, clients[1], r#"{"r":1,"a":"p","b":{"p":"/s","d":{"x":0,"y":0,"z":0}}}"#);
+        clients.iter().for_each(|client| drop(world.take(*client)));
+        let is_read = seed % 2 == 0;
+        let asked = if is_read { r#""a":"g","b":{"p":"/s"}"# } else { r#""a":"q","b":{"p":"/s","h":"?"}"# };
+        world.send(clients[0], &format!(r#"{{"t":"d","d":{{"r":2,{asked}}}}}"#));
+        for _ in 0..seed / 2 % 5 {
+            world.deliver();
+        }
+        let (old, new) = (r#""d":{"x":0,"y":0,"z":0}"#, r#""d":{"a":1,"b":1,"c":1,"z":1}"#);
+        world.send(clients[1], &format!(r#"{{"t":"d","d":{{"r":2,"a":"p","b":{{"p":"/s",{new}}}}}}}"#));
+        world.settle();
+        let texts = world.take(clients[0]);
+        let is_one = |text: &&String| text.contains(old) || text.contains(new);
+        let values = texts.iter().filter(|text| text.contains(r#""d":{""#) && text.contains(r#":1"#));
+        assert!(values.clone().all(|text| is_one(&text)), "seed {seed}: {texts:?}");
+        let at = |wanted: &str| texts.iter().filter(|text| text.contains(wanted)).count();
+        assert_eq!(at(new), 1 - usize::from(is_read && at(old) == 1), "seed {seed}: {texts:?}");
+        (before, after) = (before + at(old), after + usize::from(at(old) == 0));
+    }
+    assert!(before > 20, "{before} {after}");
+    assert!(after > 20, "{before} {after}");
+}
+
+/// Rules forbid a listen and allow it again, and each core looks at it when it looks.
+#[test]
+fn a_listen_above_the_parts_has_ended_in_all_of_them_or_in_none() {
+    let open = Arc::new(crate::rules::Ruleset::open());
+    let text = r#"{"rules":{"$room":{".read":true,".write":true}}}"#;
+    let closed = Arc::new(crate::rules::Ruleset::parse(text, crate::rules::Dialect::Firebase).unwrap());
+    let mut counts = [0, 0];
+    for seed in 0..60 {
+        let mut world = World::with(4, seed, &Arc::new(Settings::default()), &open);
+        let client = world.join(seed as usize, "&ns=db");
+        last_messages(&mut world, client);
+        done(&mut world, client, r#"{"r":1,"a":"q","b":{"p":"/","h":""}}"#);
+        world.take(client);
+        world.input_all(|| Input::Rules(closed.clone()));
+        for _ in 0..seed % 30 {
+            world.deliver();
+        }
+        world.input_all(|| Input::Rules(open.clone()));
+        world.settle();
+        let has_ended = world.take(client).iter().any(|text| text.contains(r#""a":"c""#));
+        counts[usize::from(has_ended)] += 1;
+        assert_eq!(world.stats().listens, usize::from(!has_ended), "seed {seed}");
+        done(&mut world, client, r#"{"r":2,"a":"p","b":{"p":"/s/a","d":1}}"#);
+    }
+    assert!(counts[1] > 5, "{counts:?}");
 }
 
 /// Many want the same places, and rules give each to whoever comes first: an update gets all of its places or none.
