@@ -68,6 +68,13 @@ const CLOSING_MAX: Millis = Millis(5_000);
 /// something unread resets it, and a reset may overtake our last bytes.
 const LINGER_MAX: Millis = Millis(1_000);
 
+/// Descriptors that one turn closes: a system call each, and a packet.
+const CLOSED_PER_TURN: usize = 256;
+/// How long the close of a descriptor may be put off while others have something to do.
+const PUT_OFF_MAX: Millis = Millis(50);
+/// Descriptors whose close is put off at a time, at most.
+const PUT_OFF_COUNT_MAX: usize = 8_192;
+
 const _: () = assert!(COMPLETIONS >= 4 * SUBMISSIONS, "a turn's accepts and polls must fit");
 const _: () = assert!(size_of::<Slot>() <= 32, "there may be a million");
 
@@ -282,6 +289,15 @@ impl Slot {
     }
 }
 
+/// A descriptor that is to be closed.
+struct PutOff {
+    socket: OwnedFd,
+    /// Whether a poll keeps the connection alive in the kernel, even without its descriptor.
+    is_armed: bool,
+    /// When it is closed at the latest.
+    until: Instant,
+}
+
 /// Bytes that wait for the kernel.
 #[derive(Default)]
 struct Unsent {
@@ -361,8 +377,10 @@ pub(super) struct RingNet {
     shelf: Shelf,
     /// Connections with a descriptor that was lent; some have gone since.
     lent: Vec<u32>,
-    /// Descriptors of connections that are gone.
+    /// Descriptors of connections that are gone, which requests may name.
     buried: Vec<OwnedFd>,
+    /// Descriptors of connections that are gone, to be closed when nothing else is to be done.
+    put_off: VecDeque<PutOff>,
     /// Whether a descriptor could not be lent: what needs it is tried again.
     is_short: bool,
     /// Until when others are not asked for descriptors again.
@@ -391,6 +409,8 @@ pub(super) struct RingNet {
     unsettled_count: usize,
     /// For when the ring's timer is set.
     timer: Option<Instant>,
+    /// When this turn began.
+    now: Instant,
 }
 
 impl RingNet {
@@ -418,6 +438,8 @@ impl RingNet {
             shelf: Shelf::new(room.files_max.unwrap_or(usize::MAX)),
             lent: Vec::new(),
             buried: Vec::new(),
+            put_off: VecDeque::new(),
+            now: Instant(0),
             is_short: false,
             called_until: Instant(0),
             calls_answered: 0,
@@ -484,6 +506,7 @@ fn build_ring(submissions: u32, completions: u32) -> io::Result<IoUring> {
 
 impl Net for RingNet {
     fn gather(&mut self, now: Instant) {
+        self.now = now;
         self.submit();
         self.tend_shelf(now);
         self.collect();
@@ -603,6 +626,7 @@ impl Net for RingNet {
             || self.is_short
             || !self.news.is_empty()
             || !self.completions.is_empty()
+            || !self.put_off.is_empty()
             || (!self.ready.is_empty() && !self.is_held)
     }
 
@@ -630,7 +654,20 @@ impl Net for RingNet {
     }
 
     fn is_settled(&self) -> bool {
-        self.unsettled_count == 0
+        self.unsettled_count == 0 && self.put_off.is_empty()
+    }
+
+    fn tidy(&mut self, is_busy: bool) {
+        let is_calm =
+            !is_busy && self.news.is_empty() && self.completions.is_empty() && (self.ready.is_empty() || self.is_held);
+        for _ in 0..CLOSED_PER_TURN {
+            let Some(first) = self.put_off.front() else { return };
+            let is_due = first.until <= self.now || self.put_off.len() > PUT_OFF_COUNT_MAX;
+            if !is_due && (!is_calm || self.has_heard()) {
+                return;
+            }
+            self.close_first();
+        }
     }
 }
 
@@ -803,7 +840,7 @@ impl RingNet {
         match -result {
             // The peer has gone before we came; or the kernel ended the series for want of room in the ring.
             i32::MIN..=0 | libc::ECONNABORTED | libc::EINTR | libc::EPROTO => self.arm_accept(),
-            libc::EMFILE if self.shelve_some() || self.shelf.spare() => self.arm_accept(),
+            libc::EMFILE if self.close_all() || self.shelve_some() || self.shelf.spare() => self.arm_accept(),
             error => {
                 self.accept_again = Some(now + ACCEPT_REST);
                 self.is_short |= error == libc::EMFILE && self.room.files_max.is_some();
@@ -855,7 +892,7 @@ impl RingNet {
             });
             u32::try_from(self.slots.len() - 1).expect("slots are below CONNECTIONS_MAX")
         });
-        let has_file = self.room.take_file();
+        let has_file = self.room.take_file() || (self.close_all() && self.room.take_file());
         if !has_file && let Err(error) = self.lay_down(index, socket.as_fd()) {
             self.free.push(index);
             self.room.give_back(1);
@@ -871,7 +908,9 @@ impl RingNet {
         assert_eq!(slot.phase, Phase::Free, "a free slot has no tenant");
         slot.phase = Phase::Open;
         slot.socket = Some(socket);
-        self.arm_readable(index);
+        // Clients speak first, most of them at once: a look costs less than a poll, and often spares it.
+        slot.is_readable = true;
+        self.enqueue(index);
         self.news.push_back(News::Opened { conn: ConnId(index), peer });
         if (self.room.is_filling() || !self.shelf.is_empty()) && self.shelf.is_low() {
             self.stock_up();
@@ -952,6 +991,41 @@ impl RingNet {
     }
 }
 
+/// The ends of connections that are gone for the engine and for their peers.
+impl RingNet {
+    /// Whether the kernel has something for us that we have not seen.
+    fn has_heard(&mut self) -> bool {
+        self.ring.submission().taskrun() || !self.ring.completion().is_empty()
+    }
+
+    /// Has a descriptor closed when nothing else is to be done: whoever waits to be told something waits for no
+    /// close of others.
+    fn put_off(&mut self, socket: OwnedFd, is_armed: bool) {
+        self.put_off.push_back(PutOff { socket, is_armed, until: self.now + PUT_OFF_MAX });
+    }
+
+    fn close_first(&mut self) {
+        let Some(PutOff { socket, is_armed, .. }) = self.put_off.pop_front() else { return };
+        if is_armed {
+            socket::shut_down(socket.as_fd());
+        }
+        self.room.give_back_files(1);
+        self.bury(socket);
+    }
+
+    /// Closes what was put off, because somebody needs a descriptor. Says whether there was any.
+    fn close_all(&mut self) -> bool {
+        let has_any = !self.put_off.is_empty();
+        while !self.put_off.is_empty() {
+            self.close_first();
+        }
+        if !self.buried.is_empty() {
+            self.submit();
+        }
+        has_any
+    }
+}
+
 /// Connections without descriptors of their own.
 impl RingNet {
     /// Makes sure that a connection has a descriptor. Fails only if none is left for one from the shelf; then what
@@ -964,6 +1038,7 @@ impl RingNet {
         let mut lent = self.shelf.lend(ConnId(index));
         if lent.is_err() {
             // Even if nobody can be shelved: what was lent to others has come back.
+            self.close_all();
             self.shelve_some();
             lent = self.shelf.lend(ConnId(index));
         }
@@ -1040,6 +1115,7 @@ impl RingNet {
         }
         let calls = self.room.calls();
         if std::mem::replace(&mut self.calls_answered, calls) != calls {
+            self.close_all();
             self.shelve_some();
         }
     }
@@ -1210,6 +1286,7 @@ impl RingNet {
         let is_short = slot.socket.is_none() && is_allowed && had_none && !self.fetch(dirty.index);
         let slot = &mut self.slots[dirty.index as usize];
         let mut is_taken = is_allowed && had_none && !is_short;
+        let is_last = slot.phase == Phase::Closing;
         while next != CLEAN {
             let mut parts: SmallVec<[&[u8]; PARTS_PER_CALL]> = SmallVec::new();
             while next != CLEAN && parts.len() < PARTS_PER_CALL {
@@ -1220,7 +1297,7 @@ impl RingNet {
             let mut sent = 0;
             if is_taken {
                 let socket = slot.socket.as_ref().expect("it was fetched").as_fd();
-                match send_all(socket, &parts) {
+                match send_all(socket, &parts, is_last) {
                     Ok(count) => sent = count,
                     Err(error) => return self.fail_sending(dirty.index, &error),
                 }
@@ -1258,9 +1335,10 @@ impl RingNet {
             return self.owe(index);
         }
         let slot = &mut self.slots[index as usize];
+        let is_last = slot.phase == Phase::Closing;
         let Some(unsent) = &mut slot.unsent else { return };
         let socket = slot.socket.as_ref().expect("it was fetched").as_fd();
-        let sent = match send_all(socket, &[unsent.rest()]) {
+        let sent = match send_all(socket, &[unsent.rest()], is_last) {
             Ok(sent) => sent,
             Err(error) => return self.fail_sending(index, &error),
         };
@@ -1317,11 +1395,14 @@ impl RingNet {
         let slot = &mut self.slots[index as usize];
         socket::finish_sending(slot.socket.as_ref().expect("it was fetched").as_fd());
         slot.phase = Phase::Lingering;
-        // What has arrived is thrown away, and perhaps the peer has closed already.
-        slot.is_readable = true;
+        // What has arrived is thrown away, and perhaps the peer has closed already: unless the kernel would tell.
+        let is_quiet = slot.is_armed && !slot.is_readable;
+        slot.is_readable = !is_quiet;
         let token = Token { kind: Kind::Farewell, generation: slot.generation, index };
         self.lingering.push_back((now + LINGER_MAX, token));
-        self.enqueue(index);
+        if !is_quiet {
+            self.enqueue(index);
+        }
     }
 
     /// Gives up a connection, whatever its phase, and tells the engine unless it knows.
@@ -1363,18 +1444,18 @@ impl RingNet {
         slot.is_broken = false;
         slot.is_unanswered = false;
         slot.is_unwanted = false;
-        // A poll keeps the connection alive in the kernel, even without its descriptor.
-        if let Some(socket) = socket.as_ref().filter(|_| is_armed) {
-            socket::shut_down(socket.as_fd());
-        }
         if is_write_armed {
             self.disarm(writable);
         }
-        if !self.shelf.clear(ConnId(index)) {
-            self.room.give_back_files(1);
-        }
-        if let Some(socket) = socket {
-            self.bury(socket);
+        match (socket, self.shelf.clear(ConnId(index))) {
+            (Some(socket), false) => self.put_off(socket, is_armed),
+            (Some(socket), true) => {
+                if is_armed {
+                    socket::shut_down(socket.as_fd());
+                }
+                self.bury(socket);
+            }
+            (None, _) => {}
         }
         self.free.push(index);
         self.room.give_back(1);
@@ -1382,10 +1463,11 @@ impl RingNet {
 }
 
 /// Sends what the kernel takes of `parts`; 0 when it takes nothing at present.
-fn send_all(socket: BorrowedFd<'_>, parts: &[&[u8]]) -> io::Result<usize> {
+/// `is_last`: the end of the stream follows at once, and shares a packet with them.
+fn send_all(socket: BorrowedFd<'_>, parts: &[&[u8]], is_last: bool) -> io::Result<usize> {
     let parts: SmallVec<[IoSlice<'_>; PARTS_PER_CALL]> = parts.iter().map(|part| IoSlice::new(part)).collect();
     loop {
-        match socket::send(socket, &parts) {
+        match socket::send(socket, &parts, is_last) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             // The kernel is short of memory: the connection is as good as before.
@@ -1550,7 +1632,7 @@ impl Drop for RingNet {
     fn drop(&mut self) {
         let tenants = self.slots.iter().filter(|slot| slot.phase != Phase::Free).count();
         self.room.give_back(tenants);
-        self.room.give_back_files(tenants - self.shelf.len());
+        self.room.give_back_files(tenants - self.shelf.len() + self.put_off.len());
     }
 }
 
@@ -1598,6 +1680,7 @@ mod tests {
                 return found;
             }
             net.flush(&[], Instant(0), true);
+            net.tidy(false);
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         panic!("nothing has come");
@@ -1671,6 +1754,7 @@ mod tests {
                 (gone == 9).then_some(())
             });
             net.flush(&[], Instant(0), true);
+            net.tidy(false);
             net.gather(Instant(0));
             assert_eq!((descriptors(&net), net.shelf.len()), (0, 0), "round {round}");
             let Room { used, files_used, .. } = &*net.room;
@@ -1712,7 +1796,10 @@ mod tests {
         net.gather(Instant(0) + LINGER_MAX);
         for stream in &streams {
             let peer = stream.local_addr().unwrap();
-            turn_until(&mut net, |_| (!is_held(peer)).then_some(()));
+            turn_until(&mut net, |net| {
+                while net.next_news().is_some() {}
+                (!is_held(peer)).then_some(())
+            });
         }
         assert_eq!((net.shelf.len(), net.free.len()), (0, 5));
     }
@@ -1809,6 +1896,7 @@ mod tests {
                     net.send(conn, from..all.len());
                 }
                 net.flush(&all, self.now, true);
+                net.tidy(false);
                 let _sleeps_or_not = net.is_quiet(None);
                 net.wake();
             }
@@ -1985,6 +2073,7 @@ mod tests {
         for kind in [Kind::Readable, Kind::Writable] {
             net.completed(Token { kind, ..late }, i32::from(libc::POLLERR | libc::POLLIN), false, Instant(0));
         }
+        net.tidy(false);
         assert!(!net.slots[0].is_readable);
         assert!(!net.has_work());
         net.flush(&[], Instant(0), true);
@@ -2097,6 +2186,7 @@ mod tests {
         drop(stream);
         turn_until(&mut net, |net| {
             assert!(net.next_news().is_none(), "the engine knows");
+            net.tidy(false);
             net.is_settled().then_some(())
         });
         assert!(net.next().is_none());
@@ -2172,6 +2262,7 @@ mod tests {
         assert!(net.next().is_none());
         net.gather(Instant(1_000) + CLOSING_MAX);
         assert!(matches!(net.next(), Some(Input::Closed { how: Hangup::Ours, .. })));
+        net.tidy(false);
         assert!(net.is_settled());
         assert_eq!(net.room.used.load(Ordering::Relaxed), 0);
     }
