@@ -25,13 +25,14 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 use smallvec::SmallVec;
 
+use super::clock;
 use super::datagrams::Datagrams;
 use super::mesh::Seat;
 use super::net::Net;
@@ -68,12 +69,14 @@ const CLOSING_MAX: Millis = Millis(5_000);
 /// something unread resets it, and a reset may overtake our last bytes.
 const LINGER_MAX: Millis = Millis(1_000);
 
+/// How long a core waits in its ring alone: two events in a row are often nearer to each other.
+const DOZE_MAX_NS: u64 = 10_000_000;
 /// Descriptors that one turn closes: a system call each, and a packet.
 const CLOSED_PER_TURN: usize = 256;
 /// How long the close of a descriptor may be put off while others have something to do.
 const PUT_OFF_MAX: Millis = Millis(50);
 /// Descriptors whose close is put off at a time, at most.
-const PUT_OFF_COUNT_MAX: usize = 8_192;
+const PUT_OFF_COUNT_MAX: usize = if cfg!(test) { 8 } else { 8_192 };
 
 const _: () = assert!(COMPLETIONS >= 4 * SUBMISSIONS, "a turn's accepts and polls must fit");
 const _: () = assert!(size_of::<Slot>() <= 32, "there may be a million");
@@ -191,6 +194,7 @@ enum Kind {
     Timer = 4,
     Datagrams = 6,
     SealedDatagrams = 7,
+    Bell = 8,
     /// Nobody waits for it.
     Farewell = 5,
 }
@@ -223,6 +227,7 @@ impl Token {
             4 => Kind::Timer,
             6 => Kind::Datagrams,
             7 => Kind::SealedDatagrams,
+            8 => Kind::Bell,
             _ => Kind::Farewell,
         };
         Self { kind, generation: (name >> 32) as u32 & Self::GENERATION_MASK, index: name as u32 }
@@ -411,6 +416,8 @@ pub(super) struct RingNet {
     timer: Option<Instant>,
     /// When this turn began.
     now: Instant,
+    /// What is rung while this core dozes; `None` when the kernel does not look at it.
+    bell: Option<RawFd>,
 }
 
 impl RingNet {
@@ -440,6 +447,7 @@ impl RingNet {
             buried: Vec::new(),
             put_off: VecDeque::new(),
             now: Instant(0),
+            bell: None,
             is_short: false,
             called_until: Instant(0),
             calls_answered: 0,
@@ -470,6 +478,9 @@ impl RingNet {
         net.arm_accept();
         net.arm_datagrams();
         net.arm_sealed_datagrams();
+        net.arm_bell(bell.doze_raw_fd());
+        // While the bell is there.
+        net.enter(EnterFlags::empty());
         Ok(net)
     }
 }
@@ -649,6 +660,26 @@ impl Net for RingNet {
         self.completions.is_empty() && self.ring.completion().is_empty() && !has_put_off && !is_called
     }
 
+    fn doze(&mut self, until: Option<Instant>) -> bool {
+        let is_called = self.calls_answered != self.room.calls();
+        if is_called || !self.completions.is_empty() || self.bell.is_none() {
+            return self.bell.is_some();
+        }
+        let left = until.map(|until| (until.0.saturating_mul(1_000_000)).saturating_sub(clock::stamp()));
+        let wait = left.unwrap_or(u64::MAX).min(DOZE_MAX_NS);
+        let time = types::Timespec::new().nsec(u32::try_from(wait).expect("below a second"));
+        let result = self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&time));
+        if let Err(error) = result
+            && !matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY))
+        {
+            panic!("the socket ring is broken: {error}");
+        }
+        if self.ring.submission().is_empty() {
+            self.take_back();
+        }
+        wait < DOZE_MAX_NS || self.has_heard()
+    }
+
     fn wake(&mut self) {
         self.ring.completion().disable_eventfd();
     }
@@ -818,6 +849,13 @@ impl RingNet {
                     self.arm_sealed_datagrams();
                 }
             }
+            // That was all that it is for.
+            Kind::Bell if is_armed => {}
+            Kind::Bell => {
+                if let Some(bell) = self.bell.take().filter(|_| result >= 0) {
+                    self.arm_bell(bell);
+                }
+            }
             Kind::Farewell => {}
         }
     }
@@ -908,9 +946,7 @@ impl RingNet {
         assert_eq!(slot.phase, Phase::Free, "a free slot has no tenant");
         slot.phase = Phase::Open;
         slot.socket = Some(socket);
-        // Clients speak first, most of them at once: a look costs less than a poll, and often spares it.
-        slot.is_readable = true;
-        self.enqueue(index);
+        self.arm_readable(index);
         self.news.push_back(News::Opened { conn: ConnId(index), peer });
         if (self.room.is_filling() || !self.shelf.is_empty()) && self.shelf.is_low() {
             self.stock_up();
@@ -1001,15 +1037,25 @@ impl RingNet {
     /// Has a descriptor closed when nothing else is to be done: whoever waits to be told something waits for no
     /// close of others.
     fn put_off(&mut self, socket: OwnedFd, is_armed: bool) {
+        if self.room.files_max.is_none() {
+            // Nobody counts descriptors there, and what else the process opens must not run out of them.
+            self.room.give_back_files(1);
+            return self.close_socket(socket, is_armed);
+        }
         self.put_off.push_back(PutOff { socket, is_armed, until: self.now + PUT_OFF_MAX });
     }
 
     fn close_first(&mut self) {
         let Some(PutOff { socket, is_armed, .. }) = self.put_off.pop_front() else { return };
+        self.room.give_back_files(1);
+        self.close_socket(socket, is_armed);
+    }
+
+    fn close_socket(&mut self, socket: OwnedFd, is_armed: bool) {
+        // A poll keeps the connection alive in the kernel, even without its descriptor.
         if is_armed {
             socket::shut_down(socket.as_fd());
         }
-        self.room.give_back_files(1);
         self.bury(socket);
     }
 
@@ -1447,15 +1493,11 @@ impl RingNet {
         if is_write_armed {
             self.disarm(writable);
         }
-        match (socket, self.shelf.clear(ConnId(index))) {
-            (Some(socket), false) => self.put_off(socket, is_armed),
-            (Some(socket), true) => {
-                if is_armed {
-                    socket::shut_down(socket.as_fd());
-                }
-                self.bury(socket);
-            }
-            (None, _) => {}
+        let was_shelved = self.shelf.clear(ConnId(index));
+        match socket {
+            Some(socket) if !was_shelved => self.put_off(socket, is_armed),
+            Some(socket) => self.close_socket(socket, is_armed),
+            None => {}
         }
         self.free.push(index);
         self.room.give_back(1);
@@ -1493,6 +1535,11 @@ impl RingNet {
     fn arm_sealed_datagrams(&mut self) {
         let Some(fd) = self.sealed.as_ref().map(Datagrams::raw_fd) else { return };
         self.arm_socket(fd, Kind::SealedDatagrams);
+    }
+
+    fn arm_bell(&mut self, bell: RawFd) {
+        self.bell = Some(bell);
+        self.arm_socket(bell, Kind::Bell);
     }
 
     fn arm_socket(&mut self, fd: i32, kind: Kind) {
@@ -1655,6 +1702,11 @@ mod tests {
         net_in(Room::new(100))
     }
 
+    /// A net that counts its descriptors, of which it has enough.
+    fn roomy_net() -> (RingNet, SocketAddr) {
+        net_in(Room { files_max: Some(400), lent_max: 1, ..Room::new(100) })
+    }
+
     /// A net that may have two connections with descriptors of their own, lends one, and whose tables have two places.
     fn shelving_net() -> (RingNet, SocketAddr) {
         net_in(Room { files_max: Some(2), lent_max: 1, ..Room::new(100) })
@@ -1665,11 +1717,38 @@ mod tests {
     }
 
     fn net_with(room: Arc<Room>) -> (RingNet, SocketAddr) {
+        net_hearing(room, &Bell::new().unwrap())
+    }
+
+    fn net_hearing(room: Arc<Room>, bell: &Bell) -> (RingNet, SocketAddr) {
         let (mut listeners, address) =
             socket::listeners("127.0.0.1:0".parse().unwrap(), 1, Millis::from_secs(45)).unwrap();
-        let bell = Bell::new().unwrap();
-        let net = RingNet::new(listeners.pop().unwrap(), (None, None), &bell, room).unwrap();
+        let net = RingNet::new(listeners.pop().unwrap(), (None, None), bell, room).unwrap();
         (net, address)
+    }
+
+    #[test]
+    fn a_doze_ends_when_something_happens() {
+        let bell = Bell::new().unwrap();
+        let (mut net, address) = net_hearing(Arc::new(Room::new(100)), &bell);
+        let mut stream = TcpStream::connect(address).unwrap();
+        opened(&mut net);
+        net.gather(Instant(0));
+        for round in 0..3 {
+            bell.doze();
+            bell.ring();
+            assert!(net.doze(None), "it is rung, {round}");
+            net.gather(Instant(0));
+            assert!(net.next().is_none() && !net.has_work());
+            assert!(!net.doze(None), "nothing happens, {round}");
+            bell.ring();
+            assert!(!net.doze(None), "nobody rings who has not been asked to, {round}");
+            assert!(net.doze(Some(clock::read().instant)), "something is due, {round}");
+            stream.write_all(b"x").unwrap();
+            assert!((0..1_000).any(|_| net.doze(None)), "somebody says something, {round}");
+            turn_until(&mut net, |net| matches!(net.next(), Some(Input::Bytes { .. })).then_some(()));
+            net.gather(Instant(0));
+        }
     }
 
     /// Turns until `pick` gives something.
@@ -2246,6 +2325,117 @@ mod tests {
         }
         check(false);
         check(true);
+    }
+
+    /// Some connections whose clients have gone, which the engine knows.
+    fn gone(net: &mut RingNet, address: SocketAddr, count: usize) -> Vec<SocketAddr> {
+        let streams: Vec<_> = (0..count).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let peers = streams.iter().map(|stream| stream.local_addr().unwrap()).collect();
+        await_opened(net, count);
+        drop(streams);
+        let mut left = count;
+        for _ in 0..10_000 {
+            net.gather(net.now);
+            while let Some(input) = net.next() {
+                left -= usize::from(matches!(input, Input::Closed { .. }));
+            }
+            net.flush(&[], net.now, true);
+            if left == 0 {
+                return peers;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        panic!("{left} are still there");
+    }
+
+    #[test]
+    fn a_descriptor_is_closed_when_nothing_else_is_to_be_done() {
+        let (mut net, address) = roomy_net();
+        let mut speaker = TcpStream::connect(address).unwrap();
+        opened(&mut net);
+        let peers = gone(&mut net, address, 1);
+        net.tidy(true);
+        assert!(is_held(peers[0]), "the engine has something to do");
+        assert!(net.has_work() && !net.is_settled());
+        net.gather(Instant(0));
+        speaker.write_all(b"x").unwrap();
+        for _ in 0..10_000 {
+            if net.has_heard() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        net.tidy(false);
+        assert!(is_held(peers[0]), "somebody has said something");
+        turn_until(&mut net, |net| matches!(net.next(), Some(Input::Bytes { .. })).then_some(()));
+        net.tidy(false);
+        assert!(!is_held(peers[0]));
+        assert!(!net.has_work() && net.is_settled());
+        assert_eq!(net.room.files_used.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn the_close_of_a_descriptor_is_not_put_off_for_long() {
+        let (mut net, address) = roomy_net();
+        let first = gone(&mut net, address, 1);
+        for (now, is_there) in [(0, true), (PUT_OFF_MAX.0 - 1, true), (PUT_OFF_MAX.0, false)] {
+            net.gather(Instant(now));
+            net.tidy(true);
+            assert_eq!(is_held(first[0]), is_there, "at {now}");
+        }
+        let many = gone(&mut net, address, PUT_OFF_COUNT_MAX + 2);
+        net.tidy(true);
+        let held = many.iter().filter(|peer| is_held(**peer)).count();
+        assert_eq!(held, PUT_OFF_COUNT_MAX, "nor are many");
+    }
+
+    #[test]
+    fn where_nobody_counts_descriptors_they_are_closed_at_once() {
+        let (mut net, address) = net();
+        let peers = gone(&mut net, address, 1);
+        assert!(!is_held(peers[0]));
+        assert!(net.is_settled());
+    }
+
+    #[test]
+    fn who_needs_a_descriptor_gets_one_of_those_that_are_to_be_closed() {
+        let (mut net, address) = shelving_net();
+        gone(&mut net, address, 2);
+        net.tidy(true);
+        let _streams: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
+        await_opened(&mut net, 2);
+        assert_eq!((descriptors(&net), net.shelf.len()), (2, 0), "none is shelved");
+        let (mut net, address) = roomy_net();
+        let peers = gone(&mut net, address, 1);
+        // As when the kernel has none left for a new one.
+        net.accepted(-libc::EMFILE, false, Instant(0));
+        assert!(net.accept_again.is_none(), "it is tried at once");
+        assert!(!is_held(peers[0]));
+    }
+
+    #[test]
+    fn the_end_of_a_peer_that_was_told_to_go_is_seen_at_once() {
+        for has_more_to_say in [false, true] {
+            let (mut net, address) = net();
+            let mut stream = TcpStream::connect(address).unwrap();
+            let conn = opened(&mut net);
+            if has_more_to_say {
+                stream.write_all(b"more").unwrap();
+                turn_until(&mut net, |net| net.slots[conn.0 as usize].is_readable.then_some(()));
+            }
+            net.send(conn, 0..3);
+            net.close(conn);
+            net.flush(b"bye", Instant(0), true);
+            let mut heard = String::new();
+            stream.read_to_string(&mut heard).unwrap();
+            assert_eq!(heard, "bye", "and nothing more comes");
+            drop(stream);
+            let how = turn_until(&mut net, |net| match net.next() {
+                Some(Input::Closed { how, .. }) => Some(how),
+                _ => None,
+            });
+            assert_eq!(how, Hangup::Ours);
+        }
     }
 
     #[test]
