@@ -23,15 +23,13 @@ use super::mesh::{Port, Seat};
 use super::meters::{Meters, Reading};
 use super::net::Net;
 use super::store::Store;
-use super::wake::{Bell, Sleep};
+use super::wake::Sleep;
 use super::{Notify, clock};
 use crate::base::{Instant, Millis, Now, ShardId};
 use crate::engine::{self, Effect, Engine, Input, Message, Output, Room};
 
 /// Turns between two looks at the executor's other tasks.
 const TURNS_PER_YIELD: u32 = 8;
-/// For so long a core may doze, again and again, before the executor's other tasks get their time.
-const DOZING_MAX: Millis = Millis(20);
 /// Bytes for clients that may gather in a turn before they are sent.
 const OUTPUT_BYTES: usize = 1024 * 1024;
 /// Room for bytes to clients that is kept from turn to turn.
@@ -156,7 +154,6 @@ impl<C: Core, N: Net> Loop<C, N> {
         let mut turns = 0_u32;
         let seats = Arc::clone(&self.seats);
         let bell = &seats[self.shard.index()].bell;
-        let mut yielded = clock::read().instant;
         loop {
             let now = clock::read();
             let began = clock::stamp();
@@ -173,12 +170,10 @@ impl<C: Core, N: Net> Loop<C, N> {
                     Sleep::pass().await;
                 } else if turns.is_multiple_of(TURNS_PER_YIELD) {
                     glommio::executor().yield_task_queue_now().await;
-                    yielded = now.instant;
                 }
-            } else if now.instant >= yielded + DOZING_MAX || !self.doze(bell) {
+            } else {
                 sleep.unless(bell, is_writing, || self.look_again()).await?;
                 self.net.wake();
-                yielded = clock::read().instant;
             }
         }
         sleep.close().await;
@@ -381,30 +376,13 @@ impl<C: Core, N: Net> Loop<C, N> {
     /// The last look before a sleep, after which the bell rings for whatever comes.
     fn look_again(&mut self) -> bool {
         let until = self.next_wake();
-        self.has_been_brought_work() || !self.net.is_quiet(until)
-    }
-
-    /// Whether others than the net have brought something.
-    fn has_been_brought_work(&mut self) -> bool {
         self.waiting_command = self.commands.try_recv().ok();
         self.waiting_command.is_some()
             || (!self.is_congested() && self.guests.look_again())
             || self.port.has_news()
             || !self.port.is_settled()
             || self.is_done()
-    }
-
-    /// Waits for a moment in the net alone, unless the executor has something to do for us. Says whether another
-    /// turn is due.
-    fn doze(&mut self, bell: &Bell) -> bool {
-        if self.store.as_ref().is_some_and(Store::needs_executor) {
-            return false;
-        }
-        bell.doze();
-        let until = self.next_wake();
-        let has_work = self.has_been_brought_work() || self.net.doze(until);
-        bell.stop_listening();
-        has_work
+            || !self.net.is_quiet(until)
     }
 
     fn next_wake(&self) -> Option<Instant> {

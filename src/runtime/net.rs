@@ -68,12 +68,6 @@ pub(super) trait Net {
     /// bell rings when something does, and at `until`.
     fn is_quiet(&mut self, until: Option<Instant>) -> bool;
 
-    /// Waits until something has happened, for a few milliseconds at most and not beyond `until`. Says whether another
-    /// turn is due; if not, nothing at all was to be done.
-    fn doze(&mut self, _until: Option<Instant>) -> bool {
-        false
-    }
-
     /// After a sleep, or after one that did not come about.
     fn wake(&mut self);
 

@@ -25,14 +25,13 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 use smallvec::SmallVec;
 
-use super::clock;
 use super::datagrams::Datagrams;
 use super::mesh::Seat;
 use super::net::Net;
@@ -69,8 +68,6 @@ const CLOSING_MAX: Millis = Millis(5_000);
 /// something unread resets it, and a reset may overtake our last bytes.
 const LINGER_MAX: Millis = Millis(1_000);
 
-/// How long a core waits in its ring alone: two events in a row are often nearer to each other.
-const DOZE_MAX_NS: u64 = 10_000_000;
 /// Descriptors that one turn closes: a system call each, and a packet.
 const CLOSED_PER_TURN: usize = 256;
 /// How long the close of a descriptor may be put off while others have something to do.
@@ -194,7 +191,6 @@ enum Kind {
     Timer = 4,
     Datagrams = 6,
     SealedDatagrams = 7,
-    Bell = 8,
     /// Nobody waits for it.
     Farewell = 5,
 }
@@ -227,7 +223,6 @@ impl Token {
             4 => Kind::Timer,
             6 => Kind::Datagrams,
             7 => Kind::SealedDatagrams,
-            8 => Kind::Bell,
             _ => Kind::Farewell,
         };
         Self { kind, generation: (name >> 32) as u32 & Self::GENERATION_MASK, index: name as u32 }
@@ -416,8 +411,6 @@ pub(super) struct RingNet {
     timer: Option<Instant>,
     /// When this turn began.
     now: Instant,
-    /// What is rung while this core dozes; `None` when the kernel does not look at it.
-    bell: Option<RawFd>,
 }
 
 impl RingNet {
@@ -447,7 +440,6 @@ impl RingNet {
             buried: Vec::new(),
             put_off: VecDeque::new(),
             now: Instant(0),
-            bell: None,
             is_short: false,
             called_until: Instant(0),
             calls_answered: 0,
@@ -478,9 +470,6 @@ impl RingNet {
         net.arm_accept();
         net.arm_datagrams();
         net.arm_sealed_datagrams();
-        net.arm_bell(bell.doze_raw_fd());
-        // While the bell is there.
-        net.enter(EnterFlags::empty());
         Ok(net)
     }
 }
@@ -660,26 +649,6 @@ impl Net for RingNet {
         self.completions.is_empty() && self.ring.completion().is_empty() && !has_put_off && !is_called
     }
 
-    fn doze(&mut self, until: Option<Instant>) -> bool {
-        let is_called = self.calls_answered != self.room.calls();
-        if is_called || !self.completions.is_empty() || self.bell.is_none() {
-            return self.bell.is_some();
-        }
-        let left = until.map(|until| (until.0.saturating_mul(1_000_000)).saturating_sub(clock::stamp()));
-        let wait = left.unwrap_or(u64::MAX).min(DOZE_MAX_NS);
-        let time = types::Timespec::new().nsec(u32::try_from(wait).expect("below a second"));
-        let result = self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&time));
-        if let Err(error) = result
-            && !matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY))
-        {
-            panic!("the socket ring is broken: {error}");
-        }
-        if self.ring.submission().is_empty() {
-            self.take_back();
-        }
-        wait < DOZE_MAX_NS || self.has_heard()
-    }
-
     fn wake(&mut self) {
         self.ring.completion().disable_eventfd();
     }
@@ -847,13 +816,6 @@ impl RingNet {
                 }
                 if !is_armed {
                     self.arm_sealed_datagrams();
-                }
-            }
-            // That was all that it is for.
-            Kind::Bell if is_armed => {}
-            Kind::Bell => {
-                if let Some(bell) = self.bell.take().filter(|_| result >= 0) {
-                    self.arm_bell(bell);
                 }
             }
             Kind::Farewell => {}
@@ -1537,11 +1499,6 @@ impl RingNet {
         self.arm_socket(fd, Kind::SealedDatagrams);
     }
 
-    fn arm_bell(&mut self, bell: RawFd) {
-        self.bell = Some(bell);
-        self.arm_socket(bell, Kind::Bell);
-    }
-
     fn arm_socket(&mut self, fd: i32, kind: Kind) {
         let events = u32::from(libc::POLLIN.unsigned_abs());
         let poll = opcode::PollAdd::new(types::Fd(fd), events).multi(true).build();
@@ -1717,38 +1674,11 @@ mod tests {
     }
 
     fn net_with(room: Arc<Room>) -> (RingNet, SocketAddr) {
-        net_hearing(room, &Bell::new().unwrap())
-    }
-
-    fn net_hearing(room: Arc<Room>, bell: &Bell) -> (RingNet, SocketAddr) {
+        let bell = Bell::new().unwrap();
         let (mut listeners, address) =
             socket::listeners("127.0.0.1:0".parse().unwrap(), 1, Millis::from_secs(45)).unwrap();
-        let net = RingNet::new(listeners.pop().unwrap(), (None, None), bell, room).unwrap();
+        let net = RingNet::new(listeners.pop().unwrap(), (None, None), &bell, room).unwrap();
         (net, address)
-    }
-
-    #[test]
-    fn a_doze_ends_when_something_happens() {
-        let bell = Bell::new().unwrap();
-        let (mut net, address) = net_hearing(Arc::new(Room::new(100)), &bell);
-        let mut stream = TcpStream::connect(address).unwrap();
-        opened(&mut net);
-        net.gather(Instant(0));
-        for round in 0..3 {
-            bell.doze();
-            bell.ring();
-            assert!(net.doze(None), "it is rung, {round}");
-            net.gather(Instant(0));
-            assert!(net.next().is_none() && !net.has_work());
-            assert!(!net.doze(None), "nothing happens, {round}");
-            bell.ring();
-            assert!(!net.doze(None), "nobody rings who has not been asked to, {round}");
-            assert!(net.doze(Some(clock::read().instant)), "something is due, {round}");
-            stream.write_all(b"x").unwrap();
-            assert!((0..1_000).any(|_| net.doze(None)), "somebody says something, {round}");
-            turn_until(&mut net, |net| matches!(net.next(), Some(Input::Bytes { .. })).then_some(()));
-            net.gather(Instant(0));
-        }
     }
 
     /// Turns until `pick` gives something.

@@ -292,11 +292,6 @@ impl Store {
         self.progress.stored() < self.sent
     }
 
-    /// Whether something is under way that gets on only when the executor has its time.
-    pub(super) fn needs_executor(&self) -> bool {
-        self.is_writing() || self.snapshot_batch.is_some() || self.snapshots.as_ref().is_some_and(|one| !one.is_idle())
-    }
-
     /// Whether nothing waits.
     pub(super) fn is_settled(&self) -> bool {
         self.held.is_empty() && self.frame.is_empty() && !self.is_writing()

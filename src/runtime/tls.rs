@@ -517,10 +517,6 @@ impl Net for TlsNet {
         self.ring.is_quiet(until)
     }
 
-    fn doze(&mut self, until: Option<Instant>) -> bool {
-        self.ring.doze(until)
-    }
-
     fn wake(&mut self) {
         self.ring.wake();
     }

@@ -8,16 +8,12 @@
 //! and *then* looks a last time; who brings work leaves it first, and *then* looks whether the core
 //! sleeps. One of the two sees the other, because there is a sequentially consistent fence between the
 //! two steps on either side. So a busy core costs its peers one load a turn and no system call.
-//!
-//! A sleep through the executor takes some ten system calls. A core that was awake a moment ago therefore *dozes*
-//! first: it waits in its socket ring alone, with one call, for a few milliseconds at most. The ring polls a second
-//! eventfd, which is rung meanwhile: not the first one, as it writes to that itself.
 
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU8, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -32,27 +28,8 @@ pub(super) struct Bell {
     /// In blocking mode, or the kernel would answer a read through a ring with `EAGAIN` instead of
     /// waiting.
     eventfd: OwnedFd,
-    /// What the core's socket ring polls. It only grows, by one for each doze at most.
-    doze_eventfd: OwnedFd,
-    /// Changed by the core alone, but for the first who rings: then it is [`AWAKE`].
-    state: AtomicU8,
-}
-
-/// Nobody needs to ring.
-const AWAKE: u8 = 0;
-/// The core reads its eventfd.
-const ASLEEP: u8 = 1;
-/// The core waits in its socket ring.
-const DOZING: u8 = 2;
-
-fn new_eventfd() -> io::Result<OwnedFd> {
-    // SAFETY: takes no pointers.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just made and belongs to nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    /// Set by the core alone, cleared by the core or by the first who rings.
+    is_asleep: AtomicBool,
 }
 
 impl Bell {
@@ -61,45 +38,39 @@ impl Bell {
     /// # Errors
     /// When the process has no file descriptor left.
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { eventfd: new_eventfd()?, doze_eventfd: new_eventfd()?, state: AtomicU8::new(AWAKE) })
+        // SAFETY: takes no pointers.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { eventfd, is_asleep: AtomicBool::new(false) })
     }
 
     /// Wakes the core if it sleeps. Whatever it is to find must be in its place already.
     pub(super) fn ring(&self) {
         // Pairs with the fence in `listen`: either we see that it sleeps, or it sees what we brought.
         fence(Ordering::SeqCst);
-        if self.state.load(Ordering::Relaxed) == AWAKE {
-            return;
+        if self.is_asleep.load(Ordering::Relaxed) && self.is_asleep.swap(false, Ordering::Relaxed) {
+            let one = 1_u64.to_ne_bytes();
+            // SAFETY: `one` is eight readable bytes.
+            let wrote = unsafe { libc::write(self.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+            // The counter cannot be near its end: each sleep allows one ring, and begins by emptying it.
+            assert_eq!(wrote, 8, "an eventfd takes eight bytes");
         }
-        let eventfd = match self.state.swap(AWAKE, Ordering::Relaxed) {
-            AWAKE => return,
-            DOZING => &self.doze_eventfd,
-            _ => &self.eventfd,
-        };
-        let one = 1_u64.to_ne_bytes();
-        // SAFETY: `one` is eight readable bytes.
-        let wrote = unsafe { libc::write(eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-        // No counter can be near its end: each sleep and each doze allows one ring.
-        assert_eq!(wrote, 8, "an eventfd takes eight bytes");
     }
 
     /// From here on everybody rings. The core must look for work once more before it sleeps.
     fn listen(&self) {
         self.drain();
-        self.state.store(ASLEEP, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-    }
-
-    /// From here on everybody rings where the socket ring polls. The core must look for work once more before it
-    /// dozes.
-    pub(super) fn doze(&self) {
-        self.state.store(DOZING, Ordering::Relaxed);
+        self.is_asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
     /// From here on nobody needs to ring.
-    pub(super) fn stop_listening(&self) {
-        self.state.store(AWAKE, Ordering::Relaxed);
+    fn stop_listening(&self) {
+        self.is_asleep.store(false, Ordering::Relaxed);
     }
 
     /// Forgets earlier rings.
@@ -115,11 +86,6 @@ impl Bell {
     /// What the socket ring is to write to.
     pub(super) fn as_raw_fd(&self) -> RawFd {
         self.eventfd.as_raw_fd()
-    }
-
-    /// What the socket ring is to poll.
-    pub(super) fn doze_raw_fd(&self) -> RawFd {
-        self.doze_eventfd.as_raw_fd()
     }
 }
 
