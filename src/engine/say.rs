@@ -14,7 +14,7 @@ use crate::op::{End, Tag, Word};
 use crate::shard::{Listener, Told};
 use crate::wire::{firebase, ws};
 
-/// Connections of silent peers that one call closes: two system calls and two packets each.
+/// Connections of silent peers that one call closes: two system calls and a packet each.
 const FAREWELLS_MAX: usize = 64;
 
 impl Engine {

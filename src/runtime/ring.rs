@@ -16,6 +16,10 @@
 //! lent one whenever something is done with them. A request that was made with a lent descriptor has to be with the
 //! kernel before that is given back: so it is kept until the ring is entered.
 //!
+//! To close a socket costs more than to receive from it. So the descriptors of connections that are gone are closed
+//! when nothing else is to be done, after some milliseconds at the latest, or when somebody needs one: who waits to
+//! be told something waits for no close of others.
+//!
 //! A completion carries the slot and the slot's generation. Those of an earlier tenant find nobody.
 //!
 //! Costs: [`Slot`] bytes of user memory an idle connection (32), about 256 bytes in the kernel for the
