@@ -76,7 +76,7 @@ pub const MUTE_MAX: Millis = Millis(30_000);
 /// once a minute.
 pub const PING_TIMEOUT_MIN: Millis = Millis(60_000);
 /// The resolution of every deadline.
-pub const TICK: Millis = Millis(16);
+pub const TICK: Millis = Millis(8);
 /// The shortest heartbeat and the shortest session timeout that may be configured.
 pub const HEARTBEAT_MIN: Millis = Millis(1_000);
 /// The longest heartbeat and the longest session timeout that may be configured.

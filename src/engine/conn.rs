@@ -45,6 +45,8 @@ pub(super) enum Link {
     Stream(SessionRef),
     /// What arrived for it is being taken apart: its link is with whoever does that.
     Busy,
+    /// Its peer has fallen silent and its session is over; it is yet to be closed. Nothing that still arrives matters.
+    Silent,
     /// It is being closed; nothing that still arrives matters.
     Closing,
 }
@@ -188,7 +190,7 @@ impl Engine {
 
     pub(super) fn is_socket(&mut self, conn: ConnId) -> bool {
         // A busy link is a socket's: plain requests end no sessions while they are read.
-        matches!(self.link(conn), Link::Socket(_) | Link::Packets(_) | Link::Busy)
+        matches!(self.link(conn), Link::Socket(_) | Link::Packets(_) | Link::Silent | Link::Busy)
     }
 
     pub(super) fn received(&mut self, now: Now, conn: ConnId, bytes: &mut [u8], output: &mut Output) {
@@ -212,7 +214,7 @@ impl Engine {
                     }
                     return;
                 }
-                link @ (Link::Vacant | Link::Busy | Link::Closing) => {
+                link @ (Link::Vacant | Link::Busy | Link::Silent | Link::Closing) => {
                     *self.link(conn) = link;
                     return;
                 }
@@ -527,14 +529,14 @@ impl Engine {
             Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, end, output),
             Link::Packets(socket) => self.packet_socket_hung_up(now, &socket, end, output),
             Link::Http(http) => self.rest_forget(conn, &http),
-            Link::Vacant | Link::Gathering(_) | Link::Busy | Link::Closing => {}
+            Link::Vacant | Link::Gathering(_) | Link::Busy | Link::Silent | Link::Closing => {}
         }
     }
 
     /// The driver says how much waits to be sent.
     pub(super) fn backlog(&mut self, now: Now, conn: ConnId, bytes: usize, output: &mut Output) {
         self.rest_backlog(now, conn, bytes);
-        if matches!(self.link(conn), Link::Vacant | Link::Closing) || !self.backlogs.note(conn, bytes) {
+        if matches!(self.link(conn), Link::Vacant | Link::Silent | Link::Closing) || !self.backlogs.note(conn, bytes) {
             return;
         }
         output.effects.push(Effect::Notice(Notice::Violation { conn, what: "it reads too slowly" }));
@@ -546,7 +548,7 @@ impl Engine {
             Link::Packets(socket) => self.packet_socket_hung_up(now, &socket, End::Killed, output),
             Link::Visiting(visitor) => self.visitor_gone(conn, &visitor, End::Killed, output),
             Link::Http(http) => self.rest_forget(conn, &http),
-            Link::Vacant | Link::Gathering(_) | Link::Busy | Link::Closing => {}
+            Link::Vacant | Link::Gathering(_) | Link::Busy | Link::Silent | Link::Closing => {}
         }
     }
 

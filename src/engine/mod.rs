@@ -122,6 +122,8 @@ pub struct Engine {
     tickets: u64,
     /// Sessions without a connection of their own that may have something to say or to hear.
     stirred: Vec<SessionRef>,
+    /// Connections of peers that fell silent, yet to be closed.
+    farewells: VecDeque<ConnId>,
     drain: Drain,
     /// What sessions of before the start have left here.
     owed: owed::Owed,
@@ -195,6 +197,7 @@ impl Engine {
             inner: VecDeque::new(),
             tickets: 0,
             stirred: Vec::new(),
+            farewells: VecDeque::new(),
             drain: Drain::default(),
             owed: owed::Owed::default(),
             taking: None,
@@ -287,6 +290,7 @@ impl Engine {
             || self.owed.is_due()
             || self.has_devices_away()
             || !self.inner.is_empty()
+            || !self.farewells.is_empty()
             || self.has_pieces()
             || self.has_long_bodies()
             || !self.fallen.is_empty()
@@ -361,6 +365,7 @@ impl Engine {
                 silent += usize::from(self.look_at_session(now, slot, output));
             }
         }
+        self.say_farewells(output);
         self.resume_some_devices(output);
         self.send_pieces(now, output);
         self.speak_some_owed(now, output);
@@ -461,7 +466,7 @@ impl Engine {
         let is_alone = self.drain.is_silent && self.drain.silent_peers + 1 >= self.config.shards;
         if is_alone && !self.drain.is_done {
             self.settle(now, output);
-            if self.inner.is_empty() {
+            if self.inner.is_empty() && self.farewells.is_empty() {
                 self.drain.is_done = true;
                 output.effects.push(Effect::Drained);
             }

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::conn::Link;
 use super::guest::{self, GuestTelling};
 use super::home::Channel;
 use super::{Effect, Engine, Output};
@@ -12,6 +13,9 @@ use crate::base::{ConnId, SessionRef};
 use crate::op::{End, Tag, Word};
 use crate::shard::{Listener, Told};
 use crate::wire::{firebase, ws};
+
+/// Connections of silent peers that one call closes: two system calls and a packet each.
+const FAREWELLS_MAX: usize = 64;
 
 impl Engine {
     /// Tells a session's client something.
@@ -97,6 +101,30 @@ impl Engine {
 
     /// Closes the connection of a session that is over.
     pub(super) fn send_away(&mut self, conn: ConnId, end: End, output: &mut Output) {
+        if end.is_silent() && matches!(self.link(conn), Link::Socket(_) | Link::Packets(_)) {
+            // Nobody listens at its other end; others wait for the last words of those who fell silent with it.
+            self.backlogs.forget(conn);
+            *self.link(conn) = Link::Silent;
+            return self.farewells.push_back(conn);
+        }
+        self.send_away_now(conn, end, output);
+    }
+
+    /// Closes some connections of peers that fell silent, when no last words of others wait.
+    pub(super) fn say_farewells(&mut self, output: &mut Output) {
+        if self.session_wheel.is_behind() {
+            return;
+        }
+        for _ in 0..FAREWELLS_MAX {
+            let Some(conn) = self.farewells.pop_front() else { return };
+            // Or it has gone by itself; perhaps its name is another's by now.
+            if matches!(self.link(conn), Link::Silent) {
+                self.send_away_now(conn, End::TimedOut, output);
+            }
+        }
+    }
+
+    fn send_away_now(&mut self, conn: ConnId, end: End, output: &mut Output) {
         let code = match end {
             End::Closed => ws::close_code::NORMAL,
             End::Dropped => return self.close(conn, output),

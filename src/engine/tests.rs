@@ -4,6 +4,7 @@ mod spread;
 
 use super::*;
 use crate::base::Millis;
+use crate::base::limits::TICK;
 use crate::op::End;
 use crate::shard::Fate;
 use crate::sim::{Client, WALL_START_MS, World};
@@ -193,7 +194,7 @@ fn silence_is_noticed_at_the_deadline_and_not_before() {
     world.unplug(client);
     world.pass(Millis(44_999));
     assert_eq!(world.session_count(), 1, "not before");
-    world.pass(Millis(17));
+    world.pass(Millis(1 + TICK.0));
     assert_eq!(world.session_count(), 0, "within a tick");
 }
 
@@ -216,12 +217,51 @@ fn a_crowd_that_fell_silent_goes_a_few_in_a_call_while_others_are_served() {
         world.input_all(|| Input::Tick);
         let ended = before - world.session_count();
         assert!((1..SILENT_MAX + DUE_STEP).contains(&ended), "{ended} in one call");
+        let closed = crowd.iter().filter(|client| !world.is_open(**client)).count();
+        assert!(closed == 0 || world.session_count() == 1, "{closed} are closed while others' last words wait");
         calls += 1;
     }
     assert!(calls >= CROWD / (SILENT_MAX + DUE_STEP), "{calls}");
     world.settle();
     let gone = value_at(&mut world, living, "gone");
     assert_eq!(gone.matches("true").count(), CROWD, "each has spoken, once: {gone}");
+    assert!(crowd.iter().all(|client| !world.is_open(*client)), "and each is closed");
+    assert!(world.is_open(living));
+}
+
+#[test]
+fn who_goes_before_he_is_closed_leaves_his_name_to_others() {
+    let mut world = World::new(1, 5);
+    let crowd: Vec<Client> = (0..100).map(|_| world.join(0, "&ns=db")).collect();
+    crowd.iter().for_each(|client| world.unplug(*client));
+    world.oversleep(Millis(45_017));
+    world.input_all(|| Input::Tick);
+    assert!(world.session_count() < 100, "some are over");
+    assert!(crowd.iter().all(|client| world.is_open(*client)), "and yet to be closed");
+    crowd.iter().for_each(|client| world.hang_up(*client, Hangup::Broken));
+    let others: Vec<Client> = (0..100).map(|_| world.join(0, "&ns=db")).collect();
+    world.settle();
+    assert!(others.iter().all(|client| world.is_open(*client)));
+    assert_eq!(world.session_count(), 100);
+}
+
+#[test]
+fn a_drain_waits_for_those_who_are_yet_to_be_closed() {
+    let mut world = World::new(1, 5);
+    let crowd: Vec<Client> = (0..100).map(|_| world.join(0, "&ns=db")).collect();
+    crowd.iter().for_each(|client| world.unplug(*client));
+    world.oversleep(Millis(45_017));
+    world.input_all(|| Input::Tick);
+    assert!(crowd.iter().all(|client| world.is_open(*client)), "some are over, and yet to be closed");
+    world.input_all(|| Input::Drain);
+    for _ in 0..1_000 {
+        if world.drained[0] {
+            break;
+        }
+        world.input_all(|| Input::Tick);
+    }
+    assert!(world.drained[0]);
+    assert!(crowd.iter().all(|client| !world.is_open(*client)));
 }
 
 /// Asks for nothing much, and counts the messages that come of it before anything else is done.

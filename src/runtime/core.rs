@@ -202,6 +202,7 @@ impl<C: Core, N: Net> Loop<C, N> {
         self.perform(now);
         let is_congested = self.is_congested() || self.store.as_ref().is_some_and(Store::is_congested);
         self.net.hold_reads(is_congested);
+        self.net.tidy(self.core.is_busy() || self.port.has_news());
     }
 
     fn look_at_memory(&mut self, now: Now) {

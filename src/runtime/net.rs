@@ -73,4 +73,8 @@ pub(super) trait Net {
 
     /// Whether everything is sent and every closed connection is gone.
     fn is_settled(&self) -> bool;
+
+    /// The end of a turn: what can wait is done if nothing else is to be done, or has waited for long. `is_busy`:
+    /// others than the net have something to do.
+    fn tidy(&mut self, _is_busy: bool) {}
 }

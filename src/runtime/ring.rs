@@ -16,6 +16,10 @@
 //! lent one whenever something is done with them. A request that was made with a lent descriptor has to be with the
 //! kernel before that is given back: so it is kept until the ring is entered.
 //!
+//! To close a socket costs more than to receive from it. So the descriptors of connections that are gone are closed
+//! when nothing else is to be done, after some milliseconds at the latest, or when somebody needs one: who waits to
+//! be told something waits for no close of others.
+//!
 //! A completion carries the slot and the slot's generation. Those of an earlier tenant find nobody.
 //!
 //! Costs: [`Slot`] bytes of user memory an idle connection (32), about 256 bytes in the kernel for the
@@ -67,6 +71,13 @@ const CLOSING_MAX: Millis = Millis(5_000);
 /// How long the peer of a closed connection may take to close it, too. Closing a socket that has
 /// something unread resets it, and a reset may overtake our last bytes.
 const LINGER_MAX: Millis = Millis(1_000);
+
+/// Descriptors that one turn closes: a system call each, and a packet.
+const CLOSED_PER_TURN: usize = 256;
+/// How long the close of a descriptor may be put off while others have something to do.
+const PUT_OFF_MAX: Millis = Millis(50);
+/// Descriptors whose close is put off at a time, at most.
+const PUT_OFF_COUNT_MAX: usize = if cfg!(test) { 8 } else { 8_192 };
 
 const _: () = assert!(COMPLETIONS >= 4 * SUBMISSIONS, "a turn's accepts and polls must fit");
 const _: () = assert!(size_of::<Slot>() <= 32, "there may be a million");
@@ -282,6 +293,15 @@ impl Slot {
     }
 }
 
+/// A descriptor that is to be closed.
+struct PutOff {
+    socket: OwnedFd,
+    /// Whether a poll keeps the connection alive in the kernel, even without its descriptor.
+    is_armed: bool,
+    /// When it is closed at the latest.
+    until: Instant,
+}
+
 /// Bytes that wait for the kernel.
 #[derive(Default)]
 struct Unsent {
@@ -361,8 +381,10 @@ pub(super) struct RingNet {
     shelf: Shelf,
     /// Connections with a descriptor that was lent; some have gone since.
     lent: Vec<u32>,
-    /// Descriptors of connections that are gone.
+    /// Descriptors of connections that are gone, which requests may name.
     buried: Vec<OwnedFd>,
+    /// Descriptors of connections that are gone, to be closed when nothing else is to be done.
+    put_off: VecDeque<PutOff>,
     /// Whether a descriptor could not be lent: what needs it is tried again.
     is_short: bool,
     /// Until when others are not asked for descriptors again.
@@ -391,6 +413,8 @@ pub(super) struct RingNet {
     unsettled_count: usize,
     /// For when the ring's timer is set.
     timer: Option<Instant>,
+    /// When this turn began.
+    now: Instant,
 }
 
 impl RingNet {
@@ -418,6 +442,8 @@ impl RingNet {
             shelf: Shelf::new(room.files_max.unwrap_or(usize::MAX)),
             lent: Vec::new(),
             buried: Vec::new(),
+            put_off: VecDeque::new(),
+            now: Instant(0),
             is_short: false,
             called_until: Instant(0),
             calls_answered: 0,
@@ -484,6 +510,7 @@ fn build_ring(submissions: u32, completions: u32) -> io::Result<IoUring> {
 
 impl Net for RingNet {
     fn gather(&mut self, now: Instant) {
+        self.now = now;
         self.submit();
         self.tend_shelf(now);
         self.collect();
@@ -603,6 +630,7 @@ impl Net for RingNet {
             || self.is_short
             || !self.news.is_empty()
             || !self.completions.is_empty()
+            || !self.put_off.is_empty()
             || (!self.ready.is_empty() && !self.is_held)
     }
 
@@ -630,7 +658,20 @@ impl Net for RingNet {
     }
 
     fn is_settled(&self) -> bool {
-        self.unsettled_count == 0
+        self.unsettled_count == 0 && self.put_off.is_empty()
+    }
+
+    fn tidy(&mut self, is_busy: bool) {
+        let is_calm =
+            !is_busy && self.news.is_empty() && self.completions.is_empty() && (self.ready.is_empty() || self.is_held);
+        for _ in 0..CLOSED_PER_TURN {
+            let Some(first) = self.put_off.front() else { return };
+            let is_due = first.until <= self.now || self.put_off.len() > PUT_OFF_COUNT_MAX;
+            if !is_due && (!is_calm || self.has_heard()) {
+                return;
+            }
+            self.close_first();
+        }
     }
 }
 
@@ -803,7 +844,7 @@ impl RingNet {
         match -result {
             // The peer has gone before we came; or the kernel ended the series for want of room in the ring.
             i32::MIN..=0 | libc::ECONNABORTED | libc::EINTR | libc::EPROTO => self.arm_accept(),
-            libc::EMFILE if self.shelve_some() || self.shelf.spare() => self.arm_accept(),
+            libc::EMFILE if self.close_all() || self.shelve_some() || self.shelf.spare() => self.arm_accept(),
             error => {
                 self.accept_again = Some(now + ACCEPT_REST);
                 self.is_short |= error == libc::EMFILE && self.room.files_max.is_some();
@@ -855,7 +896,7 @@ impl RingNet {
             });
             u32::try_from(self.slots.len() - 1).expect("slots are below CONNECTIONS_MAX")
         });
-        let has_file = self.room.take_file();
+        let has_file = self.room.take_file() || (self.close_all() && self.room.take_file());
         if !has_file && let Err(error) = self.lay_down(index, socket.as_fd()) {
             self.free.push(index);
             self.room.give_back(1);
@@ -952,6 +993,51 @@ impl RingNet {
     }
 }
 
+/// The ends of connections that are gone for the engine and for their peers.
+impl RingNet {
+    /// Whether the kernel has something for us that we have not seen.
+    fn has_heard(&mut self) -> bool {
+        self.ring.submission().taskrun() || !self.ring.completion().is_empty()
+    }
+
+    /// Has a descriptor closed when nothing else is to be done: whoever waits to be told something waits for no
+    /// close of others.
+    fn put_off(&mut self, socket: OwnedFd, is_armed: bool) {
+        if self.room.files_max.is_none() {
+            // Nobody counts descriptors there, and what else the process opens must not run out of them.
+            self.room.give_back_files(1);
+            return self.close_socket(socket, is_armed);
+        }
+        self.put_off.push_back(PutOff { socket, is_armed, until: self.now + PUT_OFF_MAX });
+    }
+
+    fn close_first(&mut self) {
+        let Some(PutOff { socket, is_armed, .. }) = self.put_off.pop_front() else { return };
+        self.room.give_back_files(1);
+        self.close_socket(socket, is_armed);
+    }
+
+    fn close_socket(&mut self, socket: OwnedFd, is_armed: bool) {
+        // A poll keeps the connection alive in the kernel, even without its descriptor.
+        if is_armed {
+            socket::shut_down(socket.as_fd());
+        }
+        self.bury(socket);
+    }
+
+    /// Closes what was put off, because somebody needs a descriptor. Says whether there was any.
+    fn close_all(&mut self) -> bool {
+        let has_any = !self.put_off.is_empty();
+        while !self.put_off.is_empty() {
+            self.close_first();
+        }
+        if !self.buried.is_empty() {
+            self.submit();
+        }
+        has_any
+    }
+}
+
 /// Connections without descriptors of their own.
 impl RingNet {
     /// Makes sure that a connection has a descriptor. Fails only if none is left for one from the shelf; then what
@@ -964,6 +1050,7 @@ impl RingNet {
         let mut lent = self.shelf.lend(ConnId(index));
         if lent.is_err() {
             // Even if nobody can be shelved: what was lent to others has come back.
+            self.close_all();
             self.shelve_some();
             lent = self.shelf.lend(ConnId(index));
         }
@@ -1040,6 +1127,7 @@ impl RingNet {
         }
         let calls = self.room.calls();
         if std::mem::replace(&mut self.calls_answered, calls) != calls {
+            self.close_all();
             self.shelve_some();
         }
     }
@@ -1210,6 +1298,7 @@ impl RingNet {
         let is_short = slot.socket.is_none() && is_allowed && had_none && !self.fetch(dirty.index);
         let slot = &mut self.slots[dirty.index as usize];
         let mut is_taken = is_allowed && had_none && !is_short;
+        let is_last = slot.phase == Phase::Closing;
         while next != CLEAN {
             let mut parts: SmallVec<[&[u8]; PARTS_PER_CALL]> = SmallVec::new();
             while next != CLEAN && parts.len() < PARTS_PER_CALL {
@@ -1220,7 +1309,7 @@ impl RingNet {
             let mut sent = 0;
             if is_taken {
                 let socket = slot.socket.as_ref().expect("it was fetched").as_fd();
-                match send_all(socket, &parts) {
+                match send_all(socket, &parts, is_last) {
                     Ok(count) => sent = count,
                     Err(error) => return self.fail_sending(dirty.index, &error),
                 }
@@ -1258,9 +1347,10 @@ impl RingNet {
             return self.owe(index);
         }
         let slot = &mut self.slots[index as usize];
+        let is_last = slot.phase == Phase::Closing;
         let Some(unsent) = &mut slot.unsent else { return };
         let socket = slot.socket.as_ref().expect("it was fetched").as_fd();
-        let sent = match send_all(socket, &[unsent.rest()]) {
+        let sent = match send_all(socket, &[unsent.rest()], is_last) {
             Ok(sent) => sent,
             Err(error) => return self.fail_sending(index, &error),
         };
@@ -1317,11 +1407,14 @@ impl RingNet {
         let slot = &mut self.slots[index as usize];
         socket::finish_sending(slot.socket.as_ref().expect("it was fetched").as_fd());
         slot.phase = Phase::Lingering;
-        // What has arrived is thrown away, and perhaps the peer has closed already.
-        slot.is_readable = true;
+        // What has arrived is thrown away, and perhaps the peer has closed already: unless the kernel would tell.
+        let is_quiet = slot.is_armed && !slot.is_readable;
+        slot.is_readable = !is_quiet;
         let token = Token { kind: Kind::Farewell, generation: slot.generation, index };
         self.lingering.push_back((now + LINGER_MAX, token));
-        self.enqueue(index);
+        if !is_quiet {
+            self.enqueue(index);
+        }
     }
 
     /// Gives up a connection, whatever its phase, and tells the engine unless it knows.
@@ -1363,18 +1456,14 @@ impl RingNet {
         slot.is_broken = false;
         slot.is_unanswered = false;
         slot.is_unwanted = false;
-        // A poll keeps the connection alive in the kernel, even without its descriptor.
-        if let Some(socket) = socket.as_ref().filter(|_| is_armed) {
-            socket::shut_down(socket.as_fd());
-        }
         if is_write_armed {
             self.disarm(writable);
         }
-        if !self.shelf.clear(ConnId(index)) {
-            self.room.give_back_files(1);
-        }
-        if let Some(socket) = socket {
-            self.bury(socket);
+        let was_shelved = self.shelf.clear(ConnId(index));
+        match socket {
+            Some(socket) if !was_shelved => self.put_off(socket, is_armed),
+            Some(socket) => self.close_socket(socket, is_armed),
+            None => {}
         }
         self.free.push(index);
         self.room.give_back(1);
@@ -1382,10 +1471,11 @@ impl RingNet {
 }
 
 /// Sends what the kernel takes of `parts`; 0 when it takes nothing at present.
-fn send_all(socket: BorrowedFd<'_>, parts: &[&[u8]]) -> io::Result<usize> {
+/// `is_last`: the end of the stream follows at once, and shares a packet with them.
+fn send_all(socket: BorrowedFd<'_>, parts: &[&[u8]], is_last: bool) -> io::Result<usize> {
     let parts: SmallVec<[IoSlice<'_>; PARTS_PER_CALL]> = parts.iter().map(|part| IoSlice::new(part)).collect();
     loop {
-        match socket::send(socket, &parts) {
+        match socket::send(socket, &parts, is_last) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             // The kernel is short of memory: the connection is as good as before.
@@ -1550,7 +1640,7 @@ impl Drop for RingNet {
     fn drop(&mut self) {
         let tenants = self.slots.iter().filter(|slot| slot.phase != Phase::Free).count();
         self.room.give_back(tenants);
-        self.room.give_back_files(tenants - self.shelf.len());
+        self.room.give_back_files(tenants - self.shelf.len() + self.put_off.len());
     }
 }
 
@@ -1573,6 +1663,11 @@ mod tests {
         net_in(Room::new(100))
     }
 
+    /// A net that counts its descriptors, of which it has enough.
+    fn roomy_net() -> (RingNet, SocketAddr) {
+        net_in(Room { files_max: Some(400), lent_max: 1, ..Room::new(100) })
+    }
+
     /// A net that may have two connections with descriptors of their own, lends one, and whose tables have two places.
     fn shelving_net() -> (RingNet, SocketAddr) {
         net_in(Room { files_max: Some(2), lent_max: 1, ..Room::new(100) })
@@ -1583,9 +1678,9 @@ mod tests {
     }
 
     fn net_with(room: Arc<Room>) -> (RingNet, SocketAddr) {
+        let bell = Bell::new().unwrap();
         let (mut listeners, address) =
             socket::listeners("127.0.0.1:0".parse().unwrap(), 1, Millis::from_secs(45)).unwrap();
-        let bell = Bell::new().unwrap();
         let net = RingNet::new(listeners.pop().unwrap(), (None, None), &bell, room).unwrap();
         (net, address)
     }
@@ -1598,6 +1693,7 @@ mod tests {
                 return found;
             }
             net.flush(&[], Instant(0), true);
+            net.tidy(false);
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         panic!("nothing has come");
@@ -1671,6 +1767,7 @@ mod tests {
                 (gone == 9).then_some(())
             });
             net.flush(&[], Instant(0), true);
+            net.tidy(false);
             net.gather(Instant(0));
             assert_eq!((descriptors(&net), net.shelf.len()), (0, 0), "round {round}");
             let Room { used, files_used, .. } = &*net.room;
@@ -1712,7 +1809,10 @@ mod tests {
         net.gather(Instant(0) + LINGER_MAX);
         for stream in &streams {
             let peer = stream.local_addr().unwrap();
-            turn_until(&mut net, |_| (!is_held(peer)).then_some(()));
+            turn_until(&mut net, |net| {
+                while net.next_news().is_some() {}
+                (!is_held(peer)).then_some(())
+            });
         }
         assert_eq!((net.shelf.len(), net.free.len()), (0, 5));
     }
@@ -1809,6 +1909,7 @@ mod tests {
                     net.send(conn, from..all.len());
                 }
                 net.flush(&all, self.now, true);
+                net.tidy(false);
                 let _sleeps_or_not = net.is_quiet(None);
                 net.wake();
             }
@@ -1985,6 +2086,7 @@ mod tests {
         for kind in [Kind::Readable, Kind::Writable] {
             net.completed(Token { kind, ..late }, i32::from(libc::POLLERR | libc::POLLIN), false, Instant(0));
         }
+        net.tidy(false);
         assert!(!net.slots[0].is_readable);
         assert!(!net.has_work());
         net.flush(&[], Instant(0), true);
@@ -2097,6 +2199,7 @@ mod tests {
         drop(stream);
         turn_until(&mut net, |net| {
             assert!(net.next_news().is_none(), "the engine knows");
+            net.tidy(false);
             net.is_settled().then_some(())
         });
         assert!(net.next().is_none());
@@ -2158,6 +2261,117 @@ mod tests {
         check(true);
     }
 
+    /// Some connections whose clients have gone, which the engine knows.
+    fn gone(net: &mut RingNet, address: SocketAddr, count: usize) -> Vec<SocketAddr> {
+        let streams: Vec<_> = (0..count).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let peers = streams.iter().map(|stream| stream.local_addr().unwrap()).collect();
+        await_opened(net, count);
+        drop(streams);
+        let mut left = count;
+        for _ in 0..10_000 {
+            net.gather(net.now);
+            while let Some(input) = net.next() {
+                left -= usize::from(matches!(input, Input::Closed { .. }));
+            }
+            net.flush(&[], net.now, true);
+            if left == 0 {
+                return peers;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        panic!("{left} are still there");
+    }
+
+    #[test]
+    fn a_descriptor_is_closed_when_nothing_else_is_to_be_done() {
+        let (mut net, address) = roomy_net();
+        let mut speaker = TcpStream::connect(address).unwrap();
+        opened(&mut net);
+        let peers = gone(&mut net, address, 1);
+        net.tidy(true);
+        assert!(is_held(peers[0]), "the engine has something to do");
+        assert!(net.has_work() && !net.is_settled());
+        net.gather(Instant(0));
+        speaker.write_all(b"x").unwrap();
+        for _ in 0..10_000 {
+            if net.has_heard() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        net.tidy(false);
+        assert!(is_held(peers[0]), "somebody has said something");
+        turn_until(&mut net, |net| matches!(net.next(), Some(Input::Bytes { .. })).then_some(()));
+        net.tidy(false);
+        assert!(!is_held(peers[0]));
+        assert!(!net.has_work() && net.is_settled());
+        assert_eq!(net.room.files_used.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn the_close_of_a_descriptor_is_not_put_off_for_long() {
+        let (mut net, address) = roomy_net();
+        let first = gone(&mut net, address, 1);
+        for (now, is_there) in [(0, true), (PUT_OFF_MAX.0 - 1, true), (PUT_OFF_MAX.0, false)] {
+            net.gather(Instant(now));
+            net.tidy(true);
+            assert_eq!(is_held(first[0]), is_there, "at {now}");
+        }
+        let many = gone(&mut net, address, PUT_OFF_COUNT_MAX + 2);
+        net.tidy(true);
+        let held = many.iter().filter(|peer| is_held(**peer)).count();
+        assert_eq!(held, PUT_OFF_COUNT_MAX, "nor are many");
+    }
+
+    #[test]
+    fn where_nobody_counts_descriptors_they_are_closed_at_once() {
+        let (mut net, address) = net();
+        let peers = gone(&mut net, address, 1);
+        assert!(!is_held(peers[0]));
+        assert!(net.is_settled());
+    }
+
+    #[test]
+    fn who_needs_a_descriptor_gets_one_of_those_that_are_to_be_closed() {
+        let (mut net, address) = shelving_net();
+        gone(&mut net, address, 2);
+        net.tidy(true);
+        let _streams: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
+        await_opened(&mut net, 2);
+        assert_eq!((descriptors(&net), net.shelf.len()), (2, 0), "none is shelved");
+        let (mut net, address) = roomy_net();
+        let peers = gone(&mut net, address, 1);
+        // As when the kernel has none left for a new one.
+        net.accepted(-libc::EMFILE, false, Instant(0));
+        assert!(net.accept_again.is_none(), "it is tried at once");
+        assert!(!is_held(peers[0]));
+    }
+
+    #[test]
+    fn the_end_of_a_peer_that_was_told_to_go_is_seen_at_once() {
+        for has_more_to_say in [false, true] {
+            let (mut net, address) = net();
+            let mut stream = TcpStream::connect(address).unwrap();
+            let conn = opened(&mut net);
+            if has_more_to_say {
+                stream.write_all(b"more").unwrap();
+                turn_until(&mut net, |net| net.slots[conn.0 as usize].is_readable.then_some(()));
+            }
+            net.send(conn, 0..3);
+            net.close(conn);
+            net.flush(b"bye", Instant(0), true);
+            let mut heard = String::new();
+            stream.read_to_string(&mut heard).unwrap();
+            assert_eq!(heard, "bye", "and nothing more comes");
+            drop(stream);
+            let how = turn_until(&mut net, |net| match net.next() {
+                Some(Input::Closed { how, .. }) => Some(how),
+                _ => None,
+            });
+            assert_eq!(how, Hangup::Ours);
+        }
+    }
+
     #[test]
     fn patience_with_a_closed_connection_ends() {
         let (mut net, address) = net();
@@ -2172,6 +2386,7 @@ mod tests {
         assert!(net.next().is_none());
         net.gather(Instant(1_000) + CLOSING_MAX);
         assert!(matches!(net.next(), Some(Input::Closed { how: Hangup::Ours, .. })));
+        net.tidy(false);
         assert!(net.is_settled());
         assert_eq!(net.room.used.load(Ordering::Relaxed), 0);
     }

@@ -164,12 +164,13 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<u
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// Sends as much as the kernel takes of `parts`, in order; at most 1,024 parts.
+/// Sends as much as the kernel takes of `parts`, in order; at most 1,024 parts. With `has_more` the kernel may wait
+/// for what follows before a packet leaves.
 ///
 /// # Errors
 /// `WouldBlock` when the kernel takes nothing; others mean that the connection is broken.
-pub(super) fn send(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+pub(super) fn send(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], has_more: bool) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | if has_more { libc::MSG_MORE } else { 0 };
     let count = if let [part] = parts {
         // SAFETY: `part` is readable for its length.
         unsafe { libc::send(socket.as_raw_fd(), part.as_ptr().cast(), part.len(), flags) }

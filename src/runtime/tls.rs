@@ -524,6 +524,10 @@ impl Net for TlsNet {
     fn is_settled(&self) -> bool {
         self.dirty.is_empty() && self.ring.is_settled()
     }
+
+    fn tidy(&mut self, is_busy: bool) {
+        self.ring.tidy(is_busy);
+    }
 }
 
 impl std::fmt::Debug for TlsNet {

@@ -23,7 +23,7 @@ pub const REACH: Millis = Millis((SLOTS as u64 - 1) * TICK.0);
 
 const _: () = assert!(SLOTS.is_power_of_two(), "a tick finds its slot by masking");
 const _: () = assert!(WORDS == u128::BITS as usize, "one bit of the summary for each word");
-const _: () = assert!(REACH.0 >= 120_000, "usual session timeouts are within the reach");
+const _: () = assert!(REACH.0 >= 60_000, "usual session timeouts are within the reach");
 
 /// Ids and when to look at them.
 ///
