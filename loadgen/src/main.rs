@@ -61,7 +61,7 @@ use sockets::Sockets;
 
 /// The server's, so that an engine in this process does what it does there.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Files that are open beside the clients' sockets.
 const FILES_RESERVED: u64 = 32;

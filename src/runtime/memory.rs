@@ -1,11 +1,12 @@
 //! How much memory the process has in use: an allocator that counts.
 //!
-//! The allocator is mimalloc: what one core takes for a request another gives back, and with the C library's two
-//! cores that do so wait for each other's arenas.
+//! The allocator is jemalloc: what one core takes for a request another gives back, and with the C library's they
+//! then wait for each other.
 //!
-//! What is counted is what was asked for and not given back, rounded as mimalloc does. The surprising idea: not what the kernel says. That falls late or never when data is deleted, because freed
-//! blocks lie between others, so a database that had once been full would stay so. What is counted falls at
-//! once; what the blocks between lose is for the operator to leave room for.
+//! What is counted is what was asked for and not given back, rounded as jemalloc does. The surprising idea: not what
+//! the kernel says. That falls late or never when data is deleted, because freed blocks lie between others, so a
+//! database that had once been full would stay so. What is counted falls at once; what the blocks between lose is
+//! for the operator to leave room for.
 //!
 //! Costs: one addition to a number of the thread's own for each block that is taken or given back, below a
 //! nanosecond.
@@ -15,7 +16,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, AtomicU8, AtomicUsize, Ordering};
 
-use mimalloc::MiMalloc;
+use tikv_jemallocator::Jemalloc;
 
 use crate::base::Instant;
 use crate::engine::Room;
@@ -44,7 +45,7 @@ thread_local! {
     static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// mimalloc, counted. A program that wants `memory_max` to hold makes it its own:
+/// jemalloc, counted. A program that wants `memory_max` to hold makes it its own:
 ///
 /// ```
 /// #[global_allocator]
@@ -91,12 +92,12 @@ fn count(bytes: isize) {
     }
 }
 
-// SAFETY: everything is done by mimalloc, to which each call is passed on as it came.
+// SAFETY: everything is done by jemalloc, to which each call is passed on as it came.
 unsafe impl GlobalAlloc for Counted {
     // SAFETY: the trait says what the caller promises.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the promises of this very function.
-        let block = unsafe { MiMalloc.alloc(layout) };
+        let block = unsafe { Jemalloc.alloc(layout) };
         if !block.is_null() {
             count(block_bytes(layout.size()));
         }
@@ -106,7 +107,7 @@ unsafe impl GlobalAlloc for Counted {
     // SAFETY: the trait says what the caller promises.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the promises of this very function.
-        let block = unsafe { MiMalloc.alloc_zeroed(layout) };
+        let block = unsafe { Jemalloc.alloc_zeroed(layout) };
         if !block.is_null() {
             count(block_bytes(layout.size()));
         }
@@ -116,14 +117,14 @@ unsafe impl GlobalAlloc for Counted {
     // SAFETY: the trait says what the caller promises.
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the caller keeps the promises of this very function.
-        unsafe { MiMalloc.dealloc(block, layout) };
+        unsafe { Jemalloc.dealloc(block, layout) };
         count(-block_bytes(layout.size()));
     }
 
     // SAFETY: the trait says what the caller promises.
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
         // SAFETY: the caller keeps the promises of this very function.
-        let moved = unsafe { MiMalloc.realloc(block, layout, bytes) };
+        let moved = unsafe { Jemalloc.realloc(block, layout, bytes) };
         if !moved.is_null() {
             count(block_bytes(bytes) - block_bytes(layout.size()));
         }

@@ -63,7 +63,7 @@ fn write_words(write: &Write) -> Value {
 
 fn query_words(query: &Query) -> Value {
     let is_by_key = query.index == Index::Key;
-    let bound = |bound: &Box<Bound>| {
+    let bound = |bound: &Bound| {
         let key = match &bound.key {
             BoundKey::Min => "min".to_owned(),
             BoundKey::Max => "max".to_owned(),
@@ -84,8 +84,8 @@ fn query_words(query: &Query) -> Value {
     let side = |from| if from == Direction::First { "first" } else { "last" };
     json!({
         "index": index,
-        "start": query.start.as_ref().map(bound),
-        "end": query.end.as_ref().map(bound),
+        "start": query.start.as_deref().map(bound),
+        "end": query.end.as_deref().map(bound),
         "limit": query.limit.map(|limit| json!([limit.count.get(), side(limit.from)])),
     })
 }
