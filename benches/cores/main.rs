@@ -173,47 +173,89 @@ const fn time(now: Instant) -> Now {
     Now { instant: now, wall: WallMillis(1_700_000_000_000 + now.0) }
 }
 
-fn writes(shards: u8) -> f64 {
-    let mut cores = Cores::new(shards);
-    (0..WRITERS).for_each(|client| cores.join(client));
-    cores.settle();
-    let mut number = 0;
-    let mut round = |cores: &mut Cores| {
+/// A database over some engines, whose clients write.
+struct Written {
+    shards: u8,
+    cores: Cores,
+    number: u32,
+    /// What a write has taken the busiest engine, by round.
+    busiest_ns: Vec<f64>,
+    all_ns: f64,
+}
+
+impl Written {
+    fn new(shards: u8) -> Self {
+        let mut cores = Cores::new(shards);
+        (0..WRITERS).for_each(|client| cores.join(client));
+        cores.settle();
+        let mut new = Self { shards, cores, number: 0, busiest_ns: Vec::new(), all_ns: 0.0 };
+        // Records are made, and memory is taken, before it counts.
+        new.round();
+        new.cores.forget();
+        (new.busiest_ns, new.all_ns) = (Vec::new(), 0.0);
+        new
+    }
+
+    /// All clients write once.
+    fn round(&mut self) {
+        let before: Vec<u64> = self.cores.cores.iter().map(|core| core.spent_ns).collect();
         let clients: Vec<u32> = (0..WRITERS).collect();
-        for heard in clients.chunks((TURN * u32::from(shards)) as usize) {
-            let mut frames = vec![Vec::new(); usize::from(shards)];
+        for heard in clients.chunks((TURN * u32::from(self.shards)) as usize) {
+            let mut frames = vec![Vec::new(); usize::from(self.shards)];
             for &client in heard {
-                number += 1;
-                let body =
-                    format!(r#"{{"p":"/status/user{client}","d":{{"state":"online","last_changed":{number}}}}}"#);
-                let text = format!(r#"{{"t":"d","d":{{"r":{number},"a":"p","b":{body}}}}}"#);
-                let (shard, conn) = cores.place(client);
-                frames[shard].push((conn, frame(&text)));
+                self.number += 1;
+                let (shard, conn) = self.cores.place(client);
+                frames[shard].push((conn, frame(&write(client, self.number))));
             }
-            cores.turns(frames);
+            self.cores.turns(frames);
         }
-    };
-    round(&mut cores);
-    cores.forget();
-    (0..ROUNDS).for_each(|_| round(&mut cores));
-    let count = f64::from(WRITERS * ROUNDS);
-    let spent: Vec<f64> = cores.cores.iter().map(|core| core.spent_ns as f64).collect();
-    let busiest = spent.iter().copied().fold(0.0, f64::max);
-    let handled: Vec<u64> = cores
-        .cores
-        .iter()
-        .map(|core| core.engine.meters().requests.iter().flatten().sum::<u64>() - core.handled)
-        .collect();
-    let mean = count / f64::from(shards);
-    let off = handled.iter().map(|handled| (*handled as f64 - mean).abs() / mean).fold(0.0, f64::max);
-    println!(
-        "{shards} engines: {:6.0} ns of all, {:6.0} ns of the busiest a write; {:.2} messages a write; writes off the mean by at most {:.1} %",
-        spent.iter().sum::<f64>() / count,
-        busiest / count,
-        cores.messages as f64 / count,
-        off * 100.0,
-    );
-    busiest / count
+        let spent = self.cores.cores.iter().zip(before).map(|(core, before)| (core.spent_ns - before) as f64);
+        let (busiest, all) = spent.fold((0.0, 0.0), |(busiest, all), spent| (f64::max(busiest, spent), all + spent));
+        self.busiest_ns.push(busiest / f64::from(WRITERS));
+        self.all_ns += all;
+    }
+
+    fn tell(&self) {
+        let rounds = self.busiest_ns.len() as f64;
+        let (count, mean) = (f64::from(WRITERS) * rounds, f64::from(WRITERS) * rounds / f64::from(self.shards));
+        let handled = |core: &Core| core.engine.meters().requests.iter().flatten().sum::<u64>() - core.handled;
+        let off = |core: &Core| (handled(core) as f64 - mean).abs() / mean;
+        println!(
+            "{} engines: {:6.0} ns of all, {:6.0} ns of the busiest a write; {:.2} messages a write; writes off the mean by at most {:.1} %",
+            self.shards,
+            self.all_ns / count,
+            middle(&self.busiest_ns)[1],
+            self.cores.messages as f64 / count,
+            self.cores.cores.iter().map(off).fold(0.0, f64::max) * 100.0,
+        );
+    }
+}
+
+/// A quarter, half and three quarters are below these.
+fn middle(figures: &[f64]) -> [f64; 3] {
+    let mut figures = figures.to_vec();
+    figures.sort_unstable_by(f64::total_cmp);
+    [1, 2, 3].map(|part| figures[figures.len() * part / 4])
+}
+
+/// One and several engines, a round of each in turn: the machine's moods fall upon all alike.
+fn writes(rounds: u32) {
+    let mut one = Written::new(1);
+    let mut several = [2, 3, 4, 8].map(Written::new);
+    for _ in 0..rounds {
+        one.round();
+        several.iter_mut().for_each(Written::round);
+    }
+    one.tell();
+    for several in &several {
+        several.tell();
+        let ratios: Vec<f64> = one.busiest_ns.iter().zip(&several.busiest_ns).map(|(one, other)| one / other).collect();
+        let [low, median, high] = middle(&ratios);
+        println!(
+            "{} engines do {median:.2} times the writes of one (half of the rounds {low:.2} to {high:.2})",
+            several.shards
+        );
+    }
 }
 
 /// All sessions of one core end at once, each with a last word, while another client of that core goes on writing:
@@ -282,19 +324,7 @@ fn main() {
         |part: &str| !words.iter().any(|word| PARTS.contains(&word.as_str())) || words.iter().any(|word| word == part);
     let repeats = words.iter().find_map(|word| word.parse().ok()).unwrap_or(5);
     if has("writes") {
-        let mut ratios: Vec<(u8, Vec<f64>)> = [2, 3, 4, 8].map(|shards| (shards, Vec::new())).to_vec();
-        for _ in 0..repeats {
-            let one = writes(1);
-            for (shards, ratios) in &mut ratios {
-                ratios.push(one / writes(*shards));
-            }
-        }
-        for (shards, mut ratios) in ratios {
-            ratios.sort_unstable_by(f64::total_cmp);
-            let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
-            let median = ratios[ratios.len() / 2];
-            println!("{shards} engines do {median:.2} times the writes of one ({least:.2} to {most:.2})");
-        }
+        writes(ROUNDS * u32::try_from(repeats).expect("it is small"));
     }
     if has("threads") {
         threads::compare(repeats);

@@ -208,11 +208,11 @@ fn an_engine_needs_no_server() {
     let report = play(&["mass-disconnect", "--driver", "engine", "--sessions", "1000", "--words", "2", "--check"]);
     assert_eq!(report["check"]["good"], 2_000);
     let report =
-        play(&["silent-death", "--driver", "engine", "--sessions", "100", "--session-timeout", "1s", "--check"]);
+        play(&["silent-death", "--driver", "engine", "--sessions", "100", "--session-timeout", "4s", "--check"]);
     assert_eq!(report["check"]["good"], 100);
     play(&["writes", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
     play(&["flap", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
-    play(&["mixed", "--driver", "engine", "--sessions", "50", "--session-timeout", "1s", "--for", "300ms", "--check"]);
+    play(&["mixed", "--driver", "engine", "--sessions", "50", "--session-timeout", "6s", "--for", "300ms", "--check"]);
     play(&["fan-out", "--driver", "engine", "--warm-up", "10ms", "--for", "100ms", "--check"]);
     let folder = TempDir::new().expect("a directory");
     let picture = folder.path().join("latencies.svg");

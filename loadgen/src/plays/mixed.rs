@@ -446,7 +446,7 @@ mod tests {
 
     #[test]
     fn an_ordinary_day_is_seen_as_it_was() {
-        let (findings, tally, failed) = play(Mix([4, 3, 2, 1]), Duration::from_secs(1));
+        let (findings, tally, failed) = play(Mix([4, 3, 2, 1]), Duration::from_secs(6));
         assert!(findings.is_clean(), "{findings:?}");
         assert_eq!(failed, 0);
         assert!(findings.good > 0 && tally.writes > 0 && tally.beats > 0, "{tally:?}");
