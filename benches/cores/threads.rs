@@ -128,7 +128,7 @@ impl Driver {
         gate.wait();
         // Records are made, and memory is taken, before it counts.
         self.play(round(0));
-        self.go_on_until_all_are_done(busy, 0);
+        self.go_on_until_all_are_done(busy);
         self.waits_ns.clear();
         gate.wait();
         busy.store(self.cores.cores.len(), Ordering::SeqCst);
@@ -136,13 +136,13 @@ impl Driver {
         let (begun, cpu) = (Clock::now(), cpu_ns());
         rounds.drain(..).for_each(|round| self.play(round));
         let (ended, cpu_ns) = (Clock::now(), cpu_ns() - cpu);
-        self.go_on_until_all_are_done(busy, 0);
+        self.go_on_until_all_are_done(busy);
         Run { begun, ended, cpu_ns, waits_ns: self.waits_ns }
     }
 
-    fn go_on_until_all_are_done(&mut self, busy: &AtomicUsize, nobody: usize) {
+    fn go_on_until_all_are_done(&mut self, busy: &AtomicUsize) {
         busy.fetch_sub(1, Ordering::SeqCst);
-        while busy.load(Ordering::SeqCst) > nobody {
+        while busy.load(Ordering::SeqCst) > 0 {
             self.turn(&mut std::iter::empty());
         }
     }

@@ -22,8 +22,12 @@ impl ShardId {
     }
 
     /// The shards of a set, in their order.
-    pub fn of_bits(bits: u64) -> impl Iterator<Item = Self> {
-        (0..64).map(Self).filter(move |shard| bits & shard.bit() != 0)
+    pub fn of_bits(mut bits: u64) -> impl Iterator<Item = Self> {
+        std::iter::from_fn(move || {
+            let lowest = (bits != 0).then(|| bits.trailing_zeros())?;
+            bits &= bits - 1;
+            Some(Self(u8::try_from(lowest).expect("there are 64 bits")))
+        })
     }
 }
 

@@ -190,14 +190,14 @@ impl Engine {
     fn go_way(&mut self, mut ask: Box<Ask>, route: Route, output: &mut Output) {
         let session = ask.session;
         let to = if let Route::One(owner) = route { owner } else { self.owner(&ask.namespace) };
-        let all = u64::MAX >> (64 - u32::from(self.config.shards));
+        let known = if route == Route::All { self.all() } else { to.bit() };
         let is_spread = self.is_spread(&ask.namespace);
         let is_leaving = is_spread && matches!(ask.request, Request::MayWrite { .. });
         ask.route = is_spread.then_some(route);
         if let Some(ways) = self.ways(session) {
             ways.target = Some(route);
             ways.sent_count += 1;
-            ways.known |= if route == Route::All { all } else { to.bit() };
+            ways.known |= known;
             if is_leaving {
                 ask.beside = ways.beside(to);
             }

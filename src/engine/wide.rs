@@ -79,7 +79,7 @@ impl Gathering {
 impl Engine {
     /// A request is about to go to the keeper that all parts have a share in.
     pub(super) fn begin_gathering(&mut self, session: SessionRef, number: i64, request: &Request) {
-        let missing = u64::MAX >> (64 - u32::from(self.config.shards));
+        let missing = self.all();
         let (path, query, tag, hash, is_read_once) = match request {
             Request::Get { path, query } => (path, query, Some(READING), None, true),
             Request::Listen { path, query, tag, hash } => (path, query, *tag, hash.clone(), false),

@@ -148,8 +148,8 @@ impl<M: Send> Port<M> {
         if let Some(last) = uncounted {
             self.seats[last].batches.fetch_add(1, Ordering::Release);
         }
-        for to in bits(touched) {
-            self.seats[to].bell.ring();
+        for to in ShardId::of_bits(touched) {
+            self.seats[to.index()].bell.ring();
         }
         // A burst's room is given back; the usual turn's room is kept.
         if self.outbox.is_empty() && self.outbox.capacity() > 4 * OUTBOX_MESSAGES_LONG {
@@ -216,8 +216,8 @@ impl<M: Send> Port<M> {
         }
         // Pairs with the fence in `is_blocked`: either it sees the room, or we see that it waits.
         fence(Ordering::SeqCst);
-        for from in bits(std::mem::take(&mut self.taken)) {
-            let seat = &self.seats[from];
+        for from in ShardId::of_bits(std::mem::take(&mut self.taken)) {
+            let seat = &self.seats[from.index()];
             if seat.is_stuck.load(Ordering::Relaxed) && seat.is_stuck.swap(false, Ordering::Relaxed) {
                 seat.bell.ring();
             }
@@ -258,17 +258,6 @@ impl<M> std::fmt::Debug for Port<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Port").field("own", &self.own).field("outbox", &self.outbox.len()).finish_non_exhaustive()
     }
-}
-
-/// The members of a set of shards.
-fn bits(mut set: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        (set != 0).then(|| {
-            let lowest = set.trailing_zeros() as usize;
-            set &= set - 1;
-            lowest
-        })
-    })
 }
 
 #[cfg(test)]

@@ -626,12 +626,7 @@ impl Net for RingNet {
     fn has_work(&self) -> bool {
         let mut sockets = self.datagrams.iter().chain(&self.sealed);
         let is_posted = sockets.any(|datagrams| datagrams.has_work(self.is_held));
-        is_posted
-            || self.is_short
-            || !self.news.is_empty()
-            || !self.completions.is_empty()
-            || !self.put_off.is_empty()
-            || (!self.ready.is_empty() && !self.is_held)
+        is_posted || self.is_short || !self.put_off.is_empty() || self.has_inputs()
     }
 
     fn next_wake(&self) -> Option<Instant> {
@@ -662,8 +657,7 @@ impl Net for RingNet {
     }
 
     fn tidy(&mut self, is_busy: bool) {
-        let is_calm =
-            !is_busy && self.news.is_empty() && self.completions.is_empty() && (self.ready.is_empty() || self.is_held);
+        let is_calm = !is_busy && !self.has_inputs();
         for _ in 0..CLOSED_PER_TURN {
             let Some(first) = self.put_off.front() else { return };
             let is_due = first.until <= self.now || self.put_off.len() > PUT_OFF_COUNT_MAX;
@@ -995,6 +989,11 @@ impl RingNet {
 
 /// The ends of connections that are gone for the engine and for their peers.
 impl RingNet {
+    /// Whether something of connections is to be handed over, or read.
+    fn has_inputs(&self) -> bool {
+        !self.news.is_empty() || !self.completions.is_empty() || (!self.ready.is_empty() && !self.is_held)
+    }
+
     /// Whether the kernel has something for us that we have not seen.
     fn has_heard(&mut self) -> bool {
         self.ring.submission().taskrun() || !self.ring.completion().is_empty()
